@@ -1,0 +1,42 @@
+# A fresh machine needs python3 >= 3.11 (with pip and venv) and make; nothing else.
+#   make demo    the whole job on made-up scans: data, training, evaluation, a Table 1
+#   make test    the test suite
+#   make lint    formatting, lint and types
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo_output
+
+.PHONY: demo test lint format constraints clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed; this is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python -m launch.demo --output=$(DEMO)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(VENV)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# How constraints.txt is made: one resolution for every Python from 3.11 on.
+constraints: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal \
+	    --python-version 3.11 --custom-compile-command 'make constraints' \
+	    --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,53 @@
+"""What a user can get wrong, each kind with the exit status its program ends with.
+
+A message is one line: which file or field, what is wrong, what to do. Programs
+turn these exceptions into that line on stderr and never into a traceback.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+DONE, BAD_ARGUMENTS, BAD_DATA, INTERRUPTED = 0, 2, 3, 75
+
+
+class BadArguments(Exception):
+    """A flag, a configuration field or a combination of them cannot be used."""
+
+    status = BAD_ARGUMENTS
+
+
+class BadData(Exception):
+    """A file is not what it should be; the message begins with its path."""
+
+    status = BAD_DATA
+
+
+class Interrupted(Exception):
+    """Stopped by a signal with everything saved: the same command goes on."""
+
+    status = INTERRUPTED
+
+
+def exit_status(program: Callable[[], int | None]) -> int:
+    """Runs `program`; says a user's mistake in one line and returns the status."""
+    try:
+        return program() or DONE
+    except (BadArguments, BadData, Interrupted) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) went away: not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or one_line(error)}", file=sys.stderr)
+        return BAD_DATA
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception of ours or a library's, on a single line."""
+    return " ".join(str(error).split()) or type(error).__name__
