@@ -1,0 +1,74 @@
+"""Trilinear upsampling and 2x2x2 pooling: volume in, larger or smaller volume out.
+
+Everything here except `align_corners=True` is local, so on a mesh that splits the
+depth it costs the exchange of single slices and never gathers a volume.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
+    """Trilinear upsampling by a whole factor along depth, height and width.
+
+    x [B, D, H, W, C] -> [B, f D, f H, f W, C]. align_corners=False puts voxel centres
+    at half-integers (scans keep their field of view; `jax.image.resize`, "linear");
+    True puts the outermost centres of both grids on each other, which moves every
+    voxel by an amount that depends on the whole axis: for weights trained that way.
+    """
+    if factor == 1:
+        return x
+    along_axis = _between_corners if align_corners else _by_phases
+    for axis in (1, 2, 3):
+        x = along_axis(x, axis, factor)
+    return x
+
+
+def max_pool_2x2x2(x: jax.Array) -> jax.Array:
+    """Largest of each disjoint 2x2x2 block: [B, D, H, W, C] -> [B, D//2, H//2, W//2, C].
+
+    A last slice, row or column without a partner is left out.
+    """
+    batch, depth, height, width, channels = x.shape
+    d, h, w = depth // 2, height // 2, width // 2
+    blocks = x[:, : 2 * d, : 2 * h, : 2 * w].reshape(batch, d, 2, h, 2, w, 2, channels)
+    return blocks.max(axis=(2, 4, 6))
+
+
+def _by_phases(x, axis, factor):
+    """Each of the `factor` phases of the result mixes a voxel with one neighbour."""
+    size = x.shape[axis]
+    position = lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    before = jnp.where(position == 0, x, _shifted(x, axis, 1))
+    after = jnp.where(position == size - 1, x, _shifted(x, axis, -1))
+    phases = []
+    for phase in range(factor):
+        t = (phase + 0.5) / factor - 0.5
+        phases.append((1 + t) * x - t * before if t < 0 else (1 - t) * x + t * after)
+    shape = list(x.shape)
+    shape[axis] *= factor
+    return jnp.stack(phases, axis + 1).reshape(shape)
+
+
+def _shifted(x, axis, by):
+    """Element i along the axis is element i - by of x, zero outside."""
+    edges = [(by, -by, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _between_corners(x, axis, factor):
+    weights = jnp.asarray(_corner_weights(x.shape[axis], factor), x.dtype)
+    return jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+
+
+def _corner_weights(size, factor):
+    """[f n, n]: row i interpolates linearly at i (n - 1) / (f n - 1)."""
+    at = np.linspace(0, size - 1, factor * size)
+    low = np.minimum(np.floor(at).astype(int), max(size - 2, 0))
+    weights = np.zeros((factor * size, size))
+    rows = np.arange(factor * size)
+    weights[rows, low] = 1 - (at - low)
+    weights[rows, np.minimum(low + 1, size - 1)] += at - low
+    return weights
