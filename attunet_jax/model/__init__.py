@@ -1,0 +1,5 @@
+"""The network: 3D U-Net with attention gates, as pure Flax Linen modules."""
+
+from attunet_jax.model.unet import UNet3D
+
+__all__ = ["UNet3D"]

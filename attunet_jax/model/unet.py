@@ -1,0 +1,123 @@
+"""The whole network: an image `[B, D, H, W, 1]` in, logits `[B, D, H, W, K]` out."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from attunet_jax.model.blocks import Conv, ConvBlock, PointwiseBlock
+from attunet_jax.model.gates import MultiGate
+from attunet_jax.model.resize import max_pool_2x2x2, upsample
+
+
+class UNet3D(nn.Module):
+    """3D U-Net of Figure 1; with `sub_gates` above 0 the Attention U-Net.
+
+    Scale 1 is the finest. All skips but the first are gated ("low-level feature-maps
+    are not used in the gating function"), the deepest by the gating signal of the
+    bottleneck, the others by the next coarser decoder features. Every spatial size
+    must be divisible by `2 ** (len(widths) - 1)`.
+
+    Sown: `intermediates/gate_<scale>/sub_gate_<n>/alpha` (attention coefficients at
+    the skip's grid) and `auxiliary/logits` (only with auxiliary deep supervision).
+    The fields are documented in `configs/base.py`.
+    """
+
+    class_count: int
+    widths: tuple[int, ...]
+    sub_gates: int
+    gating_channels: int
+    gate_source: str
+    gate_kernel: int
+    gate_reduction: int
+    gate_output_transform: bool
+    attention_coefficients: str
+    gate_initialisation: str
+    deep_supervision: str
+    align_corners: bool
+    compute_dtype: str
+    rematerialise: bool
+    convolution: str  # "compiler" or "matrix"
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> jax.Array:
+        scales = len(self.widths)
+        _check_divisible(image.shape, 2 ** (scales - 1))
+        dtype = jnp.dtype(self.compute_dtype)
+        block_class = ConvBlock
+        if self.rematerialise:
+            block_class = nn.remat(ConvBlock, static_argnums=(2,))
+
+        def block(scale: int, kind: str, x: jax.Array) -> jax.Array:
+            return block_class(
+                self.widths[scale - 1],
+                dtype,
+                self.convolution,
+                name=f"{kind}_{scale}" if kind != "bottleneck" else kind,
+            )(x, train)
+
+        x = image.astype(dtype)
+        skips = {}
+        for scale in range(1, scales):
+            skips[scale] = block(scale, "encoder", x)
+            x = max_pool_2x2x2(skips[scale])
+        x = block(scales, "bottleneck", x)
+
+        signal = x
+        if self.sub_gates:
+            signal = PointwiseBlock(self.gating_channels, dtype, name="gating_signal")(
+                x, train
+            )
+        decoded = {}
+        for scale in range(scales - 1, 0, -1):
+            skip = skips.pop(scale)
+            if self.sub_gates and scale > 1:
+                # The decoder goes on from x itself: the signal only gates.
+                coarser = scale == scales - 1 or self.gate_source == "bottleneck"
+                skip = MultiGate(
+                    self.sub_gates, self._gate_fields(dtype), name=f"gate_{scale}"
+                )(skip, signal if coarser else x, train)
+            x = jnp.concatenate([skip, upsample(x, 2, align_corners=self.align_corners)], axis=-1)
+            x = decoded[scale] = block(scale, "decoder", x)
+        return self._supervise(decoded, dtype)
+
+    def _gate_fields(self, dtype: Any) -> dict[str, Any]:
+        return dict(
+            dtype=dtype,
+            kernel=self.gate_kernel,
+            reduction=self.gate_reduction,
+            output_transform=self.gate_output_transform,
+            vector=self.attention_coefficients == "vector",
+            pass_through=self.gate_initialisation == "pass_through",
+            align_corners=self.align_corners,
+        )
+
+    def _supervise(self, decoded: dict[int, jax.Array], dtype: Any) -> jax.Array:
+        """Decoder features of all scales to logits at the finest, in float32."""
+
+        def logits(scale: int) -> jax.Array:
+            y = Conv(self.class_count, 1, dtype, name=f"supervision_{scale}")(
+                decoded[scale]
+            )
+            return upsample(y, 2 ** (scale - 1), align_corners=self.align_corners)
+
+        if self.deep_supervision == "none":
+            return logits(1).astype(jnp.float32)
+        each = [logits(scale) for scale in sorted(decoded)]
+        if self.deep_supervision == "auxiliary":
+            for y in each[1:]:
+                self.sow("auxiliary", "logits", y.astype(jnp.float32))
+            return each[0].astype(jnp.float32)
+        fused = Conv(self.class_count, 1, dtype, name="fusion")(
+            jnp.concatenate(each, axis=-1)
+        )
+        return fused.astype(jnp.float32)
+
+
+def _check_divisible(shape: tuple[int, ...], divisor: int) -> None:
+    if len(shape) != 5 or any(size % divisor for size in shape[1:4]):
+        raise ValueError(
+            f"input must be [B, D, H, W, C] with D, H, W divisible by {divisor}, "
+            f"not {shape}"
+        )

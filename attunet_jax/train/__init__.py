@@ -1,0 +1,1 @@
+"""Loss, optimizer, state, one step and the loop around it."""

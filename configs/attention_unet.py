@@ -1,0 +1,16 @@
+"""Attention U-Net of Table 1: 6,407,402 parameters, two sub-gates a skip.
+
+    python -m launch.train --config=configs/attention_unet.py --data=DIR --workdir=RUN
+
+The paper (CT-150, 120 training cases): pancreas Dice 0.840, 0.179 s a forward pass.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.name = "attention_unet"
+    return config

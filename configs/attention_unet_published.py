@@ -1,0 +1,19 @@
+"""Attention U-Net as the published code builds it: 6,473,322 parameters.
+
+    python -m launch.train --config=configs/attention_unet_published.py \
+        --data=DIR --workdir=RUN
+
+Gating signal of 256 channels; everything else as in `attention_unet`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.name = "attention_unet_published"
+    config.model.gating_channels = 256
+    config.model.gate_initialisation = "kaiming"
+    return config

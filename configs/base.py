@@ -1,0 +1,144 @@
+"""Every field of a run, its unit, its default and the reason: the only defaults here.
+
+The other configs override a few of these. On the command line any field is
+`--config.GROUP.FIELD=value`; an unknown field is an error. "Paper" is Oktay et al.
+2018, "published code" the authors' PyTorch repository.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "base"
+    # Seed of everything random: initial weights, order of cases, crops, augmentation.
+    config.seed = 0
+    # Output classes, background first; the others are organs of the prepared data.
+    config.classes = ("background", "spleen", "pancreas", "kidney")
+
+    model = config.model = ConfigDict()
+    # Channels of each scale, fine to coarse (Figure 1; published code: 64..1024 / 4).
+    model.widths = (16, 32, 64, 128, 256)
+    # Attention gates in parallel per skip connection; 0 is the plain U-Net.
+    # The published code has 2 for 3 organs; the paper gives no number.
+    model.sub_gates = 2
+    # Channels of the gating signal at the bottleneck. 128 gives the 6.40 M
+    # parameters of Table 1; the published code has 256 (6.47 M).
+    model.gating_channels = 128
+    # What gates a skip: "decoder" = the next coarser decoder features (Figure 1),
+    # "bottleneck" = the gating signal for all (first commit of the published code).
+    model.gate_source = "decoder"
+    # Kernel and stride of W_x: published code (2, stride 2); the paper's text says 1
+    # (then with stride 2, "without any spatial support").
+    model.gate_kernel = 2
+    # F_int = channels of the skip / this. Paper "lower dimensional", published code 1.
+    model.gate_reduction = 1
+    # 1x1x1 convolution and BatchNorm on each sub-gate's output (published code).
+    model.gate_output_transform = True
+    # One coefficient for each voxel ("scalar") or for each voxel and channel ("vector").
+    model.attention_coefficients = "scalar"
+    # "pass_through": alpha is 0.95 everywhere at step 0 (paper); "kaiming": random
+    # around 0.5 (published code).
+    model.gate_initialisation = "pass_through"
+    # "fused": logits of all scales concatenated and mixed (published code);
+    # "auxiliary": a loss on each scale (the reference the paper cites); "none".
+    model.deep_supervision = "fused"
+    # Trilinear resizing with corners aligned (PyTorch of 2018) or half-pixel centres
+    # (today's default everywhere; local, so that volumes can be split over devices).
+    model.align_corners = False
+    # Type of activations: "float32" or "bfloat16". Parameters, BatchNorm statistics,
+    # logits and loss are float32 always.
+    model.compute_dtype = "float32"
+    # Recompute activations in the backward pass: less memory, about a third more work.
+    model.rematerialise = False
+    # 3x3x3 convolutions: "auto" picks "matrix" on one CPU device, else "compiler".
+    model.convolution = "auto"
+
+    data = config.data = ConfigDict()
+    # Folder written by data_prep.prepare (--data=DIR sets it too).
+    data.directory = ""
+    # Which of the folder's splits.json to train and test on.
+    data.split = "80_20"
+    # Cases a step, over all devices and hosts (paper: 2 to 4).
+    data.batch_size = 2
+    # Input of the network [D, H, W]; each divisible by 2 ** (len(widths) - 1).
+    data.crop_shape = (96, 160, 160)
+    # What the host cuts out of a scan [D, H, W]; the device warps it and takes the
+    # crop out of it. In-plane larger than the crop, so that warping finds real voxels.
+    data.read_shape = (96, 208, 208)
+    # Share of crops centred on an organ's voxel (published code 0, nnU-Net 0.33).
+    data.foreground_fraction = 0.0
+    # Threads that read and cut, and batches they keep ready.
+    data.threads = 8
+    data.prefetch_batches = 4
+
+    augment = config.augment = ConfigDict()
+    # In-plane affine about the centre, the same for all slices of a case; published
+    # ranges. Rotation in degrees, shift as a share of the size, zoom drawn apart for
+    # both axes.
+    augment.rotation_degrees = 15.0
+    augment.shift_fraction = 0.1
+    augment.zoom_range = (0.7, 1.3)
+    # Probability of a flip left-right, and of a flip front-back.
+    augment.flip_probability = 0.5
+    # "case": mean and deviation of the whole scan (the same at prediction);
+    # "window": of the warped voxels that were read (published code).
+    augment.normalise_over = "case"
+
+    loss = config.loss = ConfigDict()
+    # Soft Dice: (2 sum(pt) + smoothing) / (sum(p) + sum(t) + smoothing): an absent
+    # class that is not predicted scores 1.
+    loss.smoothing = 0.01
+    # Published code: smoothing inside the factor 2, so that such a class scores 2.
+    loss.smoothing_inside_factor = False
+    # Average over background too (both paper and code: "all semantic classes").
+    loss.include_background = True
+    # Weight of each auxiliary loss where deep_supervision is "auxiliary".
+    loss.auxiliary_weight = 0.5
+
+    optimizer = config.optimizer = ConfigDict()
+    # "adam" (paper) or "sgd" (momentum 0.9, Nesterov: what the published head runs).
+    optimizer.name = "adam"
+    optimizer.learning_rate = 1e-4
+    # L2 penalty added to the gradient of every parameter (not decoupled decay).
+    optimizer.l2 = 1e-6
+    # Learning rate times this factor every so many epochs.
+    optimizer.decay_factor = 0.5
+    optimizer.decay_every_epochs = 250
+    # Gradients of this many batches are averaged before an update ("gradient
+    # averaging" of the paper).
+    optimizer.average_batches = 1
+
+    train = config.train = ConfigDict()
+    # An epoch sees every training case once; the published code trains for 1000.
+    train.epochs = 1000
+    # Steps instead of epochs where above 0.
+    train.steps = 0
+    train.log_every_steps = 20
+    # Held-out Dice on the validation cases' centre crops, and a checkpoint with it.
+    train.evaluate_every_steps = 500
+    # Further checkpoints in between, against kills.
+    train.checkpoint_every_steps = 100
+    # Kept: this many newest and this many best by held-out Dice.
+    train.keep_latest = 1
+    train.keep_best = 1
+
+    mesh = config.mesh = ConfigDict()
+    # Devices along the batch (-1: all that `spatial` leaves) and along depth.
+    mesh.data = -1
+    mesh.spatial = 1
+
+    predict = config.predict = ConfigDict()
+    # "best" by held-out Dice, or "latest".
+    predict.checkpoint = "best"
+    # Scans up to this many voxels (at the network's spacing) go through whole, as in
+    # the paper; larger ones in overlapping windows.
+    predict.whole_volume_limit_vox = 12_000_000
+    # Windows [D, H, W], their overlap as a share, and the deviation of the Gaussian
+    # that weighs them as a share of the window.
+    predict.window_shape = (96, 160, 160)
+    predict.window_overlap = 0.5
+    predict.window_sigma = 0.125
+    # Average over the four in-plane flips: a little better, four times the time.
+    predict.average_flips = False
+    return config

@@ -1,0 +1,17 @@
+"""Plain U-Net of Table 1, the baseline: 5,888,004 parameters.
+
+    python -m launch.train --config=configs/unet.py --data=DIR --workdir=RUN
+
+The paper (CT-150, 120 training cases): pancreas Dice 0.814, 0.167 s a forward pass.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.name = "unet"
+    config.model.sub_gates = 0
+    return config
