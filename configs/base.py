@@ -15,6 +15,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Output classes, background first; the others are organs of the prepared data.
     config.classes = ("background", "spleen", "pancreas", "kidney")
+    # Working folder of a finished run to begin from ("" is random parameters).
+    config.init_from = ""
 
     model = config.model = ConfigDict()
     # Channels of each scale, fine to coarse (Figure 1; published code: 64..1024 / 4).

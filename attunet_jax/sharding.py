@@ -1,0 +1,92 @@
+"""The mesh ('data', 'spatial') and what lies where on it; host batches become global.
+
+The batch is split over `data`, the depth of every volume over `spatial`. This is the
+only file that names mesh axes: the compiler derives the rest from the inputs.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from attunet_jax.errors import BadArguments
+
+# Fields of a batch with a depth axis, [B, D, ...]; the others are [B].
+VOLUMES = ("image_hu", "image", "label")
+
+
+def make_mesh(data: int, spatial: int) -> Mesh:
+    """All devices as `data x spatial`; `data` -1 takes what `spatial` leaves.
+
+    Raises `BadArguments` where the numbers do not fit the devices.
+    """
+    devices = jax.device_count()
+    if spatial < 1 or devices % spatial:
+        raise BadArguments(
+            f"config.mesh.spatial={spatial} does not divide the {devices} devices"
+        )
+    if data == -1:
+        data = devices // spatial
+    if data * spatial > devices or data < 1:
+        raise BadArguments(
+            f"a mesh of data={data} x spatial={spatial} needs {data * spatial} "
+            f"devices; there are {devices}"
+        )
+    if data * spatial < devices and jax.process_count() > 1:
+        raise BadArguments(
+            f"a mesh of {data * spatial} devices leaves some of {devices} idle; "
+            "with several processes it must use all"
+        )
+    # Axes are pinned to Auto: under Explicit, Linen's layers fail (see docs/design.md).
+    return jax.make_mesh(
+        (data, spatial),
+        ("data", "spatial"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[: data * spatial],
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device: parameters, statistics, metrics."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_shardings(mesh: Mesh, fields: Mapping[str, object]) -> dict:
+    """For each field of a batch: `P('data', 'spatial')`, or `P('data')` if `[B]`."""
+    volume = NamedSharding(mesh, PartitionSpec("data", "spatial"))
+    scalar = NamedSharding(mesh, PartitionSpec("data"))
+    return {name: volume if name in VOLUMES else scalar for name in fields}
+
+
+def data_shard(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): which contiguous rows of each global batch this process reads.
+
+    It follows from the mesh, not from the process index: where depth spans hosts,
+    several processes need the same cases.
+    """
+    rows = {
+        int(np.argwhere(mesh.devices == device)[0][0]) for device in mesh.local_devices
+    }
+    count = mesh.devices.shape[0] // len(rows)
+    return min(rows) // len(rows), count
+
+
+def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows `[b, ...]` to global arrays `[B, ...]` on the mesh."""
+    _, count = data_shard(mesh)
+    shardings = batch_shardings(mesh, batch)
+    return {
+        name: _place(np.asarray(rows), shardings[name], count)
+        for name, rows in batch.items()
+    }
+
+
+def _place(rows: np.ndarray, sharding: NamedSharding, count: int) -> jax.Array:
+    shape = (rows.shape[0] * count, *rows.shape[1:])
+    if rows.ndim > 1:
+        # Where depth spans hosts, this one holds only its slices of it.
+        spans = [i[1].indices(shape[1]) for i in
+                 sharding.addressable_devices_indices_map(shape).values() if i]
+        rows = rows[:, min(s[0] for s in spans) : max(s[1] for s in spans)]
+    return jax.make_array_from_process_local_data(sharding, rows, shape)

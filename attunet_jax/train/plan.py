@@ -1,0 +1,179 @@
+"""A config and a prepared data set in, everything a run needs to know out, checked."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+
+from attunet_jax import augment
+from attunet_jax.data.dataset import Dataset
+from attunet_jax.errors import BadArguments
+from attunet_jax.model import UNet3D, build_network, check_divisible
+from attunet_jax.train.loss import soft_dice_loss
+from attunet_jax.train.optimizer import make_optimizer
+from attunet_jax.train.step import count_step, train_step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Functions and numbers of one run; nothing in it lives on a device."""
+
+    network: UNet3D
+    optimizer: optax.GradientTransformation
+    train_step: Any  # (state, batch, key) -> (state, metrics)
+    count_step: Any  # (state, batch) -> int32 [B, K, 3]
+    train_ids: tuple[str, ...]
+    validation_ids: tuple[str, ...]
+    organs: tuple[str, ...]  # foreground classes, in the order of count_step's K
+    steps: int
+    run: dict  # what a checkpoint says of itself
+
+
+def make_plan(config: Any, dataset: Dataset, device_count: int) -> Plan:
+    """Raises `BadArguments` for fields that contradict each other or the data."""
+    _check_numbers(config)
+    parts = dataset.split(config.data.split)
+    if not parts["train"]:
+        raise BadArguments(
+            f"{dataset.directory}: split {config.data.split} has no training cases"
+        )
+    outputs = tuple(config.classes)
+    network = build_network(
+        config.model.to_dict(),
+        class_count=len(outputs),
+        backend=jax.default_backend(),
+        device_count=device_count,
+    )
+    check_divisible("config.data.crop_shape", config.data.crop_shape, network.widths)
+
+    # An epoch of fewer cases than a batch is still a step.
+    epoch_steps = max(len(parts["train"]) // config.data.batch_size, 1)
+    every = config.optimizer.decay_every_epochs * epoch_steps
+    optimizer = make_optimizer(
+        name=config.optimizer.name,
+        learning_rate=config.optimizer.learning_rate,
+        l2=config.optimizer.l2,
+        decay_factor=config.optimizer.decay_factor,
+        decay_every_steps=max(every // config.optimizer.average_batches, 1),
+        average_batches=config.optimizer.average_batches,
+    )
+    classes = tuple(range(len(outputs)))
+    crops = dict(
+        crop_shape=tuple(config.data.crop_shape),
+        normalise_over=config.augment.normalise_over,
+        label_table=label_table(dataset.organs, outputs),
+    )
+    ranges = config.augment.to_dict()
+    ranges.pop("normalise_over")
+    loss = partial(
+        soft_dice_loss,
+        classes=classes,
+        smoothing=config.loss.smoothing,
+        smoothing_inside_factor=config.loss.smoothing_inside_factor,
+        include_background=config.loss.include_background,
+    )
+    return Plan(
+        network=network,
+        optimizer=optimizer,
+        train_step=partial(
+            train_step,
+            network=network,
+            optimizer=optimizer,
+            crops=partial(augment.augmented_crops, **crops, **ranges),
+            loss=loss,
+            auxiliary_weight=config.loss.auxiliary_weight,
+        ),
+        count_step=partial(
+            count_step,
+            network=network,
+            crops=partial(augment.centre_crops, **crops),
+            classes=classes,
+        ),
+        train_ids=tuple(parts["train"]),
+        validation_ids=tuple(parts["validation"]),
+        organs=outputs[1:],
+        steps=config.train.steps or config.train.epochs * epoch_steps,
+        run={
+            "format": 1,
+            "config": json.loads(config.to_json()),
+            "spacing_mm": list(dataset.manifest["spacing_mm"]),
+            "blur_mm": dataset.manifest["settings"].get("blur_mm", 0.0),
+            "manifest_sha256": dataset.manifest_sha256,
+        },
+    )
+
+
+def label_table(organs: dict[str, int], outputs: tuple[str, ...]) -> tuple[int, ...]:
+    """The output node of each stored label; organs that are not asked for become 0."""
+    missing = [name for name in outputs[1:] if name not in organs]
+    if not outputs or outputs[0] != "background" or missing:
+        raise BadArguments(
+            f"config.classes={outputs}: must be 'background' and then organs of the "
+            f"prepared data, which are: {', '.join(organs)}"
+        )
+    table = [0] * (max(organs.values()) + 1)
+    for name, label in organs.items():
+        if name in outputs:
+            table[label] = outputs.index(name)
+    return tuple(table)
+
+
+# What decides the parameters of a run: a resumed run must agree on all of it.
+FIXED_GROUPS = ("model", "data", "augment", "loss", "optimizer")
+FIXED_FIELDS = ("seed", "classes", "init_from")
+FREE_FIELDS = {
+    "data.directory",
+    "data.threads",
+    "data.prefetch_batches",
+    "model.convolution",
+    "model.rematerialise",
+}
+
+
+def differing_fields(a: dict, b: dict) -> list[str]:
+    """Fields of two resolved configs that make them different runs, in words."""
+    differing = []
+    for group in (*FIXED_FIELDS, *FIXED_GROUPS):
+        x, y = ({"": c.get(group)} for c in (a, b))
+        if group in FIXED_GROUPS:
+            x, y = a.get(group, {}), b.get(group, {})
+        for field in sorted(x.keys() | y.keys()):
+            name = f"{group}.{field}" if field else group
+            if name not in FREE_FIELDS and x.get(field) != y.get(field):
+                differing.append(f"{name} ({x.get(field)} there, {y.get(field)} here)")
+    return differing
+
+
+def _check_numbers(config: Any) -> None:
+    positive = {
+        "data.batch_size": config.data.batch_size,
+        "data.threads": config.data.threads,
+        "data.prefetch_batches": config.data.prefetch_batches,
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+        "optimizer.average_batches": config.optimizer.average_batches,
+        "optimizer.decay_every_epochs": config.optimizer.decay_every_epochs,
+        "train.epochs": config.train.epochs,
+        "train.log_every_steps": config.train.log_every_steps,
+        "train.evaluate_every_steps": config.train.evaluate_every_steps,
+        "train.checkpoint_every_steps": config.train.checkpoint_every_steps,
+        "train.keep_latest": config.train.keep_latest,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise BadArguments(f"config.{name}={value} must be above 0")
+    crop, read = config.data.crop_shape, config.data.read_shape
+    if len(crop) != 3 or len(read) != 3 or any(
+        c > r for c, r in zip(crop, read, strict=True)
+    ):
+        raise BadArguments(
+            f"config.data.read_shape={tuple(read)} must be as large as "
+            f"config.data.crop_shape={tuple(crop)} along D, H and W"
+        )
+    if config.augment.normalise_over not in ("case", "window"):
+        raise BadArguments(
+            f"config.augment.normalise_over={config.augment.normalise_over!r} is "
+            "neither case nor window"
+        )

@@ -1,0 +1,39 @@
+"""What training carries from step to step, as data only, and how it begins."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree of arrays; functions (network, optimizer) travel apart from it."""
+
+    step: jax.Array  # int32, batches seen
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def initial_state(
+    key: jax.Array, network: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Random parameters and an empty optimizer; pure, to be jitted or `eval_shape`d."""
+    size = 2 ** (len(network.widths) - 1)
+    image = jnp.zeros((1, size, size, size, 1))
+    variables = network.init(key, image, train=True)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(params),
+    )
+
+
+def parameter_count(params: Any) -> int:
+    """Trainable numbers; BatchNorm's running statistics are not among them."""
+    return sum(x.size for x in jax.tree.leaves(params))

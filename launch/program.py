@@ -1,0 +1,98 @@
+"""What all programs share: flags with a locked config, help, one-line errors."""
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from attunet_jax.errors import BadArguments, exit_status, one_line
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FLAGS = flags.FLAGS
+
+
+def define_config(default: str) -> None:
+    """`--config=FILE` and `--config.FIELD=value`; an unknown field is an error."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,  # put into argv by run(): a default here is parsed, and fails, too early
+        f"File with get_config() (default configs/{default}.py); --config.FIELD=value "
+        f"changes a field. All fields with their defaults: {CONFIGS / 'base.py'}",
+        lock_config=True,
+    )
+    _DEFAULT_CONFIG.append(str(CONFIGS / f"{default}.py"))
+
+
+_DEFAULT_CONFIG: list[str] = []
+
+
+def run(main: Callable[[Any], int | None], documentation: str) -> None:
+    """Parses the flags, runs `main(FLAGS)` and exits with its status."""
+
+    def program() -> int | None:
+        if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+            print(f"{documentation.strip()}\n\nFlags:{_own_flags_help()}")
+            return 0
+        _parse(sys.argv)
+        return main(FLAGS)
+
+    sys.exit(exit_status(program))
+
+
+def _parse(argv: list[str]) -> None:
+    """Fills FLAGS from `argv`, which is `sys.argv`: ml_collections reads that one."""
+    given = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+    for path in given:
+        _check_config_file(path)
+    if _DEFAULT_CONFIG and not given:
+        argv.insert(1, f"--config={_DEFAULT_CONFIG[0]}")
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        # ml_collections names an unknown field through several exception types.
+        raise BadArguments(f"{_reason(error)} (--help lists the flags)") from None
+    if rest[1:]:
+        raise BadArguments(f"{' '.join(rest[1:])}: every argument is --name=value")
+
+
+def _reason(error: Exception) -> str:
+    text = one_line(error)
+    if isinstance(error, AttributeError | KeyError):
+        text = "unknown config field: " + text.strip("\"'")
+    return text[:300]
+
+
+def _check_config_file(path: str) -> None:
+    file = Path(path)
+    if not file.is_file():
+        known = ", ".join(
+            sorted(f"configs/{p.name}" for p in CONFIGS.glob("[a-z]*.py"))
+        )
+        raise BadArguments(f"--config={path}: no such file; there are {known}")
+    try:
+        ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise BadArguments(f"--config={path}: not Python: {one_line(error)}") from None
+
+
+def _own_flags_help() -> str:
+    lines = [""]
+    for module, module_flags in sorted(FLAGS.flags_by_module_dict().items()):
+        if not module.startswith("launch") and module != sys.argv[0]:
+            continue  # flags that libraries define for themselves
+        for flag in module_flags:
+            default = f" (default {flag.default})" if flag.default is not None else ""
+            lines.append(f"  --{flag.name}: {flag.help}{default}")
+    return "\n".join(lines)
+
+
+def required(name: str) -> Any:
+    """A flag's value. Raises `BadArguments` when it was not given."""
+    value = FLAGS[name].value
+    if value in (None, ""):
+        raise BadArguments(f"--{name}=... is needed (--help shows an example)")
+    return value
