@@ -86,7 +86,10 @@ def _place(rows: np.ndarray, sharding: NamedSharding, count: int) -> jax.Array:
     shape = (rows.shape[0] * count, *rows.shape[1:])
     if rows.ndim > 1:
         # Where depth spans hosts, this one holds only its slices of it.
-        spans = [i[1].indices(shape[1]) for i in
-                 sharding.addressable_devices_indices_map(shape).values() if i]
+        spans = [
+            i[1].indices(shape[1])
+            for i in sharding.addressable_devices_indices_map(shape).values()
+            if i
+        ]
         rows = rows[:, min(s[0] for s in spans) : max(s[1] for s in spans)]
     return jax.make_array_from_process_local_data(sharding, rows, shape)

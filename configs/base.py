@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     model.gate_reduction = 1
     # 1x1x1 convolution and BatchNorm on each sub-gate's output (published code).
     model.gate_output_transform = True
-    # One coefficient for each voxel ("scalar") or for each voxel and channel ("vector").
+    # A coefficient for each voxel ("scalar") or for each voxel and channel ("vector").
     model.attention_coefficients = "scalar"
     # "pass_through": alpha is 0.95 everywhere at step 0 (paper); "kaiming": random
     # around 0.5 (published code).

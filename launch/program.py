@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from attunet_jax.errors import BadArguments, exit_status, one_line
+from attunet_jax.errors import BadArguments, BadData, exit_status, one_line
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FLAGS = flags.FLAGS
@@ -96,3 +96,23 @@ def required(name: str) -> Any:
     if value in (None, ""):
         raise BadArguments(f"--{name}=... is needed (--help shows an example)")
     return value
+
+
+def make_folder(path: Path) -> None:
+    """Makes `path` and sees that it can be written, before any work is done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadData(
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, then renames: the file is there whole or as it was."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

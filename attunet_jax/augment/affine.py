@@ -77,7 +77,9 @@ def read_positions(
     p = (pixel - centre) * affine.zoom[:, None, None, :]
     p = p + (affine.shift * size)[:, None, None, :]
     cos, sin = (f(affine.angle)[:, None, None] for f in (jnp.cos, jnp.sin))
-    q = jnp.stack([cos * p[..., 0] - sin * p[..., 1], sin * p[..., 0] + cos * p[..., 1]], -1)
+    q = jnp.stack(
+        [cos * p[..., 0] - sin * p[..., 1], sin * p[..., 0] + cos * p[..., 1]], -1
+    )
     # Flipping first and warping after is reading the mirrored position.
     q = jnp.where(affine.flip[:, None, None, :], -q, q) + centre
     return jnp.clip(q, 0, size - 1)

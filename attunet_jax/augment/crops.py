@@ -1,4 +1,4 @@
-"""A global batch of scan windows in, the network's crops out: pure (batch, key) -> batch.
+"""Scan windows in, the network's crops out: pure (global batch, key) -> batch.
 
 In: `image_hu [B, D, H, W]` int16, `label [B, D, H, W]` uint8, and for each case
 `mean_hu [B]`, `std_hu [B]`. Out: `image [B, d, h, w, 1]` float32, `label [B, d, h, w]`
@@ -55,7 +55,9 @@ def centre_crops(
     count, *window = batch["image_hu"].shape
     start = [(w - c) // 2 for w, c in zip(window, crop_shape, strict=True)]
     start = jnp.broadcast_to(jnp.asarray(start), (count, 3))
-    return _crops(batch, affine.identity(count), start, crop_shape, normalise_over, label_table)
+    return _crops(
+        batch, affine.identity(count), start, crop_shape, normalise_over, label_table
+    )
 
 
 def _crops(
@@ -70,7 +72,9 @@ def _crops(
     plane = image_hu.shape[2:]
     if normalise_over == "window":
         # The published order: statistics of the whole warped window, then the crop.
-        everywhere = affine.read_positions(maps, plane, plane, jnp.zeros_like(start[:, 1:]))
+        everywhere = affine.read_positions(
+            maps, plane, plane, jnp.zeros_like(start[:, 1:])
+        )
         warped = affine.warp_linear(image_hu, everywhere)
         mean, std = warped.mean((1, 2, 3)), warped.std((1, 2, 3), ddof=1)
     else:

@@ -43,7 +43,9 @@ def build_network(
     return UNet3D(class_count=class_count, **settled)
 
 
-def check_divisible(field: str, shape: tuple[int, ...], widths: tuple[int, ...]) -> None:
+def check_divisible(
+    field: str, shape: tuple[int, ...], widths: tuple[int, ...]
+) -> None:
     """Raises `BadArguments` unless every size fits the network's halvings."""
     divisor = 2 ** (len(widths) - 1)
     if any(size % divisor or size < divisor for size in shape):

@@ -87,15 +87,16 @@ class Predictor:
 
 
 def load_predictor(
-    workdir: Path, which: str, overrides: Mapping[str, Any] | None = None
+    workdir: Path, which: str | None, overrides: Mapping[str, Any]
 ) -> Predictor:
-    """The run's `which` checkpoint: "best", "latest" or a step.
+    """The run's `which` checkpoint: "best", "latest", a step, or None: as configured.
 
     `overrides` replaces fields of `config.predict`. Without held-out cases "best" is
     the latest. Raises `BadData` or `BadArguments` naming what does not fit.
     """
     with open_existing(workdir) as checkpoints:
         steps = checkpoints.steps()
+        which = which or checkpoints.run(steps[-1])["config"]["predict"]["checkpoint"]
         if which == "best":
             step = checkpoints.best() or steps[-1]
         elif which == "latest":
@@ -109,7 +110,7 @@ def load_predictor(
             )
         run = checkpoints.run(step)
         config = run["config"]
-        config["predict"].update(overrides or {})
+        config["predict"].update(overrides)
         network = build_network(
             config["model"],
             class_count=len(config["classes"]),

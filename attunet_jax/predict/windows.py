@@ -18,7 +18,9 @@ def whole(forward: Forward, image: np.ndarray, *, divisor: int) -> np.ndarray:
     Sizes are padded to multiples of twice the divisor: every new size is a new
     compilation, and scans of nearly equal size should share one.
     """
-    padded, cut = _pad(image, [-(-n // (2 * divisor)) * 2 * divisor for n in image.shape])
+    padded, cut = _pad(
+        image, [-(-n // (2 * divisor)) * 2 * divisor for n in image.shape]
+    )
     return forward(padded)[:, *cut]
 
 

@@ -1,4 +1,4 @@
-"""A run's metrics out: `metrics.jsonl`, TensorBoard events and a line on the terminal."""
+"""Metrics in; `metrics.jsonl`, TensorBoard events and a line on the terminal out."""
 
 import json
 import time
@@ -8,7 +8,7 @@ import tensorboardX
 
 
 class Journal:
-    """Writes what happens; after a resume, rows beyond the restored step are dropped."""
+    """Writes what happens; a resume drops rows beyond the restored step."""
 
     def __init__(self, workdir: Path, *, step: int, steps: int) -> None:
         self._path = workdir / "metrics.jsonl"

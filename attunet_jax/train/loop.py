@@ -134,8 +134,8 @@ def train(config: Any, workdir: Path) -> None:
                     figures = {k: float(v) for k, v in metrics.items()}
                     if not math.isfinite(figures["loss"]):
                         raise BadArguments(
-                            f"the loss is {figures['loss']} at step {step}: start again "
-                            "with a smaller config.optimizer.learning_rate"
+                            f"the loss is {figures['loss']} at step {step}: start "
+                            "again with a smaller config.optimizer.learning_rate"
                         )
                     if journal:
                         journal.log(step, figures)
@@ -143,7 +143,9 @@ def train(config: Any, workdir: Path) -> None:
                     began = time.perf_counter()
                     dice = held_out.dice(state)
                     if journal:
-                        journal.record(step, {f"held_out_{k}": v for k, v in dice.items()})
+                        journal.record(
+                            step, {f"held_out_{k}": v for k, v in dice.items()}
+                        )
                         if dice:
                             print("  held-out " + _named(dice), flush=True)
                         journal.paused(time.perf_counter() - began)
@@ -154,8 +156,8 @@ def train(config: Any, workdir: Path) -> None:
                     save(step, None)
                     checkpoints.wait()
                     raise Interrupted(
-                        f"{stop.name or 'the platform'} stopped training; saved at step "
-                        f"{step} of {plan.steps}: the same command goes on"
+                        f"{stop.name or 'the platform'} stopped training; saved at "
+                        f"step {step} of {plan.steps}: the same command goes on"
                     )
                 if step < plan.steps:
                     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Soft Sorensen-Dice loss over all classes: logits and integer labels in, a number out."""
+"""Logits and integer labels in, the soft Sorensen-Dice loss over classes out."""
 
 import jax
 import jax.numpy as jnp

@@ -165,8 +165,10 @@ def _check_numbers(config: Any) -> None:
         if not value > 0:
             raise BadArguments(f"config.{name}={value} must be above 0")
     crop, read = config.data.crop_shape, config.data.read_shape
-    if len(crop) != 3 or len(read) != 3 or any(
-        c > r for c, r in zip(crop, read, strict=True)
+    if (
+        len(crop) != 3
+        or len(read) != 3
+        or any(c > r for c, r in zip(crop, read, strict=True))
     ):
         raise BadArguments(
             f"config.data.read_shape={tuple(read)} must be as large as "

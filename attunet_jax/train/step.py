@@ -53,7 +53,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return state, {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+    return state, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
 
 
 def count_step(

@@ -1,0 +1,158 @@
+"""Warps, flips and crops against plain NumPy and SciPy statements of the formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from attunet_jax.augment import affine, augmented_crops, centre_crops
+
+SHAPE = (5, 9, 7)
+IDENTITY_TABLE = tuple(range(4))
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image_hu": rng.integers(-1000, 1000, (2, *SHAPE)).astype(np.int16),
+        "label": rng.integers(0, 4, (2, *SHAPE)).astype(np.uint8),
+        "mean_hu": np.float32([10, -20]),
+        "std_hu": np.float32([100, 300]),
+    }
+
+
+def maps(angle=0.0, zoom=(1.0, 1.0), shift=(0.0, 0.0), flip=(False, False)):
+    return affine.Affine(
+        jnp.full((2,), angle),
+        jnp.tile(jnp.asarray(zoom), (2, 1)),
+        jnp.tile(jnp.asarray(shift), (2, 1)),
+        jnp.tile(jnp.asarray(flip), (2, 1)),
+    )
+
+
+def expected_positions(angle, zoom, shift, flip, plane, out, start):
+    """The formula of the module, one pixel after the other, in float64."""
+    positions = np.zeros((*out, 2))
+    centre = (np.array(plane) - 1) / 2
+    rotation = np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    for r in range(out[0]):
+        for c in range(out[1]):
+            p = np.array([r + start[0], c + start[1]]) - centre
+            q = rotation @ (np.array(zoom) * p + np.array(shift) * np.array(plane))
+            q = np.where(flip, -q, q) + centre
+            positions[r, c] = np.clip(q, 0, np.array(plane) - 1)
+    return positions
+
+
+CASES = [
+    (0.2, (0.8, 1.2), (0.1, -0.05), (False, False), (0, 0), SHAPE[1:]),
+    (-0.26, (1.3, 0.7), (0.0, 0.1), (True, False), (2, 1), (5, 4)),
+    (0.0, (1.0, 1.0), (0.0, 0.0), (True, True), (0, 0), SHAPE[1:]),
+]
+
+
+@pytest.mark.parametrize("angle, zoom, shift, flip, start, out", CASES)
+def test_warp_equals_scipy_at_the_stated_positions(
+    batch, angle, zoom, shift, flip, start, out
+):
+    where = expected_positions(angle, zoom, shift, flip, SHAPE[1:], out, start)
+    got = affine.read_positions(
+        maps(angle, zoom, shift, flip),
+        SHAPE[1:],
+        out,
+        jnp.tile(jnp.asarray(start), (2, 1)),
+    )
+    np.testing.assert_allclose(got[0], where, atol=2e-5)
+    image = affine.warp_linear(jnp.asarray(batch["image_hu"]), got)
+    label = affine.warp_nearest(jnp.asarray(batch["label"]), got)
+    for b in range(2):
+        for d in range(SHAPE[0]):
+            points = where.reshape(-1, 2).T
+            plane = batch["image_hu"][b, d].astype(float)
+            linear = ndimage.map_coordinates(plane, points, order=1, mode="nearest")
+            np.testing.assert_allclose(image[b, d].ravel(), linear, atol=0.05)
+            nearest = np.round(np.asarray(got[b]).reshape(-1, 2)).astype(int)
+            expected = batch["label"][b, d][nearest[:, 0], nearest[:, 1]]
+            np.testing.assert_array_equal(label[b, d].ravel(), expected)
+
+
+def test_flip_of_both_axes_is_numpy_flip(batch):
+    where = affine.read_positions(
+        maps(flip=(True, True)), SHAPE[1:], SHAPE[1:], jnp.zeros((2, 2), int)
+    )
+    flipped = affine.warp_linear(jnp.asarray(batch["image_hu"]), where)
+    np.testing.assert_allclose(flipped, batch["image_hu"][:, :, ::-1, ::-1], atol=0.02)
+
+
+def test_centre_crop_is_a_plain_slice_normalised_by_the_case(batch):
+    table = (0, 2, 0, 1)
+    crop = centre_crops(
+        batch, crop_shape=(3, 5, 3), normalise_over="case", label_table=table
+    )
+    cut = np.s_[:, 1:4, 2:7, 2:5]
+    image = (batch["image_hu"][cut] - np.float32([10, -20])[:, None, None, None]) / (
+        np.float32([100, 300])[:, None, None, None]
+    )
+    np.testing.assert_allclose(crop["image"][..., 0], image, atol=1e-5)
+    np.testing.assert_array_equal(crop["label"], np.array(table)[batch["label"][cut]])
+
+
+def test_window_statistics_are_those_of_the_whole_window(batch):
+    crop = centre_crops(
+        batch, crop_shape=(3, 5, 3), normalise_over="window", label_table=IDENTITY_TABLE
+    )
+    window = batch["image_hu"][0].astype(np.float64)
+    expected = (window[1:4, 2:7, 2:5] - window.mean()) / window.std(ddof=1)
+    np.testing.assert_allclose(crop["image"][0, ..., 0], expected, atol=1e-5)
+
+
+def augmented(batch, key, **changes):
+    settings = dict(
+        crop_shape=(3, 5, 3),
+        rotation_degrees=15.0,
+        shift_fraction=0.1,
+        zoom_range=(0.7, 1.3),
+        flip_probability=0.5,
+        normalise_over="case",
+        label_table=IDENTITY_TABLE,
+    )
+    return augmented_crops(batch, jax.random.key(key), **(settings | changes))
+
+
+def test_same_key_same_crops_and_another_key_others(batch):
+    a, b, c = (augmented(batch, key)["image"] for key in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 0.1
+
+
+def test_without_ranges_a_crop_is_some_slice_of_the_scan(batch):
+    crop = augmented(
+        batch,
+        3,
+        rotation_degrees=0.0,
+        shift_fraction=0.0,
+        zoom_range=(1.0, 1.0),
+        flip_probability=0.0,
+    )["image"][0, ..., 0]
+    scan = (batch["image_hu"][0] - 10.0) / 100
+    windows = np.lib.stride_tricks.sliding_window_view(scan, (3, 5, 3))
+    distance = np.abs(windows - np.asarray(crop)).max((-1, -2, -3))
+    assert distance.min() < 1e-4
+
+
+def test_image_and_label_are_warped_alike(batch):
+    """A label that marks bright voxels still marks them afterwards."""
+    bright = np.zeros((2, 3, 40, 40), np.int16)
+    bright[:, :, 12:28, 10:22] = 1000
+    blob = batch | {"image_hu": bright, "label": (bright > 0).astype(np.uint8)}
+    crop = augmented(blob, 5, crop_shape=(3, 40, 40))
+    hu = crop["image"][0, ..., 0] * 100 + 10
+    inside = np.asarray(crop["label"][0]) == 1
+    assert inside.sum() > 100
+    # At a corner of the blob the nearest voxel may weigh as little as a quarter.
+    assert (np.asarray(hu)[inside] >= 249).all()
+    assert (np.asarray(hu)[~inside] <= 751).all()

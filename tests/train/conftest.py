@@ -1,0 +1,88 @@
+"""A tiny network and batch: the real train step in seconds."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from attunet_jax import augment
+from attunet_jax.model import build_network
+from attunet_jax.train.loss import soft_dice_loss
+from attunet_jax.train.optimizer import make_optimizer
+from attunet_jax.train.state import initial_state
+from attunet_jax.train.step import train_step
+from configs import base
+
+WIDTHS = (4, 6, 8)
+TABLE = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """(network, optimizer, step, begin) with every gate and augmentation in use."""
+
+    def make(**changes):
+        fields = base.get_config().model.to_dict() | {
+            "widths": WIDTHS,
+            "gating_channels": 8,
+            "convolution": "compiler",
+        }
+        network = build_network(
+            fields | changes, class_count=4, backend="cpu", device_count=1
+        )
+        optimizer = make_optimizer(
+            name="adam",
+            learning_rate=1e-3,
+            l2=1e-6,
+            decay_factor=0.5,
+            decay_every_steps=100,
+            average_batches=1,
+        )
+        step = partial(
+            train_step,
+            network=network,
+            optimizer=optimizer,
+            crops=partial(
+                augment.augmented_crops,
+                crop_shape=(16, 8, 8),
+                rotation_degrees=15.0,
+                shift_fraction=0.1,
+                zoom_range=(0.7, 1.3),
+                flip_probability=0.5,
+                normalise_over="case",
+                label_table=TABLE,
+            ),
+            loss=partial(
+                soft_dice_loss,
+                classes=TABLE,
+                smoothing=0.01,
+                smoothing_inside_factor=False,
+                include_background=True,
+            ),
+            auxiliary_weight=0.5,
+        )
+        return network, optimizer, step, partial(
+            initial_state, network=network, optimizer=optimizer
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def host_batch():
+    rng = np.random.default_rng(7)
+    image = rng.normal(0, 200, (8, 16, 12, 12))
+    label = (image > 200).astype(np.uint8) + 2 * (image < -250).astype(np.uint8)
+    return {
+        "image_hu": image.astype(np.int16),
+        "label": label,
+        "mean_hu": image.mean((1, 2, 3)).astype(np.float32),
+        "std_hu": image.std((1, 2, 3)).astype(np.float32),
+        "case_index": np.arange(8, dtype=np.int32),
+    }
+
+
+@pytest.fixture(scope="session")
+def step_key():
+    return jax.random.key(11)
