@@ -62,8 +62,11 @@ def tiny():
             ),
             auxiliary_weight=0.5,
         )
-        return network, optimizer, step, partial(
-            initial_state, network=network, optimizer=optimizer
+        return (
+            network,
+            optimizer,
+            step,
+            partial(initial_state, network=network, optimizer=optimizer),
         )
 
     return make
