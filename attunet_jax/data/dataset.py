@@ -1,0 +1,268 @@
+"""A folder of prepared data in, a checked `Dataset` of its cases and splits out.
+
+The folder is written by `python -m data_prep.prepare`: shards of records,
+manifest.json (what is in them) and splits.json (who trains, who tests). Nothing here
+writes.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attunet_jax.data import shards
+from attunet_jax.data.records import CASE_ID, Case, from_bytes
+from attunet_jax.errors import BadArguments, BadData
+
+FORMAT = "attunet_jax.cases"
+FORMAT_VERSION = 1
+PARTS = ("train", "validation", "test")
+PREPARE = "run python -m data_prep.prepare"
+# A file in the folder itself, whatever the manifest says: no separators, no "..".
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Cases of one prepared folder; made by `open_dataset`."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    splits: dict[str, dict[str, tuple[str, ...]]]  # split -> part -> case ids
+    manifest_sha256: str
+
+    @cached_property
+    def case_ids(self) -> tuple[str, ...]:
+        """All cases, in the manifest's order."""
+        return tuple(case["case_id"] for case in self.manifest["cases"])
+
+    @property
+    def organs(self) -> dict[str, int]:
+        """Label value of each organ; 0, background, is not among them."""
+        return self.manifest["organs"]
+
+    @cached_property
+    def shard_paths(self) -> tuple[Path, ...]:
+        """The shard files, in the manifest's order."""
+        return tuple(self.directory / s["file"] for s in self.manifest["shards"])
+
+    def split(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Part (train, validation, test) -> case ids. Raises `BadArguments`."""
+        if name not in self.splits:
+            raise BadArguments(
+                f"{self.directory} has no split {name!r}; it has: "
+                + ", ".join(self.splits)
+            )
+        return self.splits[name]
+
+    def index(self, case_id: str) -> int:
+        """Number of the case's record, counted through all shards."""
+        entry = self._entry(case_id)
+        before = self.manifest["shards"][: entry["shard"]]
+        return sum(shard["records"] for shard in before) + entry["record"]
+
+    def shard_path(self, case_id: str) -> Path:
+        """The file that holds the case."""
+        return self.shard_paths[self._entry(case_id)["shard"]]
+
+    def case(self, case_id: str) -> Case:
+        """Reads one case. Raises `BadArguments` if unknown, `BadData` if damaged."""
+        record = self._entry(case_id)["record"]
+        return self.decode(
+            case_id, shards.read_record(self.shard_path(case_id), record)
+        )
+
+    def decode(self, case_id: str, record: bytes) -> Case:
+        """The case of a record read from this data set, checked to be that case."""
+        path = self.shard_path(case_id)
+        try:
+            case = from_bytes(record)
+        except BadData as error:
+            raise BadData(f"{path}: record of case {case_id}: {error}") from error
+        if case.case_id != case_id:
+            raise BadData(
+                f"{path}: holds case {case.case_id} where manifest.json says "
+                f"{case_id}: prepare the data again"
+            )
+        return case
+
+    def verify_checksums(self) -> None:
+        """Reads every shard whole; raises `BadData` naming those that have changed."""
+        changed = []
+        for path, shard in zip(self.shard_paths, self.manifest["shards"], strict=True):
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != shard["sha256"]:
+                changed.append(str(path))
+        if changed:
+            raise BadData(
+                f"{', '.join(changed)}: changed since preparation (SHA-256 differs "
+                "from manifest.json): prepare the data again"
+            )
+
+    @cached_property
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        return {case["case_id"]: case for case in self.manifest["cases"]}
+
+    def _entry(self, case_id: str) -> dict[str, Any]:
+        if case_id not in self._entries:
+            raise BadArguments(f"{self.directory} has no case {case_id!r}")
+        return self._entries[case_id]
+
+
+def open_dataset(directory: str | os.PathLike) -> Dataset:
+    """Opens a prepared folder and checks it without reading the records themselves.
+
+    Raises `BadData` naming the file: no such folder or manifest, another format,
+    shards that are missing, truncated or of another run, splits with cases that are
+    not there or in two parts at once.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise BadData(f"{directory}: no such folder of prepared data: {PREPARE}")
+    manifest_path = directory / "manifest.json"
+    manifest, text = _read_json(manifest_path, FORMAT_VERSION)
+    if manifest.get("format") != FORMAT:
+        raise BadData(
+            f"{manifest_path}: not a manifest of prepared data (format "
+            f"{manifest.get('format')!r}, not {FORMAT!r}): {PREPARE}"
+        )
+    problem = _problem_of_manifest(manifest)
+    if problem:
+        raise BadData(f"{manifest_path}: {problem}: {PREPARE} again")
+    for shard in manifest["shards"]:
+        _check_shard(directory / shard["file"], shard)
+    splits_path = directory / "splits.json"
+    document, _ = _read_json(splits_path, FORMAT_VERSION)
+    splits: Any = document.get("splits")
+    problem = _problem_of_splits(splits, {c["case_id"] for c in manifest["cases"]})
+    if problem:
+        raise BadData(f"{splits_path}: {problem}: {PREPARE} again")
+    return Dataset(
+        directory=directory,
+        manifest=manifest,
+        splits={
+            name: {part: tuple(ids) for part, ids in parts.items()}
+            for name, parts in splits.items()
+        },
+        manifest_sha256=hashlib.sha256(text).hexdigest(),
+    )
+
+
+def _read_json(path: Path, newest: int) -> tuple[dict[str, Any], bytes]:
+    if not path.is_file():
+        raise BadData(f"{path}: no such file, so this is no prepared data: {PREPARE}")
+    text = path.read_bytes()
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"{path}: not JSON ({error}): {PREPARE} again") from error
+    version: Any = content.get("version") if isinstance(content, dict) else None
+    if not _is_count(version) or version < 1:
+        raise BadData(f"{path}: says no version of its format: {PREPARE} again")
+    if version > newest:
+        raise BadData(
+            f"{path}: format version {version}, this program reads up to {newest}: "
+            "update attunet_jax"
+        )
+    return content, text
+
+
+def _check_shard(path: Path, shard: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise BadData(f"{path}: no such shard, manifest.json names it: {PREPARE} again")
+    if (size := path.stat().st_size) != shard["bytes"]:
+        raise BadData(
+            f"{path}: has {size} bytes, manifest.json says {shard['bytes']}: copy it "
+            f"again or {PREPARE} again"
+        )
+    # Sizes cannot tell a file whose end was lost and filled up: the library then
+    # finds no records and says nothing.
+    if (count := shards.count_records(path)) != shard["records"]:
+        raise BadData(
+            f"{path}: has {count} readable records, manifest.json says "
+            f"{shard['records']}: copy it again or {PREPARE} again"
+        )
+
+
+def _problem_of_manifest(manifest: dict[str, Any]) -> str | None:
+    """What is wrong with the fields that are used, in words."""
+    organs, spacing = manifest.get("organs"), manifest.get("spacing_mm")
+    if not isinstance(organs, dict) or not organs:
+        return "organs is no map of names to labels"
+    labels = list(organs.values())
+    if not all(_is_count(n) and 1 <= n <= 255 for n in labels):
+        return f"labels {labels} of organs are not whole numbers from 1 to 255"
+    if len(set(labels)) != len(labels):
+        return f"labels {labels} of organs are not distinct"
+    if not (isinstance(spacing, list) and len(spacing) == 3) or not all(
+        isinstance(mm, int | float) and 0 < mm < float("inf") for mm in spacing
+    ):
+        return f"spacing_mm {spacing} is not three lengths above 0"
+    if not isinstance(manifest.get("settings"), dict):
+        return "settings is no map"
+    return _problem_of_cases(manifest.get("shards"), manifest.get("cases"))
+
+
+def _problem_of_cases(shard_list: Any, case_list: Any) -> str | None:
+    if not (isinstance(shard_list, list) and isinstance(case_list, list)):
+        return "shards or cases is no list"
+    for shard in shard_list:
+        match shard:
+            case {"file": str(file), "records": n, "bytes": size, "sha256": str()}:
+                if not _FILE_NAME.fullmatch(file):
+                    return f"{file!r} is no file name inside this folder"
+                if not (_is_count(n) and _is_count(size)):
+                    return f"records or bytes of {file} is no count"
+            case _:
+                return f"shard {shard} lacks file, records, bytes or sha256"
+    places, ids = set(), set()
+    for entry in case_list:
+        match entry:
+            case {"case_id": str(case_id), "shard": i, "record": j}:
+                if not CASE_ID.fullmatch(case_id) or case_id in ids:
+                    return f"{case_id!r} is no case id or is there twice"
+                if not (_is_count(i) and i < len(shard_list)) or not (
+                    _is_count(j) and j < shard_list[i]["records"]
+                ):
+                    return f"case {case_id} is in shard {i}, record {j}: there is none"
+            case _:
+                return f"case {entry} lacks case_id, shard or record"
+        ids.add(case_id)
+        places.add((i, j))
+    if len(places) != len(case_list):
+        return "two cases share a record"
+    if sum(shard["records"] for shard in shard_list) != len(case_list):
+        return "shards hold another number of records than there are cases"
+    if not case_list:
+        return "there are no cases"
+    return None
+
+
+def _problem_of_splits(splits: Any, case_ids: set[str]) -> str | None:
+    if not isinstance(splits, dict) or not splits:
+        return "splits is no map of names to splits"
+    for name, parts in splits.items():
+        if not isinstance(parts, dict) or not all(
+            isinstance(parts.get(part), list) for part in PARTS
+        ):
+            return f"split {name} is no map with lists {', '.join(PARTS)}"
+        seen: dict[str, str] = {}
+        for part, ids in parts.items():
+            for case_id in ids:
+                if not isinstance(case_id, str) or case_id not in case_ids:
+                    return f"split {name}, {part}: no case {case_id!r} in manifest.json"
+                if case_id in seen:
+                    return (
+                        f"split {name}: case {case_id} is in {seen[case_id]} and {part}"
+                    )
+                seen[case_id] = part
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
