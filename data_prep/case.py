@@ -1,0 +1,119 @@
+"""One pair of files in, one checked and resampled case with its manifest entry out."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attunet_jax.data.records import Case
+from attunet_jax.errors import BadData
+from attunet_jax.volume import blur, read_image, read_labels, resample, same_geometry
+from data_prep.sources.layout import ScanPair
+
+# Image and label written by different tools differ by rounding, never by this much.
+GEOMETRY_TOLERANCE_MM = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the bytes of a case."""
+
+    organs: Mapping[str, tuple[int, ...]]  # organ -> label values in the files
+    spacing_mm: tuple[float, float, float]  # D, H, W
+    blur_mm: float
+    ignore_unknown_labels: bool
+
+
+def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
+    """Reads, checks, relabels, blurs, resamples.
+
+    Raises `BadData` naming the file when the pair cannot be used.
+    """
+    if pair.image is None:
+        raise BadData(f"{pair.label}: a label map without an image of the same name")
+    if pair.label is None:
+        raise BadData(f"{pair.image}: an image without a label map of the same name")
+    image = read_image(pair.image)
+    labels = read_labels(pair.label)
+    difference = same_geometry(image, labels, GEOMETRY_TOLERANCE_MM)
+    if difference:
+        raise BadData(
+            f"{pair.label}: not on the grid of {pair.image.name}: {difference}; export "
+            "both from the same scan"
+        )
+    label = _relabel(labels.voxels, settings, pair.label)
+    original = image.spacing_mm
+    if settings.blur_mm:
+        image = blur(image, settings.blur_mm)
+    image = resample(image, settings.spacing_mm, order="linear")
+    voxels = image.voxels
+    if voxels.dtype != np.int16:  # fractions of a HU, or values no CT has
+        voxels = np.clip(np.rint(voxels), -32768, 32767).astype(np.int16)
+    mapped = resample(
+        type(labels)(label, labels.affine, labels.grid, labels.path),
+        settings.spacing_mm,
+        order="nearest",
+    )
+    case = Case(
+        image_hu=voxels,
+        label=mapped.voxels,
+        spacing_mm=np.asarray(settings.spacing_mm, float),
+        affine=image.affine,
+        original_shape=image.grid.shape,
+        original_affine=image.grid.affine,
+        case_id=pair.case_id,
+    )
+    return case, {
+        "case_id": pair.case_id,
+        "shape": list(voxels.shape),
+        "spacing_mm": list(settings.spacing_mm),
+        "original_shape": list(image.grid.shape),
+        "original_spacing_mm": [round(float(s), 6) for s in original],
+        "hu": _statistics(voxels),
+        "voxels": {
+            organ: int((mapped.voxels == value).sum())
+            for value, organ in enumerate(settings.organs, start=1)
+        },
+        "image": {"file": pair.image.name, "sha256": sha256(pair.image)},
+        "label": {"file": pair.label.name, "sha256": sha256(pair.label)},
+    }
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _relabel(labels: np.ndarray, settings: Settings, path: Path) -> np.ndarray:
+    """File values to 1..K in the order of the organs; refuses values not named."""
+    counts = np.bincount(labels.ravel())
+    table = np.zeros(max(len(counts), 1), np.uint8)
+    named = set()
+    for value, numbers in enumerate(settings.organs.values(), start=1):
+        named |= set(numbers)
+        for number in numbers:
+            if number < len(table):
+                table[number] = value
+    unknown = [v for v in np.flatnonzero(counts).tolist() if v and v not in named]
+    if unknown and not settings.ignore_unknown_labels:
+        shown = ", ".join(f"{v} ({counts[v]} voxels)" for v in unknown[:5])
+        raise BadData(
+            f"{path}: label values that --labels does not name: {shown}; name them or "
+            "give --ignore_unknown_labels"
+        )
+    return table[labels]
+
+
+def _statistics(image_hu: np.ndarray) -> dict[str, float]:
+    low, high = np.percentile(image_hu, [0.5, 99.5])
+    return {
+        "min": int(image_hu.min()),
+        "max": int(image_hu.max()),
+        "mean": round(float(image_hu.mean(dtype=np.float64)), 4),
+        "std": round(float(image_hu.std(dtype=np.float64)), 4),
+        "p0_5": round(float(low), 4),
+        "p99_5": round(float(high), 4),
+    }
