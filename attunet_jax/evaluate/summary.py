@@ -1,0 +1,70 @@
+"""Rows of scores of many cases go in; mean and deviation by organ and metric out.
+
+The deviation is that of the population (divided by n, as numpy.nanstd in the
+published evaluation; the paper does not say). What is undefined (None) is left out of
+both and counted.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from attunet_jax.evaluate.measure import METRICS
+
+
+def summary(
+    rows: Iterable[Mapping], metrics: Sequence[str] = METRICS
+) -> dict[str, dict[str, dict]]:
+    """Averages over cases.
+
+    Args:
+      rows: a row for each case and organ, with `organ` and the metrics.
+
+    Returns:
+      organ -> metric -> {mean, std, n, undefined}: mean and std are None where no
+      case defines the metric; n cases do, `undefined` do not. Organs keep the order
+      in which they first appear.
+    """
+    by_organ: dict[str, list[Mapping]] = {}
+    for row in rows:
+        by_organ.setdefault(row["organ"], []).append(row)
+    return {
+        organ: {
+            metric: _spread([row.get(metric) for row in of_organ]) for metric in metrics
+        }
+        for organ, of_organ in by_organ.items()
+    }
+
+
+def _spread(values: list[float | None]) -> dict:
+    defined = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(defined)) if defined else None,
+        "std": float(np.std(defined)) if defined else None,
+        "n": len(defined),
+        "undefined": len(values) - len(defined),
+    }
+
+
+def markdown_summary(figures: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """What `summary` gives, as a Markdown table: a row an organ, a column a metric.
+
+    `(n=4 of 5)` marks a metric that one of five cases left undefined, "-" one that
+    all did.
+    """
+    metrics = list(dict.fromkeys(m for of_organ in figures.values() for m in of_organ))
+    lines = [["organ", *metrics], ["---"] * (1 + len(metrics))]
+    for organ, of_organ in figures.items():
+        cells = [spread_text(of_organ[m]) if m in of_organ else "-" for m in metrics]
+        lines.append([organ.replace("|", "\\|"), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def spread_text(spread: Mapping) -> str:
+    """`0.612 ± 0.110`, and how many of the cases it stands for where not for all."""
+    if spread["mean"] is None:
+        return "-"
+    text = f"{spread['mean']:.3f} ± {spread['std']:.3f}"
+    if spread["undefined"]:
+        text += f" (n={spread['n']} of {spread['n'] + spread['undefined']})"
+    return text

@@ -1,0 +1,173 @@
+"""Surface distances: by hand, analytically, and by brute force on noise."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from attunet_jax.evaluate.surface import surface_distances
+from attunet_jax.evaluate.surfels import areas_mm2
+
+ISOTROPIC = (1.0, 1.0, 1.0)
+
+
+def block(shape, *ranges) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(*r) for r in ranges)] = True
+    return mask
+
+
+def test_a_mask_is_nowhere_away_from_itself():
+    mask = np.random.default_rng(0).random((6, 7, 8)) < 0.3
+    found = surface_distances(mask, mask, (3, 0.8, 0.8))
+    assert found.surface_distance_mm() == 0
+    assert found.hausdorff_mm(95) == 0
+    assert found.surface_dice(0) == 1
+
+
+def test_plates_three_millimetres_apart_are_three_millimetres_apart():
+    # One voxel of 1.5 mm, wide as the array: the far side of each is 4.5 mm, the
+    # near side 3 mm away from the other's near side.
+    shape = (6, 40, 40)
+    truth, prediction = block(shape, (0, 1)), block(shape, (3, 4))
+    found = surface_distances(truth, prediction, (1.5, 1, 1))
+    assert set(found.truth_to_prediction_mm) == {3.0, 4.5}
+    assert found.surface_distance_mm() == pytest.approx(3.75)
+    assert found.hausdorff_mm(95) == 4.5
+    assert found.surface_dice(2.99) == 0
+    assert found.surface_dice(3) == pytest.approx(0.5)
+    assert found.surface_dice(4.5) == 1
+
+
+def test_a_cube_three_voxels_inside_a_cube_is_three_voxels_away():
+    shape = (16, 16, 16)
+    inner, outer = block(shape, *[(3, 13)] * 3), block(shape, *[(0, 16)] * 3)
+    means = surface_distances(inner, outer, ISOTROPIC).one_way_means_mm()
+    assert means is not None
+    forth, back = means
+    assert forth == pytest.approx(3)
+    assert 3 < back < 3 * np.sqrt(3)
+
+
+def test_the_nearest_side_counts_at_unequal_spacing():
+    shape = (16, 16, 16)
+    inner, outer = block(shape, *[(3, 13)] * 3), block(shape, *[(0, 16)] * 3)
+    found = surface_distances(inner, outer, (2, 0.5, 1))
+    # 3 voxels along H are 1.5 mm: the sides at H are that far, no cell is farther
+    # than the 6 mm to the next side along D.
+    assert found.truth_to_prediction_mm.min() == 1.5
+    assert found.truth_to_prediction_mm.max() <= 6
+
+
+def test_order_of_the_arguments_is_truth_then_prediction():
+    shape = (16, 16, 16)
+    inner, outer = block(shape, *[(3, 13)] * 3), block(shape, *[(0, 16)] * 3)
+    one = surface_distances(inner, outer, ISOTROPIC)
+    other = surface_distances(outer, inner, ISOTROPIC)
+    assert one.one_way_means_mm() == (other.one_way_means_mm() or ())[::-1]
+    assert one.surface_distance_mm() == other.surface_distance_mm()
+
+
+def shifted_balls(radius, shift, spacing) -> list[np.ndarray]:
+    counts = [int(np.ceil(2 * (radius + shift) / s)) + 3 for s in spacing]
+    d, h, w = np.meshgrid(
+        *((np.arange(n) - n / 2) * s for n, s in zip(counts, spacing, strict=True)),
+        indexing="ij",
+    )
+    return [
+        (d - centre) ** 2 + h**2 + w**2 < radius**2
+        for centre in (-shift / 2, shift / 2)
+    ]
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2.0, 0.8, 0.8), (1.0, 0.5, 1.5)])
+def test_shifted_balls_come_to_lie_as_far_apart_as_geometry_says(spacing):
+    radius, shift = 20.0, 8.0
+    # A point at height z of one ball is |sqrt(r^2 + s^2 - 2 s z) - r| away from the
+    # other ball, and all heights have the same share of a ball's surface.
+    z = np.linspace(-radius, radius, 100_001)
+    away = np.abs(np.sqrt(radius**2 + shift**2 - 2 * shift * z) - radius)
+    short = []
+    for voxel in np.array(spacing, float), np.array(spacing) / 2:
+        truth, prediction = shifted_balls(radius, shift, voxel)
+        found = surface_distances(truth, prediction, voxel)
+        short.append(away.mean() - (found.surface_distance_mm() or np.nan))
+        assert found.hausdorff_mm(95) == pytest.approx(
+            np.quantile(away, 0.95), abs=voxel.max()
+        )
+    # Masks are staircases, and the nearest stair is nearer than the ball: short by
+    # half a voxel or less, and by less the finer the voxels.
+    assert 0 < short[0] < 0.5 * max(spacing)
+    assert 0 < short[1] < 0.65 * short[0]
+
+
+def brute_force(mask: np.ndarray, spacing) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and areas of the pieces of surface, one cell at a time."""
+    framed, positions, areas = np.pad(mask, 1), [], []
+    for cell in itertools.product(*(range(n + 1) for n in mask.shape)):
+        corners = framed[tuple(slice(i, i + 2) for i in cell)].ravel()
+        if corners.any() and not corners.all():
+            positions.append(np.array(cell) * spacing)
+            code = sum(int(bit) << k for k, bit in enumerate(corners))
+            areas.append(areas_mm2(tuple(spacing))[code])
+    return np.array(positions), np.array(areas)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_distances_on_noise_equal_those_by_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    shape, spacing = rng.integers(3, 9, 3), rng.uniform(0.3, 4, 3)
+    truth, prediction = (rng.random(shape) < share for share in (0.05, 0.3))
+    truth[tuple(shape // 2)] = prediction[0, 0, 0] = True
+    (here, area), (there, other_area) = (
+        brute_force(mask, spacing) for mask in (truth, prediction)
+    )
+    apart = cdist(here, there)
+    forth, back = apart.min(axis=1), apart.min(axis=0)
+
+    # In a larger array: what lies around the masks must not matter.
+    wider = [np.pad(mask, ((2, 9), (0, 5), (7, 1))) for mask in (truth, prediction)]
+    found = surface_distances(wider[0], wider[1], spacing)
+    assert found.one_way_means_mm() == pytest.approx(
+        (
+            (forth * area).sum() / area.sum(),
+            (back * other_area).sum() / other_area.sum(),
+        )
+    )
+    for tolerance in (0, spacing.min(), spacing.max()):
+        near = area[forth <= tolerance + 1e-9].sum()
+        near += other_area[back <= tolerance + 1e-9].sum()
+        assert found.surface_dice(tolerance + 1e-9) == pytest.approx(
+            near / (area.sum() + other_area.sum())
+        )
+    # 95 % of the area lies within the robust Hausdorff distance, on both surfaces,
+    # and on one of them no smaller distance would do.
+    robust = found.hausdorff_mm(95)
+    assert robust is not None
+    within = [
+        (a[d <= robust + 1e-9].sum() / a.sum(), a[d < robust - 1e-9].sum() / a.sum())
+        for d, a in ((forth, area), (back, other_area))
+    ]
+    assert min(inside for inside, _ in within) >= 0.95 - 1e-9
+    assert min(below for _, below in within) < 0.95
+
+
+def test_distances_to_nothing_are_undefined():
+    some, nothing = block((4, 4, 4), (1, 3)), np.zeros((4, 4, 4), bool)
+    for truth, prediction in ((some, nothing), (nothing, some)):
+        found = surface_distances(truth, prediction, ISOTROPIC)
+        assert found.one_way_means_mm() is None
+        assert found.surface_distance_mm() is None
+        assert found.hausdorff_mm(95) is None
+        assert found.surface_dice(2) == 0
+    neither = surface_distances(nothing, nothing, ISOTROPIC)
+    assert neither.surface_distance_mm() is None
+    assert neither.surface_dice(2) is None
+
+
+@pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 0), (1, -1, 1), (1, np.nan, 1)])
+def test_a_spacing_that_is_none_is_refused(spacing):
+    some = block((4, 4, 4), (1, 3))
+    with pytest.raises(ValueError, match="spacing"):
+        surface_distances(some, some, spacing)
