@@ -1,19 +1,21 @@
 """A prepared data set in, endless batches for this process out, by seed and step alone.
 
-Order, crops and all chance are global: they depend on the seed and on the position in
-the stream, not on how many processes or threads read it. Each process takes contiguous
-rows of every global batch; the position to save is one number, the step.
+Order, crops and all chance are global: they depend on the seed and on the place in the
+stream, not on how many processes or threads read it. Each process takes contiguous rows
+of every global batch, so the position to save is one number, the step.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grain
 import numpy as np
 
+from attunet_jax.data.crops import Piece, centre_crop, random_crop
 from attunet_jax.data.dataset import Dataset
-from attunet_jax.data.records import from_bytes
-from attunet_jax.errors import BadArguments, BadData, one_line
+from attunet_jax.data.shards import damaged
+from attunet_jax.errors import BadArguments
 
 HostBatch = dict[str, np.ndarray]
 
@@ -23,7 +25,7 @@ def training_batches(
     case_ids: Sequence[str],
     *,
     batch_size: int,
-    crop_shape: tuple[int, int, int],
+    crop_shape: Sequence[int],
     foreground_fraction: float,
     seed: int,
     shard_index: int,
@@ -32,29 +34,52 @@ def training_batches(
     threads: int,
     prefetch: int,
 ) -> Iterator[HostBatch]:
-    """Batches from `start_step` on, `b = batch_size / shard_count` rows each.
+    """Batches of step `start_step`, `start_step + 1`, ... without end.
 
-    `image_hu i16[b, D, H, W]`, `label u8[b, D, H, W]`, `mean_hu f32[b]` and
-    `std_hu f32[b]` of the whole case, `case_index i32[b]` in `dataset.case_ids`. Every
-    case comes once an epoch, in another order each; `foreground_fraction` of the crops
-    is centred on an organ's voxel.
+    Each has `b = batch_size / shard_count` rows: `image_hu` int16 and `label` uint8
+    `[b, *crop_shape]`, `mean_hu` and `std_hu` float32 `[b]` over the whole case,
+    `case_index` int32 `[b]` into `dataset.case_ids`. Every case comes once an epoch
+    (`len(case_ids)` rows of the global stream), in another order each. See
+    `crops.random_crop` for the crops. `threads` read up to `prefetch` batches ahead; a
+    batch is read by one thread.
 
-    Raises `BadArguments` for a batch that cannot be shared out and `BadData` naming a
-    damaged shard.
+    `close()` of the returned generator ends the threads. Raises `BadArguments` for
+    numbers that cannot be used, `BadData` naming shard and case for a damaged record.
     """
-    rows = _share(batch_size, shard_count)
-    crop = _RandomCrop(crop_shape, foreground_fraction)
+    if not case_ids:
+        raise BadArguments(f"{dataset.directory}: no cases to make batches of")
+    if not 0 <= foreground_fraction <= 1:
+        raise BadArguments(
+            f"config.data.foreground_fraction={foreground_fraction} is not in 0..1"
+        )
+    if not 0 <= seed < 2**32:
+        raise BadArguments(f"config.seed={seed} is not in 0..{2**32 - 1}")
+    rows = _rows_of_shard(batch_size, shard_index, shard_count)
+    cut = partial(
+        _random_row,
+        dataset=dataset,
+        crop_shape=tuple(crop_shape),
+        foreground_fraction=foreground_fraction,
+    )
+    # All chance comes before the split by process, and by position in the stream.
     stream = (
-        grain.MapDataset.source(_Cases(dataset, case_ids))
+        grain.MapDataset.source(_Records(dataset, case_ids))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(crop)
+        .random_map(cut)
     )
-    stream = _HostRows(stream, batch_size, rows, shard_index)
-    stream = stream.slice(slice(start_step * rows, None)).batch(rows)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-    return _Batches(stream.to_iter_dataset(options))
+    batches = (
+        _HostRows(stream, batch_size, rows)
+        .slice(slice(start_step * len(rows), None))
+        .batch(len(rows), drop_remainder=True)
+        .to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch
+            )
+        )
+    )
+    return _until_closed(iter(batches))
 
 
 def centre_crops(
@@ -62,161 +87,112 @@ def centre_crops(
     case_ids: Sequence[str],
     *,
     batch_size: int,
-    crop_shape: tuple[int, int, int],
+    crop_shape: Sequence[int],
     shard_index: int,
     shard_count: int,
 ) -> Iterator[HostBatch]:
     """The centre crop of each case once, in order, in batches like those of training.
 
-    `weight f32[b]` is 1, and 0 for the repetitions that fill up the last batch.
+    Besides the fields of training, `weight` float32 `[b]` is 1, and 0 in the rows that
+    only fill up the last batch (they repeat the last case).
     """
-    rows = _share(batch_size, shard_count)
-    source = _Cases(dataset, case_ids)
-    for start in range(0, len(source), batch_size):
-        mine = range(start + shard_index * rows, start + (shard_index + 1) * rows)
-        elements = []
-        for position in mine:
-            case, index = source[min(position, len(source) - 1)]
-            element = _cut(case, index, crop_shape, _centre(case, crop_shape))
-            elements.append(element | {"weight": np.float32(position < len(source))})
-        yield {name: np.stack([e[name] for e in elements]) for name in elements[0]}
+    rows = _rows_of_shard(batch_size, shard_index, shard_count)
+    place = {case_id: i for i, case_id in enumerate(dataset.case_ids)}
+    last = len(case_ids) - 1
+    for first in range(0, len(case_ids), batch_size):
+        pieces = []
+        for position in (first + row for row in rows):
+            case_id = case_ids[min(position, last)]
+            piece = centre_crop(dataset.case(case_id), crop_shape=crop_shape)
+            piece["case_index"] = np.int32(place[case_id])
+            piece["weight"] = np.float32(position <= last)
+            pieces.append(piece)
+        yield {name: np.stack([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-class _Cases(grain.sources.RandomAccessDataSource):
-    """The chosen cases, by position among them: (case, index in the data set)."""
+class _Records:
+    """The chosen cases' records by position: (case's place in the data set, bytes)."""
 
     def __init__(self, dataset: Dataset, case_ids: Sequence[str]) -> None:
-        self._records = grain.sources.ArrayRecordDataSource(
-            [str(path) for path in dataset.paths]
+        self._dataset = dataset
+        # With the numbers of records, files are opened when first read, not now.
+        counts = (shard["records"] for shard in dataset.manifest["shards"])
+        self._source = grain.sources.ArrayRecordDataSource(
+            [
+                f"{path}[0:{count}]"
+                for path, count in zip(dataset.shard_paths, counts, strict=True)
+            ]
         )
-        position = {case_id: i for i, case_id in enumerate(dataset.case_ids)}
-        self._chosen = [(dataset.index(i), position[i], i) for i in case_ids]
-        self._directory = dataset.directory
+        place = {case_id: i for i, case_id in enumerate(dataset.case_ids)}
+        self._chosen = [(dataset.index(name), place[name]) for name in case_ids]
 
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, i: Any) -> tuple:
-        record, index, case_id = self._chosen[i]
+    def __getitem__(self, index: int) -> tuple[int, bytes]:
+        record, place = self._chosen[index]
         try:
-            return from_bytes(self._records[record]), index
-        except (RuntimeError, BadData) as error:
-            raise BadData(
-                f"{self._directory}: case {case_id} is damaged "
-                f"({one_line(error)[:120]}); prepare the data again"
-            ) from None
-
-    def __repr__(self) -> str:
-        return f"Cases({self._directory}, {len(self)})"
+            return place, self._source[record]
+        except (RuntimeError, ValueError, OSError) as error:
+            case_id = self._dataset.case_ids[place]
+            path = self._dataset.shard_path(case_id)
+            raise damaged(path, f"the record of case {case_id}", error) from error
 
 
-class _RandomCrop(grain.transforms.RandomMap):
-    """A case to a crop of a static shape at a random place."""
-
-    def __init__(self, crop_shape: Sequence[int], foreground_fraction: float) -> None:
-        self._shape = crop_shape
-        self._foreground_fraction = foreground_fraction
-
-    def random_map(self, element: tuple, rng: np.random.Generator) -> HostBatch:
-        case, index = element
-        centred = rng.random() < self._foreground_fraction
-        start = [
-            int(rng.integers(0, n - c + 1)) if n > c else -((c - n) // 2)
-            for n, c in zip(case.image_hu.shape, self._shape, strict=True)
-        ]
-        if centred:
-            organs = np.flatnonzero(case.label)
-            if organs.size:
-                voxel = np.unravel_index(
-                    organs[rng.integers(organs.size)], case.label.shape
-                )
-                start = [
-                    int(np.clip(v - c // 2, 0, n - c)) if n > c else s
-                    for v, c, n, s in zip(
-                        voxel, self._shape, case.label.shape, start, strict=True
-                    )
-                ]
-        return _cut(case, index, self._shape, start)
+def _random_row(
+    element: tuple[int, bytes],
+    rng: np.random.Generator,
+    *,
+    dataset: Dataset,
+    crop_shape: tuple[int, ...],
+    foreground_fraction: float,
+) -> Piece:
+    place, record = element
+    piece = random_crop(
+        dataset.decode(dataset.case_ids[place], record),
+        rng,
+        crop_shape=crop_shape,
+        foreground_fraction=foreground_fraction,
+    )
+    return piece | {"case_index": np.int32(place)}
 
 
 class _HostRows(grain.MapDataset):
-    """Rows `[shard * b, (shard + 1) * b)` of every global batch of the parent.
+    """These rows of every global batch of the parent.
 
-    Contiguous rows, unlike grain's own interleaving: the global batch is then the same
-    for any number of processes, row by row.
+    Contiguous, unlike Grain's own interleaving, so that the global batch is the same
+    row by row for any number of processes.
     """
 
-    def __init__(self, parent: Any, batch_size: int, rows: int, shard: int) -> None:
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: range) -> None:
         super().__init__(parent)
-        self._batch_size, self._rows, self._shard = batch_size, rows, shard
+        self._batch_size, self._rows = batch_size, rows
 
     def __len__(self) -> int:
-        return len(self._parent) // self._batch_size * self._rows
+        return len(self._parent) // self._batch_size * len(self._rows)
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return self.slice(i)
-        batch, row = divmod(i, self._rows)
-        return self._parent[batch * self._batch_size + self._shard * self._rows + row]
-
-
-class _Batches:
-    """Grain's iterator, with a `close` that ends its threads."""
-
-    def __init__(self, dataset: grain.IterDataset) -> None:
-        self._iterator = iter(dataset)
-
-    def __iter__(self) -> "_Batches":
-        return self
-
-    def __next__(self) -> HostBatch:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        close = getattr(self._iterator, "close", None)
-        if close:
-            close()
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, len(self._rows))
+        return self._parent[batch * self._batch_size + self._rows[row]]
 
 
-def _share(batch_size: int, shard_count: int) -> int:
-    if batch_size % shard_count:
+def _rows_of_shard(batch_size: int, shard_index: int, shard_count: int) -> range:
+    """Which rows of a global batch are this process's."""
+    if batch_size < 1 or batch_size % shard_count:
         raise BadArguments(
-            f"config.data.batch_size={batch_size} cannot be shared by {shard_count} "
-            "processes: use a multiple"
+            f"config.data.batch_size={batch_size} cannot be split over {shard_count} "
+            f"processes: use a multiple of {shard_count}"
         )
-    return batch_size // shard_count
+    count = batch_size // shard_count
+    return range(shard_index * count, (shard_index + 1) * count)
 
 
-def _centre(case: Any, crop_shape: Sequence[int]) -> list[int]:
-    return [
-        (n - c) // 2 if n > c else -((c - n) // 2)
-        for n, c in zip(case.image_hu.shape, crop_shape, strict=True)
-    ]
-
-
-def _cut(case: Any, index: int, shape: Sequence[int], start: Sequence[int]) -> dict:
-    """The crop beginning at `start`, which is negative where the scan is smaller.
-
-    Missing voxels get the scan's lowest HU, and label 0.
-    """
-    image = case.image_hu
-    mean = image.mean(dtype=np.float64)
-    # One pass less than std(): E[x^2] is exact enough in float64 for int16.
-    square = np.einsum("dhw,dhw->", image, image, dtype=np.float64)
-    std = np.sqrt(max(square / image.size - mean**2, 0.0))
-    cut = tuple(slice(max(s, 0), s + c) for s, c in zip(start, shape, strict=True))
-    pad = [
-        (max(-s, 0), max(s + c - n, 0))
-        for s, c, n in zip(start, shape, image.shape, strict=True)
-    ]
-    crop, label = image[cut], case.label[cut]
-    if any(before or after for before, after in pad):
-        crop = np.pad(crop, pad, constant_values=image.min())
-        label = np.pad(label, pad)
-    return {
-        "image_hu": np.ascontiguousarray(crop),
-        "label": np.ascontiguousarray(label),
-        "mean_hu": np.float32(mean),
-        "std_hu": np.float32(std),
-        "case_index": np.int32(index),
-    }
+def _until_closed(batches: grain.DatasetIterator) -> Iterator[HostBatch]:
+    try:
+        yield from batches
+    finally:
+        # Ends the threads. The files they may still be reading are closed with the
+        # last of them, not here: closing a reader under a thread is a crash.
+        batches.close()

@@ -76,14 +76,16 @@ def _reader(path: str | os.PathLike) -> Iterator[ArrayRecordReader]:
     try:
         yield reader
     except RuntimeError as error:
-        raise damaged(path, error) from error
+        raise damaged(path, "the shard", error) from error
     finally:
         _close(reader, path, "is damaged")
 
 
-def damaged(path: str | os.PathLike, error: Exception) -> BadData:
-    """What to say of a shard that the ArrayRecord library could not read."""
-    return BadData(f"{path}: is damaged ({one_line(error)}): prepare the data again")
+def damaged(path: str | os.PathLike, what: str, error: Exception) -> BadData:
+    """What to say where the ArrayRecord library could not read a file."""
+    return BadData(
+        f"{path}: {what} is damaged ({one_line(error)}): prepare the data again"
+    )
 
 
 def _close(file: ArrayRecordReader | ArrayRecordWriter, path, problem: str) -> None:
