@@ -1,23 +1,16 @@
-"""A scan and its geometry: read, bring to one orientation and spacing, and back.
+"""A scan and its geometry: NIfTI files in, canonical `Volume`s out, and back again."""
 
-Canonical axes are `[D, H, W]` = feet to head, front to back, patient's right to left:
-the radiological picture (and DICOM's LPS order).
-"""
-
+from attunet_jax.volume.geometry import same_geometry
 from attunet_jax.volume.nifti import (
     read_image,
     read_labels,
     write_nifti,
     write_on_grid,
 )
-from attunet_jax.volume.orientation import (
-    Grid,
-    Volume,
-    canonical,
-    from_canonical,
-    same_geometry,
-)
-from attunet_jax.volume.resample import blur, labels_onto_grid, onto_grid, resample
+from attunet_jax.volume.orientation import canonical, from_canonical
+from attunet_jax.volume.regrid import labels_onto_grid, onto_grid
+from attunet_jax.volume.resample import blur, resample
+from attunet_jax.volume.volume import Grid, Volume
 
 __all__ = [
     "Grid",

@@ -1,206 +1,208 @@
-"""NIfTI files in, checked volumes out, and back: the only door to nibabel.
+"""NIfTI files in, canonical `Volume`s out; arrays in, NIfTI files out.
 
-Every way in which a file can be wrong is one `BadData` that begins with its path.
+This folder is the project's only door to nibabel.
 """
 
 import gzip
-import logging
 import os
-import tempfile
-import warnings
+import stat
 import zlib
+from io import BufferedReader
 from pathlib import Path
 
-import nibabel as nib
+import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
-from attunet_jax.errors import BadData, one_line
-from attunet_jax.volume.orientation import Grid, Volume, canonical, from_canonical
+from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.volume.header import HEADER_BYTES, Header, parse_header
+from attunet_jax.volume.orientation import canonical, from_canonical
+from attunet_jax.volume.volume import Grid, Volume
 
-# Deflate cannot shrink more than about 1032 to 1; a header that claims more is wrong.
-_GREATEST_GZIP_RATIO = 1100
-# 2 ** 33 voxels are 16 GiB of int16: no CT is near it.
-_MOST_VOXELS = 2**33
+# Deflate cannot shrink more than this (1032 : 1); a header that claims more lies.
+_MOST_DEFLATE = 1100
+_GZIP_LEVEL = 3
+_INT16 = np.iinfo(np.int16)
 
 
-def read_image(path: str | os.PathLike) -> Volume:
-    """A CT in HU. Whole numbers that fit come as int16, all else as float32.
+def read_image(path: str | Path) -> Volume:
+    """The scan at `path` (.nii or .nii.gz) in HU, `[D, H, W]`.
 
-    Raises `BadData` for anything but a readable 3-D scan of finite numbers.
+    int16 if every value, after the file's scaling, is a whole number in its range,
+    else float32. Raises `BadData` if the file is no such scan: see `header.py` and
+    below for what is refused.
     """
-    values, affine = _read(path)
-    if not np.issubdtype(values.dtype, np.integer):
-        bad = values.size - int(np.isfinite(values).sum())
-        if bad:
-            raise BadData(
-                f"{path}: {bad} voxels are NaN or infinite; mend the file or leave it "
-                "out"
-            )
-    low, high = (float(values.min()), float(values.max()))
-    fits = -32768 <= low and high <= 32767
-    if np.issubdtype(values.dtype, np.integer):
-        values = values.astype(np.int16 if fits else np.float32)
-    elif fits and np.array_equal(rounded := np.rint(values), values):
-        values = rounded.astype(np.int16)
-    else:
-        values = values.astype(np.float32)
-    return _volume(values, affine, path)
-
-
-def read_labels(path: str | os.PathLike) -> Volume:
-    """A label map: whole numbers from 0 on, in the smallest unsigned type.
-
-    Raises `BadData` for fractions and negative values too.
-    """
-    values, affine = _read(path)
-    if not np.issubdtype(values.dtype, np.integer):
-        if not np.isfinite(values).all():
-            raise BadData(f"{path}: a label map with NaN or infinite voxels")
-        if not np.array_equal(rounded := np.rint(values), values):
-            odd = float(values[rounded != values].flat[0])
-            raise BadData(
-                f"{path}: a label map with fractions ({odd:g}); save it with nearest-"
-                "neighbour interpolation and whole numbers"
-            )
-        values = rounded
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise BadData(f"{path}: label values {low}..{high}; they must be 0..65535")
-    return _volume(values.astype(np.uint8 if high < 256 else np.uint16), affine, path)
-
-
-def write_nifti(
-    path: str | os.PathLike, array: np.ndarray, affine: np.ndarray
-) -> None:
-    """Writes `array` in file axis order; the file appears whole or not at all."""
     path = Path(path)
-    image = nib.Nifti1Image(array, affine)  # pyright: ignore
+    raw, header = _load(path)
+    return _volume(path, _scaled(path, raw, header), header)
+
+
+def read_labels(path: str | Path) -> Volume:
+    """The label map at `path`, `[D, H, W]` uint8, or uint16 if a label is above 255.
+
+    Whole numbers from 0 to 65535 in any on-disk type; others raise `BadData`.
+    """
+    path = Path(path)
+    raw, header = _load(path)
+    values = _scaled(path, raw, header)
+    if values.dtype == np.float32:
+        fractional = values[np.rint(values) != values]
+        if fractional.size:
+            raise BadData(
+                f"{path}: label {fractional[0]:g} is not a whole number "
+                f"({fractional.size} such voxels); is this the label map?"
+            )
+    least, most = values.min(), values.max()
+    if least < 0 or most > 65535:
+        raise BadData(
+            f"{path}: label {least if least < 0 else most:g} is outside 0 to 65535; "
+            "is this the label map?"
+        )
+    dtype = np.uint8 if most <= 255 else np.uint16
+    return _volume(path, values.astype(dtype), header)
+
+
+def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """`array` in file order with `affine` (index to world mm, RAS+) to .nii or .nii.gz.
+
+    sform and qform get code 1, units are mm; missing folders are made. The file
+    appears whole or not at all. Raises `BadData` if the folder cannot be written.
+    """
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise BadArguments(f"{path}: output name must end with .nii or .nii.gz")
+    image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(suffix=".nii.part", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with beside.open("wb") as file:
                 if path.name.endswith(".gz"):
-                    # Level 1: half the time of the default for some per cent of size.
-                    # No name and no time inside: equal content, equal bytes.
-                    with gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
-                        packed.write(image.to_bytes())
+                    # No time and no name inside: equal arrays are equal files.
+                    with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+                        image.to_stream(packed)
                 else:
-                    file.write(image.to_bytes())
-            os.chmod(beside, 0o644)
+                    image.to_stream(file)
             os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise BadData(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
-        ) from None
+            f"{path.parent}: cannot write {path.name} there "
+            f"({error.strerror or error}); choose another folder"
+        ) from error
 
 
-def write_on_grid(path: str | os.PathLike, labels: np.ndarray, grid: Grid) -> None:
-    """A label map `[D, H, W]` on the canonical view of `grid`, as that scan's file."""
-    write_nifti(path, from_canonical(labels.astype(np.uint8), grid), grid.affine)
+def write_on_grid(path: str | Path, labels_dhw: np.ndarray, grid: Grid) -> None:
+    """`labels_dhw` on the canonical view of `grid` to a file like the scan's own.
+
+    Axis order, shape and affine are the scan's, the type is uint8. Raises as
+    `write_nifti`, and `ValueError` if labels do not fit in uint8 or on the grid.
+    """
+    labels = labels_dhw.astype(np.uint8, copy=False)
+    if labels is not labels_dhw and not np.array_equal(labels, labels_dhw):
+        raise ValueError(f"{path}: labels must be whole numbers from 0 to 255")
+    write_nifti(path, from_canonical(labels, grid), grid.affine)
 
 
-def _read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """The stored array (scaled where the header says so) and affine, both checked."""
-    path = Path(path)
-    if not path.is_file():
-        raise BadData(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = nib.load(path)  # pyright: ignore
-            if not isinstance(image, nib.Nifti1Pair | nib.Nifti2Pair):  # pyright: ignore
-                raise BadData(f"{path}: not a NIfTI file; convert it to .nii.gz")
-            _check_header(path, image)
-            affine = _affine(path, image)
-            values = _values(image)
-    except BadData:
-        raise
-    except PermissionError:
-        raise BadData(f"{path}: may not be read; change its permissions") from None
-    except (ImageFileError, HeaderDataError) as error:
-        raise BadData(f"{path}: not a NIfTI file ({one_line(error)[:120]})") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadData(
-            f"{path}: damaged or cut short ({one_line(error)[:120]}); copy it again"
-        ) from None
-    except (OSError, ValueError, MemoryError, OverflowError, TypeError) as error:
-        raise BadData(
-            f"{path}: cannot be read ({one_line(error)[:120]}); it may be cut short"
-        ) from None
-    return values, affine
-
-
-def _check_header(path: Path, image) -> None:
-    shape = tuple(int(n) for n in image.header.get_data_shape())
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise BadData(
-            f"{path}: {len(shape)}-D of shape {list(shape)}, not one 3-D scan; split "
-            "it into volumes"
-        )
-    dtype = image.get_data_dtype()
-    if dtype.fields or dtype.kind not in "iufb":
-        raise BadData(f"{path}: voxels of type {dtype}, not single numbers")
-    if min(shape) < 1 or np.prod([float(n) for n in shape]) > _MOST_VOXELS:
-        raise BadData(f"{path}: its header claims an impossible shape {list(shape)}")
-    claimed = float(np.prod([float(n) for n in shape])) * dtype.itemsize
-    data_file = Path(image.file_map["image"].filename or path)
-    there = data_file.stat().st_size
-    limit = there * (_GREATEST_GZIP_RATIO if data_file.suffix == ".gz" else 1)
-    if claimed > limit:
-        raise BadData(
-            f"{path}: cut short, or its header is wrong: it claims {claimed:.3g} bytes "
-            f"of voxels, the file has {there}"
-        )
-
-
-def _affine(path: Path, image) -> np.ndarray:
-    header = image.header
-    zooms = np.asarray(header["pixdim"][1:4], float)
-    affine = np.asarray(image.affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise BadData(
-            f"{path}: its affine is {'singular' if affine.any() else 'all zero'}, so "
-            "the scan has no geometry; write it again with one"
-        )
-    unset = not int(header["sform_code"]) and not int(header["qform_code"])
-    if unset and not (np.isfinite(zooms).all() and (zooms > 0).all()):
-        raise BadData(f"{path}: spacing {zooms.tolist()} mm in its header, must be > 0")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if spacing.max() > 100 or spacing.min() < 0.01:
-        raise BadData(
-            f"{path}: a spacing of {np.round(spacing, 4).tolist()} mm is no CT's; are "
-            "the units mm?"
-        )
-    return affine
-
-
-def _values(image) -> np.ndarray:
-    stored = np.asanyarray(image.dataobj.get_unscaled())
-    slope, inter = image.dataobj.slope, image.dataobj.inter
-    stored = stored.reshape(stored.shape[:3])
-    if (slope, inter) != (1, 0):
-        return stored * np.float64(slope) + np.float64(inter)
-    return stored
-
-
-def _volume(values: np.ndarray, affine: np.ndarray, path: str | os.PathLike) -> Volume:
-    moved, moved_affine = canonical(values, affine)
-    d, h, w = values.shape
+def _volume(path: Path, array: np.ndarray, header: Header) -> Volume:
+    voxels, affine = canonical(array, header.affine)
     return Volume(
-        voxels=np.ascontiguousarray(moved),
-        affine=moved_affine,
-        grid=Grid((d, h, w), affine),
+        voxels=np.ascontiguousarray(voxels),
+        affine=affine,
+        grid=Grid(header.shape, header.affine),
         path=str(path),
     )
+
+
+def _load(path: Path) -> tuple[np.ndarray, Header]:
+    """Voxels as stored, in file order, and the header."""
+    packed = path.name.lower().endswith(".nii.gz")
+    if not packed and not path.name.lower().endswith(".nii"):
+        raise BadData(f"{path}: not a .nii or .nii.gz file; export the scan as NIfTI")
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadData(f"{path}: not a file; name a .nii or .nii.gz file")
+        with path.open("rb") as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if packed and not is_gzip:
+                raise BadData(
+                    f"{path}: content is not gzip; rename it to .nii if it is a plain "
+                    "NIfTI file, else get it again"
+                )
+            if is_gzip and not packed:
+                raise BadData(f"{path}: content is gzip; rename it to .nii.gz")
+            if not packed:
+                return _load_stream(path, file, status.st_size)
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _load_stream(path, stream, status.st_size * _MOST_DEFLATE)
+    except FileNotFoundError as error:
+        raise BadData(f"{path}: no such file; check the path") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadData(
+            f"{path}: truncated or damaged gzip data; copy or download it again"
+        ) from error
+    except OSError as error:
+        raise BadData(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
+    except MemoryError as error:
+        raise BadData(f"{path}: too large for the memory of this machine") from error
+
+
+def _load_stream(
+    path: Path, stream: BufferedReader | gzip.GzipFile, most_bytes: int
+) -> tuple[np.ndarray, Header]:
+    """`most_bytes`: what the file can hold, known before memory is asked for."""
+    header = parse_header(path, stream.read(HEADER_BYTES))
+    if header.offset + header.data_bytes > most_bytes:
+        raise _truncated(path, header, most_bytes - header.offset)
+    stream.seek(header.offset)
+    # As the file has them, first axis fastest: the reversed shape in C order.
+    raw = np.empty(header.shape[::-1], header.dtype)
+    target = raw.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(target):
+        count = stream.readinto(target[done:])
+        if not count:
+            raise _truncated(path, header, done)
+        done += count
+    stream.read(1 << 20)  # to the end: gzip compares its checksum only there
+    return raw.T, header
+
+
+def _truncated(path: Path, header: Header, held: int) -> BadData:
+    return BadData(
+        f"{path}: truncated: the header says {header.data_bytes} bytes of voxels, the "
+        f"file holds at most {max(held, 0)}; copy or download it again"
+    )
+
+
+def _scaled(path: Path, raw: np.ndarray, header: Header) -> np.ndarray:
+    """Stored numbers to values: int16 if that holds them all, else float32."""
+    plain = header.slope == 1 and header.inter == 0
+    if plain and raw.dtype.kind in "iu":
+        if _INT16.min <= raw.min() and raw.max() <= _INT16.max:
+            return raw.astype(np.int16)
+        return raw.astype(np.float32)
+    values = np.empty_like(raw, dtype=np.float32)
+    bad, whole = 0, True
+    # Slice by slice: float64 for all of a scan at once would be four times the file.
+    for index in range(raw.shape[2]):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = raw[..., index].astype(np.float64) * header.slope + header.inter
+            values[..., index] = scaled
+        part = values[..., index]
+        bad += part.size - np.count_nonzero(np.isfinite(part))
+        whole = whole and not bad and bool((np.rint(part) == part).all())
+    if bad:
+        raise BadData(
+            f"{path}: {bad} voxels are NaN or infinite; replace them (air is -1024 HU)"
+        )
+    if whole and _INT16.min <= values.min() and values.max() <= _INT16.max:
+        return values.astype(np.int16)
+    return values

@@ -1,115 +1,76 @@
-"""Arrays in a file's axis order in, canonical `[D, H, W]` arrays out, and exactly back."""
+"""File axis order to canonical [D, H, W] and back: exact, by transposing and flipping.
 
-from dataclasses import dataclass
+Axes that lie oblique to the body go to the closest canonical axis; what is left of
+the rotation stays in the affine.
+"""
+
+from itertools import permutations
 
 import numpy as np
 
-# World directions (RAS+: x to the patient's left is negative) of canonical D, H, W:
-# D runs to the head (+z), H to the back (-y), W to the patient's left (-x).
-_WORLD_AXIS = (2, 1, 0)
-_WORLD_SIGN = (1, -1, -1)
+from attunet_jax.volume.volume import Grid
 
-
-@dataclass(frozen=True)
-class Grid:
-    """A scan's own grid, as its file stores it.
-
-    `affine (4, 4)` takes a file index (i, j, k, 1) to RAS+ world coordinates in mm.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-
-
-@dataclass(frozen=True)
-class Volume:
-    """Voxels on a canonical grid, and the grid of the file they came from.
-
-    `voxels [D, H, W]`; `affine (4, 4)` takes (d, h, w, 1) to RAS+ world mm.
-    """
-
-    voxels: np.ndarray
-    affine: np.ndarray
-    grid: Grid
-    path: str
-
-    @property
-    def spacing_mm(self) -> np.ndarray:
-        """Distance of neighbouring voxels along D, H, W."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
-
-
-def axis_order(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """For D, H, W: which file axis it is, and whether that one runs backwards.
-
-    An oblique scan keeps its obliqueness; each file axis goes to the world axis it is
-    closest to, best fit first, so that no two share one.
-    """
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    fit = np.abs(directions)
-    file_axis = [0, 0, 0]
-    for _ in range(3):
-        world, axis = np.unravel_index(np.argmax(fit), fit.shape)
-        file_axis[int(world)] = int(axis)
-        fit[world, :] = -1
-        fit[:, axis] = -1
-    order = tuple(file_axis[world] for world in _WORLD_AXIS)
-    flips = tuple(
-        bool(directions[world, file_axis[world]] * sign < 0)
-        for world, sign in zip(_WORLD_AXIS, _WORLD_SIGN, strict=True)
-    )
-    return order, flips
+# World directions (RAS+) in which canonical D, H and W grow: up, back, patient's left.
+# Left is -x and back is -y in RAS+.
+_TOWARDS = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]], dtype=float)
 
 
 def canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A file's array and affine to `[D, H, W]` and its affine; no voxel is changed."""
-    order, flips = axis_order(affine)
-    moved = np.flip(array.transpose(order), [a for a in range(3) if flips[a]])
-    return moved, canonical_affine(Grid(array.shape, affine))  # pyright: ignore
+    """A view of `array` (file order) as `[D, H, W]`, and the affine of that view.
 
-
-def canonical_affine(grid: Grid) -> np.ndarray:
-    """The affine of the canonical view of `grid`."""
-    order, flips = axis_order(grid.affine)
-    to_file = np.zeros((4, 4))
-    to_file[3, 3] = 1
-    for axis, (file_axis, flip) in enumerate(zip(order, flips, strict=True)):
-        to_file[file_axis, axis] = -1 if flip else 1
-        if flip:
-            to_file[file_axis, 3] = grid.shape[file_axis] - 1
-    return grid.affine @ to_file
-
-
-def canonical_shape(grid: Grid) -> tuple[int, int, int]:
-    """The shape of the canonical view of `grid`."""
-    d, h, w = (grid.shape[axis] for axis in axis_order(grid.affine)[0])
-    return d, h, w
-
-
-def from_canonical(array: np.ndarray, grid: Grid) -> np.ndarray:
-    """`[D, H, W]` back to the file's axis order: the exact inverse of `canonical`."""
-    order, flips = axis_order(grid.affine)
-    unflipped = np.flip(array, [a for a in range(3) if flips[a]])
-    return unflipped.transpose(np.argsort(order))
-
-
-def same_geometry(a: Volume, b: Volume, tolerance_mm: float) -> str | None:
-    """None when two volumes share a grid; else, in a phrase, how they differ.
-
-    Grids are the same when all eight corners agree within `tolerance_mm`.
+    `affine` (4, 4) takes a file index to world mm, RAS+; so does the returned one for
+    canonical indices.
     """
-    if a.voxels.shape != b.voxels.shape:
-        return f"shape {list(b.voxels.shape)} against {list(a.voxels.shape)} [D, H, W]"
-    last = np.array(a.voxels.shape) - 1
-    corners = np.array(np.meshgrid(*[[0, n] for n in last])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    apart = np.linalg.norm((a.affine @ corners - b.affine @ corners)[:3], axis=0)
-    if apart.max() <= tolerance_mm:
-        return None
-    spacing = np.abs(a.spacing_mm - b.spacing_mm)
-    if spacing.max() * last.max() > tolerance_mm:
-        return (
-            f"spacing {np.round(b.spacing_mm, 4).tolist()} against "
-            f"{np.round(a.spacing_mm, 4).tolist()} mm"
+    order, flipped = _closest_axes(affine)
+    view = np.flip(array.transpose(order), _where(flipped))
+    return view, affine @ _index_map(order, flipped, view.shape)
+
+
+def from_canonical(array_dhw: np.ndarray, grid: Grid) -> np.ndarray:
+    """A view of `array_dhw` in the axis order of the file `grid` describes.
+
+    The exact inverse of `canonical`. Raises `ValueError` if the array is not on `grid`.
+    """
+    order, flipped = _closest_axes(grid.affine)
+    expected = tuple(grid.shape[axis] for axis in order)
+    if array_dhw.shape != expected:
+        raise ValueError(
+            f"array is {array_dhw.shape}, its grid is {expected} [D, H, W]"
         )
-    return f"corners lie up to {apart.max():.3g} mm apart"
+    return np.flip(array_dhw, _where(flipped)).transpose(np.argsort(order))
+
+
+def canonical_grid(grid: Grid) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape `[D, H, W]` and affine of the canonical view of `grid`."""
+    order, flipped = _closest_axes(grid.affine)
+    d, h, w = (grid.shape[axis] for axis in order)
+    return (d, h, w), grid.affine @ _index_map(order, flipped, (d, h, w))
+
+
+def _closest_axes(affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """File axis for each of D, H, W, and whether it runs the other way.
+
+    Of the six ways to name the axes, the one whose directions agree best: unlike
+    choosing axis by axis it cannot take the same file axis twice.
+    """
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    agreement = _TOWARDS @ directions  # [canonical axis, file axis] cosines
+    rows = np.arange(3)
+    order = max(permutations(range(3)), key=lambda o: np.abs(agreement[rows, o]).sum())
+    return order, agreement[rows, order] < 0
+
+
+def _where(flipped: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in np.flatnonzero(flipped))
+
+
+def _index_map(
+    order: tuple[int, ...], flipped: np.ndarray, shape_dhw: tuple[int, ...]
+) -> np.ndarray:
+    """(4, 4): canonical index to file index."""
+    index_map = np.zeros((4, 4))
+    index_map[3, 3] = 1
+    for axis, (source, flip) in enumerate(zip(order, flipped, strict=True)):
+        index_map[source, axis] = -1 if flip else 1
+        index_map[source, 3] = shape_dhw[axis] - 1 if flip else 0
+    return index_map

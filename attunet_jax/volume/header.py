@@ -1,0 +1,155 @@
+"""The first bytes of a NIfTI file in; shape, type, scaling and affine, checked, out.
+
+nibabel reads the fields. Its own checks are not used: they mend silently (a spacing of
+zero becomes 1 mm) and speak through a logger.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+
+from attunet_jax.errors import BadData
+from attunet_jax.volume.volume import MOST_VOXELS
+
+HEADER_BYTES = 540  # NIfTI-2; NIfTI-1 has 348
+# A header in metres or micrometres, or a typing error, is likelier than such a scan.
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100
+# Determinant of the unit axis vectors; the steepest tilt of a gantry is above 0.8.
+_LEAST_DETERMINANT = 1e-3
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is needed to read the voxels; `offset` in bytes from the file's start."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    offset: int
+    slope: float
+    inter: float
+    affine: np.ndarray
+
+    @property
+    def data_bytes(self) -> int:
+        return self.shape[0] * self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+
+def parse_header(path: Path, head: bytes) -> Header:
+    """`head`: the file's first `HEADER_BYTES` bytes, fewer if it is shorter.
+
+    The affine is the sform if it has a code, else the qform, else the spacing alone
+    with x from left to right, as nibabel has it. Raises `BadData`.
+    """
+    fields = _fields(path, head)
+    shape = _shape(path, [int(n) for n in np.atleast_1d(fields["dim"])])
+    offset = float(fields["vox_offset"])
+    if not fields.sizeof_hdr <= offset < 2**31 or offset % 1:
+        raise BadData(
+            f"{path}: damaged header: voxels cannot begin at byte {offset:g}; "
+            "convert or download the file again"
+        )
+    try:
+        slope, inter = fields.get_slope_inter()
+    except HeaderDataError as error:
+        raise BadData(
+            f"{path}: scl_inter is not a number; convert the file again"
+        ) from error
+    return Header(
+        shape=shape,
+        dtype=_dtype(path, fields),
+        offset=int(offset),
+        slope=1.0 if slope is None else slope,
+        inter=0.0 if inter is None else inter,
+        affine=_affine(path, fields),
+    )
+
+
+def _fields(path: Path, head: bytes) -> Nifti1Header:
+    for endianness in ("<", ">"):
+        size = int(np.frombuffer(head[:4].ljust(4), f"{endianness}i4")[0])
+        if size == 348 and len(head) >= 348:
+            if head[344:348] == b"n+1\0":
+                return Nifti1Header(head[:348], endianness, check=False)
+            if head[344:348] == b"ni1\0":
+                raise BadData(
+                    f"{path}: header of a .hdr/.img pair; convert it to one .nii file"
+                )
+        if size == 540 and len(head) >= 540 and head[4:8] == b"n+2\0":
+            return Nifti2Header(head[:540], endianness, check=False)
+    raise BadData(
+        f"{path}: not a NIfTI file (no NIfTI header inside); export the scan as NIfTI"
+    )
+
+
+def _shape(path: Path, dim: list[int]) -> tuple[int, int, int]:
+    count = dim[0]
+    sizes = dim[1 : count + 1]
+    if not 1 <= count <= 7 or min(sizes) < 1:
+        raise BadData(f"{path}: damaged header: dimensions {dim}; convert it again")
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    by = " x ".join(map(str, sizes))
+    if len(sizes) > 3:
+        raise BadData(
+            f"{path}: {len(sizes)}-D image ({by}); give one 3-D volume a file"
+        )
+    if len(sizes) < 3:
+        raise BadData(
+            f"{path}: {len(sizes)}-D image ({by}); stack the slices to one 3-D volume"
+        )
+    x, y, z = sizes
+    if x * y * z > MOST_VOXELS:
+        raise BadData(f"{path}: header claims {by} voxels, too many to be a scan")
+    return x, y, z
+
+
+def _dtype(path: Path, fields: Nifti1Header) -> np.dtype:
+    code = int(fields["datatype"])
+    try:
+        dtype = fields.get_data_dtype()
+    except HeaderDataError:
+        dtype = np.dtype("V")
+    if dtype.kind not in "iuf":
+        name = fields._data_type_codes.label.get(code, f"code {code}")
+        raise BadData(
+            f"{path}: voxels of type {name}; one whole or real number a voxel is needed"
+        )
+    return dtype
+
+
+def _affine(path: Path, fields: Nifti1Header) -> np.ndarray:
+    spacing = np.array(fields["pixdim"][1:4], dtype=float)
+    _check_spacing(path, spacing)
+    try:
+        with np.errstate(all="ignore"):  # what is not a number is named below
+            affine = np.array(fields.get_best_affine(), dtype=float)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+        raise BadData(
+            f"{path}: its qform is not a rotation; set the orientation anew"
+        ) from error
+    if not np.isfinite(affine).all():
+        raise BadData(f"{path}: affine holds NaN or infinity; set the orientation anew")
+    columns = affine[:3, :3]
+    if not columns.any():
+        raise BadData(f"{path}: affine is all zero; set spacing and orientation anew")
+    lengths = np.linalg.norm(columns, axis=0)
+    if not lengths.all():
+        raise BadData(
+            f"{path}: affine is singular (an axis has no length); set it anew"
+        )
+    _check_spacing(path, lengths)
+    if abs(np.linalg.det(columns / lengths)) < _LEAST_DETERMINANT:
+        raise BadData(
+            f"{path}: affine is singular (two axes are parallel); set it anew"
+        )
+    return affine
+
+
+def _check_spacing(path: Path, spacing: np.ndarray) -> None:
+    if not ((spacing >= LEAST_SPACING_MM) & (spacing <= MOST_SPACING_MM)).all():
+        by = " x ".join(f"{number:g}" for number in spacing)
+        raise BadData(f"{path}: spacing of {by} mm is impossible; set it in the header")
