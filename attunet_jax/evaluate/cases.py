@@ -34,7 +34,10 @@ def evaluate_cases(
     done = _rows_already(path, stamp)
     rows = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    # Beside, and renamed at the end: a kill loses none of the rows of before.
+    beside = path.with_name(f".{path.name}.new")
+    done = _rows_already(beside, stamp) | done
+    with beside.open("w", encoding="utf-8") as file:
         for case_id in case_ids:
             measured = done.get(case_id)
             if measured is None:
@@ -52,6 +55,7 @@ def evaluate_cases(
             rows += measured
             file.write("".join(json.dumps(row) + "\n" for row in measured))
             file.flush()
+    beside.replace(path)
     return rows
 
 
