@@ -58,10 +58,12 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the highest held-out Dice, if any was saved with one."""
-        scored = [s for s in self.steps() if self._manager.metrics(s)]
-        if not scored:
-            return None
-        return max(scored, key=lambda s: self._manager.metrics(s)[BEST_METRIC])
+        scored = [
+            (metrics[BEST_METRIC], step)
+            for step in self.steps()
+            if (metrics := self._manager.metrics(step))
+        ]
+        return max(scored)[1] if scored else None
 
     def save(
         self,

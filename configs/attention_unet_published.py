@@ -6,12 +6,12 @@
 Gating signal of 256 channels; everything else as in `attention_unet`.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from configs import base
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Any:
     config = base.get_config()
     config.name = "attention_unet_published"
     config.model.gating_channels = 256

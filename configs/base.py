@@ -5,11 +5,13 @@ The other configs override a few of these. On the command line any field is
 2018, "published code" the authors' PyTorch repository.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
-    config = ConfigDict()
+def get_config() -> Any:
+    config: Any = ConfigDict()
     config.name = "base"
     # Seed of everything random: initial weights, order of cases, crops, augmentation.
     config.seed = 0
@@ -18,7 +20,8 @@ def get_config() -> ConfigDict:
     # Working folder of a finished run to begin from ("" is random parameters).
     config.init_from = ""
 
-    model = config.model = ConfigDict()
+    model: Any = ConfigDict()
+    config.model = model
     # Channels of each scale, fine to coarse (Figure 1; published code: 64..1024 / 4).
     model.widths = (16, 32, 64, 128, 256)
     # Attention gates in parallel per skip connection; 0 is the plain U-Net.
@@ -56,7 +59,8 @@ def get_config() -> ConfigDict:
     # 3x3x3 convolutions: "auto" picks "matrix" on one CPU device, else "compiler".
     model.convolution = "auto"
 
-    data = config.data = ConfigDict()
+    data: Any = ConfigDict()
+    config.data = data
     # Folder written by data_prep.prepare (--data=DIR sets it too).
     data.directory = ""
     # Which of the folder's splits.json to train and test on.
@@ -74,7 +78,8 @@ def get_config() -> ConfigDict:
     data.threads = 8
     data.prefetch_batches = 4
 
-    augment = config.augment = ConfigDict()
+    augment: Any = ConfigDict()
+    config.augment = augment
     # In-plane affine about the centre, the same for all slices of a case; published
     # ranges. Rotation in degrees, shift as a share of the size, zoom drawn apart for
     # both axes.
@@ -87,7 +92,8 @@ def get_config() -> ConfigDict:
     # "window": of the warped voxels that were read (published code).
     augment.normalise_over = "case"
 
-    loss = config.loss = ConfigDict()
+    loss: Any = ConfigDict()
+    config.loss = loss
     # Soft Dice: (2 sum(pt) + smoothing) / (sum(p) + sum(t) + smoothing): an absent
     # class that is not predicted scores 1.
     loss.smoothing = 0.01
@@ -98,7 +104,8 @@ def get_config() -> ConfigDict:
     # Weight of each auxiliary loss where deep_supervision is "auxiliary".
     loss.auxiliary_weight = 0.5
 
-    optimizer = config.optimizer = ConfigDict()
+    optimizer: Any = ConfigDict()
+    config.optimizer = optimizer
     # "adam" (paper) or "sgd" (momentum 0.9, Nesterov: what the published head runs).
     optimizer.name = "adam"
     optimizer.learning_rate = 1e-4
@@ -111,7 +118,8 @@ def get_config() -> ConfigDict:
     # averaging" of the paper).
     optimizer.average_batches = 1
 
-    train = config.train = ConfigDict()
+    train: Any = ConfigDict()
+    config.train = train
     # An epoch sees every training case once; the published code trains for 1000.
     train.epochs = 1000
     # Steps instead of epochs where above 0.
@@ -125,12 +133,14 @@ def get_config() -> ConfigDict:
     train.keep_latest = 1
     train.keep_best = 1
 
-    mesh = config.mesh = ConfigDict()
+    mesh: Any = ConfigDict()
+    config.mesh = mesh
     # Devices along the batch (-1: all that `spatial` leaves) and along depth.
     mesh.data = -1
     mesh.spatial = 1
 
-    predict = config.predict = ConfigDict()
+    predict: Any = ConfigDict()
+    config.predict = predict
     # "best" by held-out Dice, or "latest".
     predict.checkpoint = "best"
     # Scans up to this many voxels (at the network's spacing) go through whole, as in

@@ -6,12 +6,12 @@ Every field that differs from `base` is one where the paper or its code is follo
 against a choice of ours. Prepare the scans with --spacing_mm=2 --blur_mm=0.75.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from configs import base
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Any:
     config = base.get_config()
     config.name = "paper"
     config.model.align_corners = True  # PyTorch of the paper's time

@@ -5,12 +5,12 @@
 The paper (CT-150, 120 training cases): pancreas Dice 0.825, 0.222 s a forward pass.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from configs import unet
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Any:
     config = unet.get_config()
     config.name = "unet_huge"
     config.model.widths = (21, 42, 85, 170, 341)  # 64..1024 / 3, rounded down

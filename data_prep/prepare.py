@@ -2,7 +2,7 @@
 
     python -m data_prep.prepare --source=nifti --input=SCANS --output=DATA \\
         --labels=spleen=1,pancreas=2,kidney=3
-    python -m data_prep.prepare --source=nnunet --input=Dataset007_Pancreas --output=DATA
+    python -m data_prep.prepare --source=nnunet --input=Dataset007 --output=DATA
 
 DATA gets cases-*.array_record, manifest.json and splits.json. Interrupted, the same
 command goes on. A case that cannot be used is left out, listed at the end and in

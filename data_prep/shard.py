@@ -37,7 +37,7 @@ class ShardSpec:
         return self.output / PARTS / f"{self.path.stem}.json"
 
 
-def prepare_shard(spec: ShardSpec, tick: Callable[[], None] = lambda: None) -> dict:
+def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) -> dict:
     """Writes the shard and then its description, which it returns.
 
     `{"file", "records", "bytes", "sha256", "cases": [...], "rejected": [...],

@@ -55,8 +55,7 @@ def main(values: Any) -> None:
         if not case_ids:
             raise BadArguments(f"{data}: split {split} has no {values.part} cases")
     output = Path(values.output or workdir / "evaluation" / values.part)
-    program.make_folder(output)
-    summary = measure(
+    _, text = measure(
         predictor,
         dataset,
         case_ids,
@@ -64,7 +63,7 @@ def main(values: Any) -> None:
         pictures=values.pictures,
         label_maps=values.label_maps,
     )
-    print(summary)
+    print(text)
 
 
 def measure(
@@ -75,8 +74,8 @@ def measure(
     *,
     pictures: int,
     label_maps: bool,
-) -> str:
-    """Evaluates into `output` and returns the summary as a Markdown table."""
+) -> tuple[list[dict], str]:
+    """Evaluates into `output`; returns the rows and a summary in Markdown."""
     from tqdm import tqdm
 
     from attunet_jax import volume as volumes
@@ -84,6 +83,7 @@ def measure(
     from attunet_jax.evaluate.figures import overlay_png
     from attunet_jax.evaluate.summary import markdown_summary, summary
 
+    program.make_folder(output / "label_maps" if label_maps else output)
     organs = {name: value for value, name in enumerate(predictor.classes) if value}
     drawn = set(case_ids[:pictures])
 
@@ -123,7 +123,7 @@ def measure(
     program.write_text(output / "summary.json", json.dumps(figures, indent=2) + "\n")
     text = markdown_summary(figures)
     program.write_text(output / "summary.md", text)
-    return text
+    return rows, text
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ border the edge is repeated. The depth axis is never touched, so a volume that i
 split over devices along it needs no communication.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -61,8 +62,8 @@ def identity(count: int) -> Affine:
 
 def read_positions(
     affine: Affine,
-    plane: tuple[int, int],
-    out: tuple[int, int],
+    plane: Sequence[int],
+    out: Sequence[int],
     offset: jax.Array,
 ) -> jax.Array:
     """Where to read each output pixel, `[B, h, w, 2]` in voxels of the input plane.

@@ -1,5 +1,6 @@
 """A run's folder in; a function from scans to label maps on their own grids out."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,19 @@ class Predictor:
         for axes in ((), (1,), (2,), (1, 2)):
             # One more axis in the result: the classes stand in front.
             flipped = self._once(np.flip(image, axes))
-            total = total + np.flip(flipped, [a + 1 for a in axes])
+            total = total + np.flip(flipped, tuple(a + 1 for a in axes))
         return np.asarray(total) / 4
+
+    def forward_seconds(self, shape: tuple[int, int, int], repeats: int = 5) -> float:
+        """Median seconds of one forward pass of `shape`, compiled and warm."""
+        image = jnp.zeros(shape)
+        jax.block_until_ready(self._forward(self.variables, image))
+        seconds = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            jax.block_until_ready(self._forward(self.variables, image))
+            seconds.append(time.perf_counter() - began)
+        return float(np.median(seconds))
 
     def _once(self, image: np.ndarray) -> np.ndarray:
         settings = self._settings

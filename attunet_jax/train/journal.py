@@ -70,16 +70,23 @@ def duration(seconds: float) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a `metrics.jsonl`, without a line that a kill cut short."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            row["step"] = int(row["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        rows.append(row)
+    return rows
+
+
 def _drop_rows_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # a line cut short by a kill
+    kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]
     beside = path.with_name(".metrics.jsonl.new")
     beside.write_text("".join(kept), encoding="utf-8")
     beside.replace(path)

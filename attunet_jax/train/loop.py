@@ -73,7 +73,7 @@ def train(config: Any, workdir: Path) -> None:
             draw = jax.jit(begin, out_shardings=everywhere).lower(init_key)
             # Hundreds of random draws that run once: optimising them takes four times
             # as long as not (demo network, 2 CPU cores: 15 s against 4 s).
-            quick = {"xla_backend_optimization_level": 0}
+            quick: Any = {"xla_backend_optimization_level": 0}
             state, position = draw.compile(compiler_options=quick)(init_key), 0
         else:
             state, position = restored[0], restored[1]["step"]

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """A pytree of arrays; functions (network, optimizer) travel apart from it."""
 

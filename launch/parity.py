@@ -1,0 +1,239 @@
+"""Compares our networks with arrays that the authors' PyTorch code computed.
+
+    python -m launch.parity --golden=DIR
+    python -m launch.parity --golden=DIR --x64
+
+DIR holds published_<network>_align<0 or 1>.npz: weights, an input, and what the
+published network made of it (logits, attention coefficients, loss, gradients, running
+statistics). Prints a table for each file; exit status 0 when every error is within its
+tolerance, 3 naming the worst where one is not. --x64 computes in float64: what remains
+is the rounding of the stored arrays.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet_jax.errors import BadArguments, BadData, exit_status
+
+# Largest allowed |ours - theirs| / largest |theirs|; of gradients by Euclidean norm.
+TOLERANCES = {
+    "eval logits": 1e-5,
+    "alpha": 1e-5,
+    "train logits": 1e-4,
+    "loss": 1e-6,
+    "gradient": 1e-3,
+    "zero gradient": 1e-6,  # absolute
+    "running statistics": 1e-5,
+}
+# BatchNorm takes away any constant that stands before it, so the true gradient of such
+# a bias is zero: float64 leaves 1e-17 of it, float32 1e-8, and no ratio of the two
+# means anything. Every other gradient of the golden files is above 1e-6.
+ZERO = 1e-12
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The worst error of one quantity, and where it was."""
+
+    quantity: str
+    error: float
+    where: str
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES[self.quantity]
+
+    @property
+    def share(self) -> float:
+        """Error in units of the tolerance; NaN counts as infinitely bad."""
+        share = self.error / self.tolerance
+        return share if share == share else float("inf")
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parse(argv)
+    files = sorted(Path(arguments.golden).glob("published_*_align[01].npz"))
+    if not files:
+        raise BadData(
+            f"{arguments.golden}: no published_<network>_align<0 or 1>.npz in it"
+        )
+    if arguments.x64:
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    worst: tuple[float, str] = (0.0, "")
+    for file in files:
+        rows = compare(file, dtype="float64" if arguments.x64 else "float32")
+        print(table(file.stem, rows), flush=True)
+        row = max(rows, key=lambda row: row.share)
+        worst = max(worst, (row.share, f"{file}: {row.quantity} of {row.where}"))
+    if worst[0] > 1:
+        raise BadData(f"{worst[1]} is {worst[0]:.3g} times its tolerance away")
+    print(f"all within tolerance; nearest to it: {worst[1]}, {worst[0]:.2f} of it")
+    return 0
+
+
+def compare(file: Path, dtype: str) -> list[Row]:
+    """One row a quantity, comparing our network with the arrays in `file`.
+
+    Raises `BadData` naming the file and what it lacks.
+    """
+    from attunet_jax.model import published_weights as published
+    from attunet_jax.model.state_dict_file import read_npz
+
+    golden = read_npz(file)
+    state = published.read_state_dict(file)
+    variables, fields, class_count = published.from_published(state, str(file))
+    network = _network(fields, class_count, dtype, "align1" in file.stem)
+    try:
+        ours = run(network, variables, golden, dtype)
+        return _rows(ours, golden)
+    except KeyError as error:
+        raise BadData(f"{file}: array {error.args[0]} is missing") from error
+
+
+def run(network: Any, variables: Any, golden: Arrays, dtype: str) -> dict[str, Any]:
+    """What the golden file holds, computed by our network, under the same names."""
+    import jax
+    import jax.numpy as jnp
+
+    from attunet_jax.model import published_weights as published
+    from attunet_jax.train.loss import soft_dice_loss
+
+    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
+    image = jnp.asarray(published.channels_last(golden["input"]), dtype)
+    label = jnp.asarray(published.channels_last(golden["label"])[..., 0], jnp.int32)
+
+    def evaluate(variables: Any) -> Any:
+        return network.apply(variables, image, train=False, mutable=["intermediates"])
+
+    def objective(params: Any) -> Any:
+        logits, updates = network.apply(
+            {**variables, "params": params}, image, train=True, mutable=["batch_stats"]
+        )
+        loss = soft_dice_loss(
+            label,
+            logits,
+            classes=tuple(range(logits.shape[-1])),
+            smoothing=0.01,
+            smoothing_inside_factor=True,
+            include_background=True,
+        )
+        return loss, (logits, updates["batch_stats"])
+
+    logits, sown = jax.jit(evaluate)(variables)
+    (loss, (train_logits, statistics)), gradients = jax.jit(
+        jax.value_and_grad(objective, has_aux=True)
+    )(variables["params"])
+
+    ours = {
+        "eval_logits": published.channels_last(np.asarray(logits)),
+        "train_logits": published.channels_last(np.asarray(train_logits)),
+        "train_dice_loss": np.asarray(loss),
+    }
+    for gate, sub_gates in sown.get("intermediates", {}).items():
+        for sub_gate, leaf in sub_gates.items():
+            name = f"alpha:attentionblock{gate[-1]}.gate_block_{sub_gate[-1]}"
+            ours[name] = published.channels_last(np.asarray(leaf["alpha"][0]))
+    for prefix, tree in (
+        ("grad:", {"params": gradients}),
+        ("after:", {"batch_stats": statistics}),
+    ):
+        for name, tensor in published.published_tensors(tree).items():
+            ours[prefix + name] = tensor
+    return ours
+
+
+def _network(fields: Any, class_count: int, dtype: str, align_corners: bool) -> Any:
+    import jax
+
+    from attunet_jax.model import build_network
+
+    network = build_network(
+        {
+            **fields,
+            "align_corners": align_corners,
+            "compute_dtype": "float32",
+            "rematerialise": False,
+            "convolution": "auto",
+        },
+        class_count=class_count,
+        backend=jax.default_backend(),
+        device_count=1,
+    )
+    return network.clone(compute_dtype=dtype)
+
+
+def _rows(ours: Arrays, golden: Arrays) -> list[Row]:
+    def worst(
+        quantity: str,
+        names: list[str],
+        error: Callable[[np.ndarray, np.ndarray], float],
+    ) -> list[Row]:
+        errors = [(error(ours[n], golden[n].astype(float)), n) for n in names]
+        return [Row(quantity, *max(errors))] if errors else []
+
+    def starting(prefix: str) -> list[str]:
+        return [name for name in golden if name.startswith(prefix)]
+
+    gradients = starting("grad:")
+    zero = [n for n in gradients if np.linalg.norm(golden[n]) < ZERO]
+    return [
+        *worst("eval logits", ["eval_logits"], _relative),
+        *[r for n in starting("alpha:") for r in worst("alpha", [n], _relative)],
+        *worst("train logits", ["train_logits"], _relative),
+        *worst("loss", ["train_dice_loss"], _relative),
+        *worst("gradient", [n for n in gradients if n not in zero], _relative_norm),
+        *worst("zero gradient", zero, lambda a, b: float(np.abs(a - b).max())),
+        *worst("running statistics", starting("after:"), _relative),
+    ]
+
+
+def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def _relative_norm(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def table(title: str, rows: list[Row]) -> str:
+    lines = [title, f"  {'quantity':19} {'error':>9} {'allowed':>8}  worst at"]
+    for row in rows:
+        mark = "" if row.share <= 1 else "  TOO LARGE"
+        lines.append(
+            f"  {row.quantity:19} {row.error:9.2e} {row.tolerance:8.0e}  "
+            f"{re.sub('^(alpha|grad|after):', '', row.where)}{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--golden", required=True, help="folder of the golden files")
+    parser.add_argument("--x64", action="store_true", help="compute in float64")
+    try:
+        return parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise BadArguments(str(error)) from None
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,0 +1,155 @@
+"""Trains, evaluates and prints a table of the paper, its figures beside ours.
+
+    python -m launch.tables --table=1 --data=DIR --workdir=RUNS
+    python -m launch.tables --table=2 --data=DIR --workdir=RUNS --config.seed=1
+
+Table 1 compares U-Net and Attention U-Net on the splits 80_20 and 20_80 (the paper's
+120/30 and 30/120), Table 2 adds two U-Nets of higher capacity. Each network is trained
+with --config in RUNS/SPLIT/NETWORK; what is trained or evaluated already is not done
+again, and an interrupted command goes on. Writes RUNS/table1.md, .csv and .json.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from attunet_jax.errors import BadArguments
+from launch import program
+
+program.define_config("attention_unet")
+flags.DEFINE_integer("table", 1, "Which table of the paper: 1 or 2.")
+flags.DEFINE_string("workdir", None, "Folder of all the table's runs.")
+flags.DEFINE_string("data", None, "Prepared data set.")
+flags.DEFINE_list("splits", None, "Only these splits (default: all of the table).")
+flags.DEFINE_integer("pictures", 3, "Overlay PNGs of the first so many test cases.")
+flags.DEFINE_string("about", "", "A remark for the footnote, say what data it is.")
+
+# Table -> (network, split) of each entry, in the paper's order.
+ENTRIES = {
+    1: [
+        ("unet", "80_20"),
+        ("attention_unet", "80_20"),
+        ("unet", "20_80"),
+        ("attention_unet", "20_80"),
+    ],
+    2: [("unet_wide", "80_20"), ("unet_huge", "80_20")],
+}
+
+
+def main(values: Any) -> None:
+    data, workdir = Path(program.required("data")), Path(program.required("workdir"))
+    if values.table not in ENTRIES:
+        raise BadArguments(f"--table={values.table}: there are tables 1 and 2")
+    known = list(dict.fromkeys(split for _, split in ENTRIES[values.table]))
+    wanted = values.splits or known
+    if not set(wanted) <= set(known):
+        raise BadArguments(f"--splits={','.join(wanted)}: there are {', '.join(known)}")
+    entries = [entry for entry in ENTRIES[values.table] if entry[1] in wanted]
+    configs = {
+        (network, split): config_of(values.config, network, split, data)
+        for network, split in entries
+    }
+    program.make_folder(workdir)
+
+    from attunet_jax.data.dataset import open_dataset  # late: these import jax
+    from attunet_jax.evaluate import table_text, tables
+
+    dataset = open_dataset(data)
+    results, timed = {}, ""
+    for (network, split), config in configs.items():
+        print(f"\n== {network}, split {split}", flush=True)
+        folder = workdir / split / network
+        results[network, split], timed = _result(
+            config, folder, dataset, values.pictures
+        )
+    table = tables.table(
+        values.table,
+        results,
+        data=f"{data.name}: {len(dataset.case_ids)} cases. {values.about}".strip(),
+        inference=timed,
+        seed=values.config.seed,
+    )
+    for ending, text in (
+        ("md", table_text.to_markdown(table)),
+        ("csv", table_text.to_csv(table)),
+        ("json", table_text.to_json(table)),
+    ):
+        program.write_text(workdir / f"table{values.table}.{ending}", text)
+    print("\n" + table_text.to_markdown(table))
+    print(f"written to {workdir / f'table{values.table}'}.md, .csv and .json")
+
+
+# Changes to --config's model for each network. The published code divides 64..1024 by
+# a scale: 4 for the networks of Table 1, 3.82 and 3 for the larger U-Nets of Table 2.
+NETWORKS: dict[str, Callable[[Any], None]] = {
+    "attention_unet": lambda model: None,
+    "unet": lambda model: _ungated(model, 4),
+    "unet_wide": lambda model: _ungated(model, 3.82),
+    "unet_huge": lambda model: _ungated(model, 3),
+}
+
+
+def _ungated(model: Any, scale: float) -> None:
+    model.sub_gates = 0
+    model.widths = tuple(int(w * 4 / scale) for w in model.widths)
+
+
+def config_of(config: Any, network: str, split: str, data: Path) -> Any:
+    """A copy of `config` for one entry. Raises `BadArguments` for an ungated one."""
+    if not config.model.sub_gates:
+        raise BadArguments(
+            "--config must be an Attention U-Net (model.sub_gates above 0): the U-Nets "
+            "of the table are made from it"
+        )
+    copy = config.copy_and_resolve_references()
+    NETWORKS[network](copy.model)
+    copy.name = network
+    copy.data.split = split
+    copy.data.directory = str(data)
+    return copy
+
+
+def _result(config: Any, folder: Path, dataset: Any, pictures: int) -> tuple[Any, str]:
+    """Trains and evaluates one entry: its `Result` and what was timed, in words."""
+    import jax
+
+    from attunet_jax.evaluate.figures import learning_curve_png
+    from attunet_jax.evaluate.tables import Result
+    from attunet_jax.predict.predictor import load_predictor
+    from attunet_jax.train.journal import read_rows
+    from attunet_jax.train.loop import train
+    from attunet_jax.train.state import parameter_count
+    from launch.evaluate import measure
+
+    train(config, folder)
+    learning_curve_png(folder / "progress.png", read_rows(folder / "metrics.jsonl"))
+    predictor = load_predictor(folder, None, {})
+    parts = dataset.split(config.data.split)
+    output = folder / "evaluation" / "test"
+    rows, text = measure(
+        predictor,
+        dataset,
+        parts["test"],
+        output,
+        pictures=pictures,
+        label_maps=False,
+    )
+    print(text, flush=True)
+    shape = tuple(config.data.crop_shape)
+    result = Result(
+        rows=rows,
+        parameters=parameter_count(predictor.variables["params"]),
+        inference_s=predictor.forward_seconds(shape),
+        train_cases=len(parts["train"]),
+        note=f"{config.train.steps or config.train.epochs} "
+        f"{'steps' if config.train.steps else 'epochs'}, checkpoint of step "
+        f"{predictor.step}",
+    )
+    where = jax.devices()[0].device_kind
+    return result, f"{shape[2]}×{shape[1]}×{shape[0]} voxels on {where}"
+
+
+if __name__ == "__main__":
+    program.run(main, __doc__ or "")
