@@ -6,12 +6,13 @@ it lies in the middle, between voxels of its lowest HU and label 0.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from attunet_jax.data.records import Case
 
-Piece = dict[str, np.ndarray | np.generic]
+Piece = dict[str, Any]
 
 
 def random_crop(

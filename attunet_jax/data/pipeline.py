@@ -5,7 +5,7 @@ stream, not on how many processes or threads read it. Each process takes contigu
 of every global batch, so the position to save is one number, the step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ def training_batches(
     start_step: int,
     threads: int,
     prefetch: int,
-) -> Iterator[HostBatch]:
+) -> Generator[HostBatch, None, None]:
     """Batches of step `start_step`, `start_step + 1`, ... without end.
 
     Each has `b = batch_size / shard_count` rows: `image_hu` int16 and `label` uint8
@@ -61,13 +61,10 @@ def training_batches(
         crop_shape=tuple(crop_shape),
         foreground_fraction=foreground_fraction,
     )
+    records = _Records(dataset, case_ids)
     # All chance comes before the split by process, and by position in the stream.
     stream = (
-        grain.MapDataset.source(_Records(dataset, case_ids))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(cut)
+        grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(cut)
     )
     batches = (
         _HostRows(stream, batch_size, rows)
@@ -79,7 +76,7 @@ def training_batches(
             )
         )
     )
-    return _until_closed(iter(batches))
+    return _until_closed(iter(batches), records)
 
 
 def centre_crops(
@@ -117,11 +114,13 @@ class _Records:
         self._dataset = dataset
         # With the numbers of records, files are opened when first read, not now.
         counts = (shard["records"] for shard in dataset.manifest["shards"])
-        self._source = grain.sources.ArrayRecordDataSource(
-            [
-                f"{path}[0:{count}]"
-                for path, count in zip(dataset.shard_paths, counts, strict=True)
-            ]
+        self._source: grain.sources.ArrayRecordDataSource | None = (
+            grain.sources.ArrayRecordDataSource(
+                [
+                    f"{path}[0:{count}]"
+                    for path, count in zip(dataset.shard_paths, counts, strict=True)
+                ]
+            )
         )
         place = {case_id: i for i, case_id in enumerate(dataset.case_ids)}
         self._chosen = [(dataset.index(name), place[name]) for name in case_ids]
@@ -131,12 +130,21 @@ class _Records:
 
     def __getitem__(self, index: int) -> tuple[int, bytes]:
         record, place = self._chosen[index]
+        source = self._source
+        assert source is not None, "read after close()"
         try:
-            return place, self._source[record]
+            return place, source[record]
         except (RuntimeError, ValueError, OSError) as error:
             case_id = self._dataset.case_ids[place]
             path = self._dataset.shard_path(case_id)
             raise damaged(path, f"the record of case {case_id}", error) from error
+
+    def close(self) -> None:
+        """Closes the files when the last thread that is still reading one is done.
+
+        Not earlier: closing a reader under a thread that uses it is a crash.
+        """
+        self._source = None
 
 
 def _random_row(
@@ -189,10 +197,11 @@ def _rows_of_shard(batch_size: int, shard_index: int, shard_count: int) -> range
     return range(shard_index * count, (shard_index + 1) * count)
 
 
-def _until_closed(batches: grain.DatasetIterator) -> Iterator[HostBatch]:
+def _until_closed(
+    batches: grain.DatasetIterator, records: _Records
+) -> Generator[HostBatch, None, None]:
     try:
         yield from batches
     finally:
-        # Ends the threads. The files they may still be reading are closed with the
-        # last of them, not here: closing a reader under a thread is a crash.
         batches.close()
+        records.close()

@@ -1,0 +1,164 @@
+"""Crops: the voxels of the scan at the place they should be, and nothing else."""
+
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from attunet_jax.data.crops import centre_crop, mean_and_std, random_crop
+
+
+@pytest.fixture
+def numbered(make_case):
+    """A case of 6 x 5 x 4 voxels, each its own number: a crop says where it began."""
+    image = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
+    label = np.zeros((6, 5, 4), np.uint8)
+    label[4, 1, 2] = label[0, 0, 0] = label[5, 4, 3] = 2
+    return make_case(image_hu=image, label=label)
+
+
+def crops(case, shape, fraction, count, seed=0):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield random_crop(case, rng, crop_shape=shape, foreground_fraction=fraction)
+
+
+def test_a_random_crop_is_a_piece_of_image_and_label_at_one_place(numbered):
+    for crop in crops(numbered, (3, 2, 4), 0.0, 50):
+        d, h, w = np.unravel_index(int(crop["image_hu"][0, 0, 0]), (6, 5, 4))
+        cut = (slice(d, d + 3), slice(h, h + 2), slice(w, w + 4))
+        np.testing.assert_array_equal(crop["image_hu"], numbered.image_hu[cut])
+        np.testing.assert_array_equal(crop["label"], numbered.label[cut])
+        assert crop["image_hu"].dtype == np.int16 and crop["label"].dtype == np.uint8
+
+
+def test_all_places_are_equally_likely(numbered):
+    # 4 x 4 x 1 places; 3200 draws are 200 each, with a deviation of 14.
+    starts = Counter(
+        int(crop["image_hu"][0, 0, 0]) for crop in crops(numbered, (3, 2, 4), 0.0, 3200)
+    )
+    expected = {d * 20 + h * 4 for d in range(4) for h in range(4)}
+    assert set(starts) == expected
+    assert all(130 < n < 270 for n in starts.values())
+
+
+def test_a_crop_as_large_as_the_scan_is_the_scan(numbered):
+    for fraction in (0.0, 1.0):
+        (crop,) = crops(numbered, (6, 5, 4), fraction, 1)
+        np.testing.assert_array_equal(crop["image_hu"], numbered.image_hu)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_smaller_scan_lies_in_the_middle_of_its_lowest_hu(make_case, fraction):
+    case = make_case(shape=(3, 8, 5), seed=3)
+    # Along D 3 -> 6: one before, two after; along W 5 -> 9: two and two; H is cut.
+    image = np.pad(case.image_hu, ((1, 2), (0, 0), (2, 2)), constant_values=-9999)
+    image[image == -9999] = case.image_hu.min()
+    label = np.pad(case.label, ((1, 2), (0, 0), (2, 2)))
+    starts = set()
+    for crop in crops(case, (6, 4, 9), fraction, 60):
+        here = [
+            h
+            for h in range(5)
+            if np.array_equal(crop["image_hu"], image[:, h : h + 4])
+            and np.array_equal(crop["label"], label[:, h : h + 4])
+        ]
+        assert len(here) == 1
+        starts |= set(here)
+    assert starts == {0, 1, 2, 3, 4}
+
+
+def test_a_foreground_crop_is_centred_on_an_organ(numbered):
+    seen = Counter()
+    for crop in crops(numbered, (1, 1, 1), 1.0, 600):
+        assert crop["label"].item() == 2
+        seen[int(crop["image_hu"].item())] += 1
+    # (0, 0, 0), (4, 1, 2) and (5, 4, 3): 200 each, with a deviation of 12.
+    assert set(seen) == {0, 86, 119} and min(seen.values()) > 140
+
+
+def test_a_foreground_crop_stays_inside_the_scan(numbered):
+    starts = {int(c["image_hu"][0, 0, 0]) for c in crops(numbered, (3, 3, 3), 1.0, 100)}
+    # Corner (0,0,0) -> start (0,0,0); (4,1,2) -> (3,0,1); corner (5,4,3) -> (3,2,1).
+    assert starts == {0, 61, 69}
+
+
+def test_the_asked_share_of_crops_is_centred_on_organs(make_case):
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[10, 10, 10] = 1
+    case = make_case(shape=(20, 20, 20), label=label)
+    hits = sum(c["label"].item() for c in crops(case, (1, 1, 1), 0.25, 2000))
+    assert 420 < hits < 580  # 500, with a deviation of 19
+
+
+def test_without_organs_a_foreground_crop_is_a_random_one(make_case):
+    image = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
+    case = make_case(image_hu=image, label=np.zeros((6, 5, 4), np.uint8))
+    starts = {int(c["image_hu"][0, 0, 0]) for c in crops(case, (5, 4, 3), 1.0, 100)}
+    assert starts == {
+        d * 20 + h * 4 + w for d in (0, 1) for h in (0, 1) for w in (0, 1)
+    }
+
+
+def test_the_same_generator_gives_the_same_crops(numbered):
+    first, second, other = (
+        [int(c["image_hu"][0, 0, 0]) for c in crops(numbered, (3, 2, 2), 0.5, 20, seed)]
+        for seed in (1, 1, 2)
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize(
+    "shape, start", [((2, 3, 4), (2, 1, 0)), ((1, 2, 3), (2, 1, 0)), ((6, 5, 4),) * 2]
+)
+def test_a_centre_crop_lies_in_the_middle(numbered, shape, start):
+    if shape == start:
+        start = (0, 0, 0)
+    crop = centre_crop(numbered, crop_shape=shape)
+    cut = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+    np.testing.assert_array_equal(crop["image_hu"], numbered.image_hu[cut])
+    np.testing.assert_array_equal(crop["label"], numbered.label[cut])
+
+
+def test_a_centre_crop_is_padded_like_a_random_one(make_case):
+    case = make_case(shape=(2, 2, 2), seed=5)
+    crop = centre_crop(case, crop_shape=(5, 2, 4))
+    lowest = case.image_hu.min()
+    expected = np.full((5, 2, 4), lowest)
+    expected[1:3, :, 1:3] = case.image_hu
+    np.testing.assert_array_equal(crop["image_hu"], expected)
+    assert crop["label"][1:3, :, 1:3].tolist() == case.label.tolist()
+    assert crop["label"].sum() == case.label.sum()
+
+
+def test_mean_and_deviation_are_those_of_the_whole_case(make_case):
+    case = make_case(shape=(7, 8, 9), seed=2)
+    crop = centre_crop(case, crop_shape=(2, 2, 2))
+    values = case.image_hu.astype(np.float64)
+    assert crop["mean_hu"] == np.float32(values.mean())
+    np.testing.assert_allclose(crop["std_hu"], values.std(), rtol=1e-7)
+    assert crop["mean_hu"].dtype == crop["std_hu"].dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [-32768, -1024, 0, 32767])
+def test_a_constant_image_has_no_deviation(value):
+    image = np.full((30, 70, 50), value, np.int16)
+    assert mean_and_std(image) == (value, 0.0)
+
+
+def test_extreme_values_do_not_overflow():
+    image = np.full((20, 100, 100), 32767, np.int16)
+    image[:10] = -32768
+    mean, std = mean_and_std(image)
+    assert mean == -0.5 and std == pytest.approx(32767.5, rel=1e-12)
+
+
+def test_nothing_as_large_as_the_scan_is_made(make_case):
+    case = make_case(shape=(50, 200, 200))  # 4 MB of image
+    tracemalloc.start()
+    for crop in crops(case, (8, 8, 8), 0.0, 3):
+        assert crop["image_hu"].shape == (8, 8, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000

@@ -1,0 +1,205 @@
+"""Records: what is written comes back; anything else is refused in one line."""
+
+import json
+import pickle
+
+import msgpack
+import numpy as np
+import pytest
+
+from attunet_jax.data.records import from_bytes, to_bytes
+from attunet_jax.errors import BadData
+
+
+def fields_of(case):
+    return msgpack.unpackb(to_bytes(case))
+
+
+def packed(fields) -> bytes:
+    return msgpack.Packer().pack(fields)
+
+
+def refusal(data) -> str:
+    with pytest.raises(BadData) as caught:
+        from_bytes(data)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_a_case_comes_back_as_it_was(make_case):
+    case = make_case("amos_0007.v-2", (3, 4, 5))
+    back = from_bytes(to_bytes(case))
+    for name in ("image_hu", "label", "spacing_mm", "affine", "original_affine"):
+        before, after = getattr(case, name), getattr(back, name)
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after, before)
+    assert back.original_shape == (12, 10, 8)
+    assert (back.case_id, back.version) == ("amos_0007.v-2", 1)
+
+
+def test_a_case_whose_arrays_are_views_comes_back(make_case):
+    usual = make_case(shape=(4, 5, 6))
+    turned = make_case(
+        image_hu=usual.image_hu[::-1].swapaxes(0, 2),
+        label=usual.label[::-1].swapaxes(0, 2),
+    )
+    back = from_bytes(to_bytes(turned))
+    for d, h, w in np.ndindex(4, 5, 6):
+        assert back.image_hu[w, h, d] == usual.image_hu[3 - d, h, w]
+        assert back.label[w, h, d] == usual.label[3 - d, h, w]
+
+
+def test_a_record_written_by_hand_is_read():
+    doubles = np.arange(16.0)
+    record = {
+        "format": "attunet_jax.case",
+        "version": 1,
+        "case_id": "a",
+        # 1, -2 and 300 as little-endian int16
+        "image_hu": ["<i2", [1, 1, 3], b"\x01\x00\xfe\xff\x2c\x01"],
+        "label": ["|u1", [1, 1, 3], b"\x00\x02\xff"],
+        "spacing_mm": ["<f8", [3], np.array([5, 1, 1], "<f8").tobytes()],
+        "affine": ["<f8", [4, 4], doubles.astype("<f8").tobytes()],
+        "original_shape": ["<i8", [3], np.array([3, 1, 1], "<i8").tobytes()],
+        "original_affine": ["<f8", [4, 4], doubles.astype("<f8").tobytes()],
+    }
+    case = from_bytes(packed(record))
+    assert case.image_hu.tolist() == [[[1, -2, 300]]]
+    assert case.label.tolist() == [[[0, 2, 255]]]
+    assert case.affine[1].tolist() == [4, 5, 6, 7]
+    assert case.original_shape == (3, 1, 1)
+    assert fields_of(case) == record
+
+
+def test_a_record_cut_off_anywhere_is_refused(make_case):
+    data = to_bytes(make_case(shape=(2, 2, 2)))
+    for length in range(len(data)):
+        refusal(data[:length])
+    refusal(data + b"\x00")
+
+
+def test_a_flipped_bit_gives_another_case_or_a_refusal_never_a_crash(make_case):
+    data = to_bytes(make_case(shape=(1, 2, 2)))
+    refused = 0
+    for position in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << bit
+            try:
+                from_bytes(bytes(flipped))
+            except BadData:
+                refused += 1
+    assert refused > 8 * 150  # names, types, shapes and lengths are about 200 bytes
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"hello",
+        json.dumps({"format": "attunet_jax.case", "version": 1}).encode(),
+        pickle.dumps({"format": "attunet_jax.case"}),
+        packed(["attunet_jax.case", 1]),
+        packed({"format": "something else", "version": 1}),
+        packed({1: 2}),
+        b"\x91" * 100_000,  # lists in lists in lists
+        b"\xdd\xff\xff\xff\xff",  # a list of four billion
+        b"\x81\xc7\x00\x05\x01",  # an extension type as a key
+    ],
+)
+def test_foreign_bytes_are_refused(data):
+    refusal(data)
+
+
+def test_a_newer_version_says_to_update(make_case):
+    message = refusal(packed(fields_of(make_case()) | {"version": 2}))
+    assert "version 2" in message and "update attunet_jax" in message
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", None])
+def test_a_version_that_is_none_is_refused(make_case, version):
+    assert "version" in refusal(packed(fields_of(make_case()) | {"version": version}))
+
+
+@pytest.mark.parametrize("dtype", ["|O", "<f4", ">i2", "<i4", "V2", "i2", ""])
+def test_only_the_types_of_the_format_are_read(make_case, dtype):
+    fields = fields_of(make_case())
+    fields["image_hu"][0] = dtype
+    assert "image_hu" in refusal(packed(fields))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [4, 5],
+        [4, 5, 7],
+        [4, 5, 6, 1],
+        [-4, -5, 6],
+        [0, 5, 6],
+        [2**40, 2**40, 2**40],
+        [4.0, 5, 6],
+        [True, 20, 6],
+        [120],
+        [],
+        "456",
+        None,
+    ],
+)
+def test_a_shape_that_is_not_that_of_the_bytes_is_refused(make_case, shape):
+    fields = fields_of(make_case(shape=(4, 5, 6)))
+    fields["label"][1] = shape
+    assert "label" in refusal(packed(fields))
+
+
+@pytest.mark.parametrize(
+    "name, entry",
+    [
+        ("affine", ["<f8", [2, 8], bytes(128)]),
+        ("spacing_mm", ["<f8", [3], bytes(24)]),
+        ("original_shape", ["<i8", [3, 1], bytes(24)]),
+        ("original_shape", ["<i8", [0], b""]),
+        ("original_shape", ["<i8", [3], bytes(24)]),
+        ("label", "not a list"),
+        ("label", ["|u1", [120], "text" * 30]),
+        ("image_hu", []),
+    ],
+)
+def test_a_field_without_meaning_is_refused(make_case, name, entry):
+    assert name in refusal(packed(fields_of(make_case()) | {name: entry}))
+
+
+def test_a_missing_and_an_unknown_field_are_named(make_case):
+    fields = fields_of(make_case())
+    assert "'affine'" in refusal(
+        packed({k: fields[k] for k in fields if k != "affine"})
+    )
+    assert "'note'" in refusal(packed(fields | {"note": "hello"}))
+
+
+@pytest.mark.parametrize(
+    "case_id", ["", ".hidden", "../up", "a/b", "a\\b", "a\n", "a b", "ä", None, 7]
+)
+def test_a_case_id_that_is_no_plain_name_is_refused(make_case, case_id):
+    refusal(packed(fields_of(make_case()) | {"case_id": case_id}))
+    with pytest.raises(BadData):
+        make_case(case_id)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"image_hu": np.zeros((4, 5, 6), np.float32)}, "image_hu is float32"),
+        ({"label": np.zeros((4, 5, 6), np.int16)}, "label is int16"),
+        ({"label": np.zeros((4, 5, 7), np.uint8)}, r"\(4, 5, 7\), not \(4, 5, 6\)"),
+        ({"spacing_mm": np.array([1.0, 0.0, 1.0])}, "spacing_mm"),
+        ({"spacing_mm": np.array([1.0, np.nan, 1.0])}, "spacing_mm"),
+        ({"affine": np.full((4, 4), np.inf)}, "affine is not finite"),
+        ({"original_affine": np.eye(3)}, "original_affine"),
+        ({"original_shape": (4, 0, 4)}, "original_shape"),
+    ],
+)
+def test_a_case_that_breaks_the_format_cannot_be_made(make_case, change, word):
+    with pytest.raises(BadData, match=word):
+        make_case(**change)
