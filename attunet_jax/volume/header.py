@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti1 import Nifti1Header, data_type_codes
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
@@ -110,11 +110,10 @@ def _shape(path: Path, dim: list[int]) -> tuple[int, int, int]:
 def _dtype(path: Path, fields: Nifti1Header) -> np.dtype:
     code = int(fields["datatype"])
     try:
-        dtype = fields.get_data_dtype()
-    except HeaderDataError:
-        dtype = np.dtype("V")
-    if dtype.kind not in "iuf":
-        name = fields._data_type_codes.label.get(code, f"code {code}")
+        dtype, name = fields.get_data_dtype(), data_type_codes.label[code]
+    except (HeaderDataError, KeyError):
+        dtype, name = None, f"code {code}, which is none of NIfTI's"
+    if dtype is None or dtype.kind not in "iuf":
         raise BadData(
             f"{path}: voxels of type {name}; one whole or real number a voxel is needed"
         )

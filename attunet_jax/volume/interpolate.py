@@ -11,6 +11,11 @@ import numpy as np
 
 Order = Literal["linear", "nearest"]
 
+# Positions are rounded to these digits of a voxel: less is the noise of affines, which
+# must not turn a voxel into a mixture of two, nor choose between two labels at equal
+# distance (a header's float32 is worth some 1e-5 of a voxel across a scan).
+_DIGITS = {"linear": 6, "nearest": 3}
+
 # Rows are interpolated in pieces of about this many voxels: they stay in the cache, and
 # the temporaries stay small beside the result.
 _PIECE_VOX = 2**18
@@ -29,8 +34,8 @@ def interpolate(
     result = values
     # The coarsest reduction first: the passes after it have less to do and to hold.
     for axis in axes:
-        # A millionth of a voxel is the noise of affines, not a place to interpolate.
-        position = np.clip(np.round(positions[axis], 6), 0, values.shape[axis] - 1)
+        position = np.round(positions[axis], _DIGITS[order])
+        position = np.clip(position, 0, values.shape[axis] - 1)
         if order == "nearest":
             result = _pick(result, np.floor(position + 0.5).astype(np.intp), axis)
         else:

@@ -11,7 +11,9 @@ from attunet_jax.volume.interpolate import Order, interpolate
 from attunet_jax.volume.volume import MOST_VOXELS, Volume
 
 
-def resample(volume: Volume, spacing_mm: Sequence[float], *, order: Order) -> Volume:
+def resample(
+    volume: Volume, spacing_mm: Sequence[float] | np.ndarray, *, order: Order
+) -> Volume:
     """`volume` at exactly `spacing_mm` (D, H, W), its centre kept in the world.
 
     The new shape is max(1, round(shape * spacing / new spacing)); what the new grid
