@@ -22,3 +22,88 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no folder shared/ with real data beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def scan_folder(tmp_path_factory) -> Path:
+    """Ten small scans with label maps as NIfTI files: bright balls in noise."""
+    import nibabel as nib
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("scans")
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    affine = np.diag([-2.0, -2.0, 2.5, 1.0])
+    axes = np.ogrid[:36, :40, :30]
+    for i in range(10):
+        rng = np.random.default_rng(i)
+        label = np.zeros((36, 40, 30), np.uint8)
+        for value in (1, 2, 3):
+            centre = rng.integers(9, 21, 3)
+            apart = sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True))
+            label[apart < 49] = value
+        image = np.array([-300, 0, 150, 300])[label] + rng.normal(0, 40, label.shape)
+        for kind, voxels in (("images", image.astype(np.int16)), ("labels", label)):
+            nifti = nib.Nifti1Image(voxels, affine)  # pyright: ignore
+            nib.save(nifti, folder / kind / f"ball_{i}.nii.gz")  # pyright: ignore
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(scan_folder, tmp_path_factory) -> Path:
+    """The same scans prepared at 4 mm: shards, manifest.json and splits.json."""
+    from data_prep import prepare
+
+    folder = tmp_path_factory.mktemp("prepared")
+    status = prepare.main(
+        [
+            "--source=nifti",
+            f"--input={scan_folder}",
+            f"--output={folder}",
+            "--labels=spleen=1,pancreas=2,kidney=3",
+            "--spacing_mm=4",
+            "--workers=1",
+            "--cases_per_shard=4",
+        ]
+    )
+    assert status == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flags() -> tuple[str, ...]:
+    """A network and crops so small that a program's run is mostly start-up."""
+    return (
+        "--config.model.widths=(4,6)",
+        "--config.model.gating_channels=6",
+        "--config.data.crop_shape=(16,16,16)",
+        "--config.data.read_shape=(16,20,20)",
+        "--config.optimizer.learning_rate=0.01",
+    )
+
+
+@pytest.fixture(scope="session")
+def run_program(tmp_path_factory):
+    """Starts a program as a user would, on one CPU device; returns the process."""
+    import subprocess
+    import sys
+
+    cache = tmp_path_factory.mktemp("compilation_cache")
+    environment = os.environ | {
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+    def start(module: str, *words: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, words)],
+            cwd=Path(__file__).resolve().parents[1],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
