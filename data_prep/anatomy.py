@@ -1,0 +1,169 @@
+"""A random generator in, an abdomen in HU with its label map out: shapes and tissues.
+
+World coordinates in mm: x to the patient's left, y to the back, z to the head; the
+body's axis is x = y = 0 and z = 0 the lower end. Organs are ellipsoids and tubes of
+random place, size and bend in coordinates that are smoothly deformed; a tube is the
+union of balls along a curve. HU are those of a portal-venous scan.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+SPLEEN, PANCREAS, KIDNEY = 1, 2, 3
+AIR_HU, LUNG_HU, FAT_HU, MUSCLE_HU, BONE_HU = -1000, -850, -100, 55, 280
+
+
+class Abdomen:
+    """One patient being painted, tissue over tissue, on a canonical grid."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        shape: Sequence[int],
+        spacing_mm: Sequence[float],
+        height_mm: float,
+    ) -> None:
+        """`shape [D, H, W]`, `spacing_mm` along D, H, W; `height_mm` is that of the
+        stack of organs, which the grid may cut at both ends."""
+        self.rng = rng
+        self.size = rng.uniform(0.88, 1.12)  # of the patient, in proportion
+        self.fat = rng.uniform(0.06, 0.2)  # thickness of fat under the skin, a share
+        self.height_mm = height_mm
+        axes = [
+            ((np.arange(n) - (n - 1) / 2) * s).astype(np.float32)
+            for n, s in zip(shape, spacing_mm, strict=True)
+        ]
+        axes[0] += height_mm / 2
+        self.z, self.y, self.x = self._deformed(axes)
+        self.hu = np.full(shape, AIR_HU, np.float32)
+        self.label = np.zeros(shape, np.uint8)
+        self._axes = axes
+
+    def _deformed(self, axes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Each coordinate plus slow waves of some mm along the other two axes."""
+        z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+        bent = []
+        for own, others in ((z, (y, x)), (y, (z, x)), (x, (z, y))):
+            field = own
+            for other in others:
+                wave = 2 * np.pi / self.rng.uniform(90, 180)
+                phase = self.rng.uniform(0, 2 * np.pi)
+                amplitude = self.rng.uniform(1, 4)
+                field = field + np.float32(amplitude) * np.sin(
+                    np.float32(wave) * other + np.float32(phase)
+                )
+            bent.append(np.ascontiguousarray(np.broadcast_to(field, self._shape(axes))))
+        return bent
+
+    @staticmethod
+    def _shape(axes: Sequence[np.ndarray]) -> tuple[int, ...]:
+        return tuple(len(axis) for axis in axes)
+
+    def jitter(self, point: Sequence[float], deviation_mm: float) -> np.ndarray:
+        """A point (x, y, z) for a patient of this size, moved at random."""
+        return np.asarray(point) * self.size + self.rng.normal(0, deviation_mm, 3)
+
+    def _box(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:
+        """Voxels that can lie between two points (x, y, z) despite the deformation."""
+        slices = []
+        for axis, a, b in zip(self._axes, low[::-1], high[::-1], strict=True):
+            start = np.searchsorted(axis, a - 9)
+            slices.append(slice(int(start), int(np.searchsorted(axis, b + 9))))
+        return tuple(slices)
+
+    def ellipsoid(
+        self,
+        centre: Sequence[float],
+        radii: Sequence[float],
+        roughness_mm: float = 0.0,
+    ) -> tuple[tuple[slice, ...], np.ndarray]:
+        """(box, distance): about how many mm each voxel of the box is outside."""
+        centre, radii = np.asarray(centre), np.asarray(radii)
+        box = self._box(centre - radii, centre + radii)
+        parts = [
+            (field[box] - np.float32(c)) / np.float32(r)
+            for field, c, r in zip((self.x, self.y, self.z), centre, radii, strict=True)
+        ]
+        reach = np.sqrt(sum(p * p for p in parts))
+        distance = (reach - 1) * np.float32(radii.min())
+        return box, distance + self._lobes(box, roughness_mm)
+
+    def tube(
+        self,
+        points: Sequence[Sequence[float]],
+        radii: Sequence[float],
+        roughness_mm: float = 0.0,
+    ) -> tuple[tuple[slice, ...], np.ndarray]:
+        """(box, distance) of balls of the given radii along a curve through points."""
+        curve, thick = _curve(np.asarray(points), np.asarray(radii))
+        reach = thick.max() + roughness_mm
+        box = self._box(curve.min(0) - reach, curve.max(0) + reach)
+        x, y, z = self.x[box], self.y[box], self.z[box]
+        distance = np.full(x.shape, np.inf, np.float32)
+        for (cx, cy, cz), r in zip(curve.astype(np.float32), thick, strict=True):
+            d = (x - cx) ** 2 + (y - cy) ** 2
+            d += (z - cz) ** 2
+            np.sqrt(d, out=d)
+            d -= np.float32(r)
+            np.minimum(distance, d, out=distance)
+        return box, distance + self._lobes(box, roughness_mm)
+
+    def _lobes(self, box: tuple[slice, ...], roughness_mm: float) -> np.ndarray | int:
+        """An uneven surface: waves of 10 to 25 mm, as a lobulated gland has."""
+        if not roughness_mm:
+            return 0
+        waves = 0
+        for field in (self.x, self.y, self.z):
+            wave = np.float32(2 * np.pi / self.rng.uniform(10, 25))
+            waves = waves + np.sin(
+                wave * field[box] + np.float32(self.rng.uniform(0, 6.3))
+            )
+        return np.float32(roughness_mm) * waves
+
+    def paint(
+        self,
+        part: tuple[tuple[slice, ...], np.ndarray],
+        hu: float,
+        label: int = 0,
+        over: Sequence[int] = (0,),
+        within_mm: float = 0.0,
+    ) -> None:
+        """Paints where the distance is below `-within_mm`, over the labels `over`."""
+        box, distance = part
+        inside = (distance < -within_mm) & np.isin(self.label[box], over)
+        self.hu[box][inside] = hu
+        self.label[box][inside] = label
+
+
+def _curve(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth curve through the points, a ball every few mm."""
+    length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+    count = max(int(length / 3), 8)
+    t = np.linspace(0, len(points) - 1, count)
+    order = min(2, len(points) - 1)
+    curve = [
+        ndimage.map_coordinates(column, [t], order=order, mode="nearest")
+        for column in np.column_stack([points, radii]).T.astype(float)
+    ]
+    return np.stack(curve[:3], -1), curve[3]
+
+
+def finish(
+    abdomen: Abdomen, spacing_mm: Sequence[float], noise_hu: float
+) -> np.ndarray:
+    """Partial volume, tissue texture and scanner noise: int16 `[D, H, W]`."""
+    rng, hu = abdomen.rng, abdomen.hu
+    spacing = np.asarray(spacing_mm)
+    smooth = ndimage.gaussian_filter(hu, 0.8 / spacing + 0.25)
+    noise = rng.standard_normal(hu.shape, dtype=np.float32)
+    noise = ndimage.gaussian_filter(noise, np.minimum(1.2 / spacing, 1.0))
+    noise *= np.float32(noise_hu / noise.std())
+    texture = rng.standard_normal([max(n // 4, 2) for n in hu.shape], dtype=np.float32)
+    zoom = [n / m for n, m in zip(hu.shape, texture.shape, strict=True)]
+    texture = ndimage.zoom(texture, zoom, order=1)[tuple(slice(0, n) for n in hu.shape)]
+    tissue = (smooth > -200) & (smooth < 260)
+    smooth += noise
+    smooth[tissue] += 6 * texture[tissue]
+    return np.clip(np.rint(smooth), -1024, 3071).astype(np.int16)

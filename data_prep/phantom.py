@@ -1,0 +1,154 @@
+"""Writes made-up CT scans of the abdomen with label maps, the same for the same seed.
+
+    python -m data_prep.phantom --output=SCANS --cases=40 --seed=1
+    python -m data_prep.phantom --output=SCANS --cases=4 --size=full
+
+SCANS gets images/phantom_000.nii.gz, labels/phantom_000.nii.gz and so on (labels: 1
+spleen, 2 pancreas, 3 kidney), in the layout of data_prep.prepare --source=nifti. Sizes,
+spacings and axis orders differ from scan to scan. Scans that are there are kept.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from attunet_jax.errors import BadArguments, BadData, exit_status
+from attunet_jax.volume import write_nifti
+from data_prep.patient import make_patient
+
+VERSION = 1
+# Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.
+SIZES = {
+    "small": ((176, 216, 300), (2.5, 5.0), (2.6, 3.4)),
+    "full": ((190, 400, 400), (1.0, 2.0), (0.7, 0.8)),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    output = arguments.output
+    _remember(output, {"version": VERSION, **_settings(arguments)})
+    todo = [
+        number
+        for number in range(arguments.cases)
+        if not all(path.exists() for path in _paths(output, number))
+    ]
+    done = arguments.cases - len(todo)
+    work = [(output, number, arguments.seed, arguments.size) for number in todo]
+    with tqdm(total=arguments.cases, initial=done, unit="scan", desc="phantoms") as bar:
+        if arguments.workers == 1 or len(work) < 2:
+            for words in work:
+                write_case(*words)
+                bar.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(arguments.workers, context) as pool:
+                for future in as_completed([pool.submit(write_case, *w) for w in work]):
+                    future.result()
+                    bar.update()
+    print(f"{arguments.cases} phantoms in {output} ({done} were there)")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.phantom",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", required=True, type=Path, help="folder for the scans")
+    add("--cases", type=int, default=40, help="how many (default 40)")
+    add("--seed", type=int, default=0, help="default 0")
+    add(
+        "--size",
+        choices=sorted(SIZES),
+        default="small",
+        help="small: some 100x72x50 voxels, in a second; full: 512x512x130",
+    )
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    arguments = parser.parse_args(argv)
+    if arguments.cases < 1 or arguments.workers < 1 or arguments.seed < 0:
+        raise BadArguments("--cases and --workers must be 1 or more, --seed 0 or more")
+    return arguments
+
+
+def make_case(
+    seed: int, number: int, size: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(image, label, affine) of one phantom, in a random axis order of its file."""
+    rng = np.random.default_rng([seed, number])
+    extent_mm, slice_mm, plane_mm = SIZES[size]
+    spacing = np.array([rng.uniform(*slice_mm), *[rng.uniform(*plane_mm)] * 2])
+    shape = [round(e / s) for e, s in zip(extent_mm, spacing, strict=True)]
+    if size == "full":
+        shape[1:] = 512, 512
+    image, label = make_patient(rng, shape, spacing)
+    # Canonical (d, h, w): D to the head, H to the back, W to the patient's left.
+    affine = np.zeros((4, 4))
+    affine[[2, 1, 0], [0, 1, 2]] = spacing * (1, -1, -1)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2) + rng.normal(0, 30, 3)
+    affine[3, 3] = 1
+    order = list(permutations(range(3)))[rng.integers(6)]
+    flips = [axis for axis in range(3) if rng.random() < 0.5]
+    to_canonical = np.zeros((4, 4))
+    to_canonical[3, 3] = 1
+    for axis, source in enumerate(order):
+        to_canonical[source, axis] = -1 if axis in flips else 1
+        if axis in flips:
+            to_canonical[source, 3] = shape[source] - 1
+    image, label = (np.flip(x.transpose(order), flips) for x in (image, label))
+    return image, label, affine @ to_canonical
+
+
+def write_case(output: Path, number: int, seed: int, size: str) -> None:
+    """Writes the scan and its label map, each whole or not at all."""
+    image, label, affine = make_case(seed, number, size)
+    image_path, label_path = _paths(output, number)
+    write_nifti(image_path, image, affine)
+    write_nifti(label_path, label, affine)
+
+
+def _paths(output: Path, number: int) -> tuple[Path, Path]:
+    name = f"phantom_{number:03}.nii.gz"
+    return output / "images" / name, output / "labels" / name
+
+
+def _settings(arguments: argparse.Namespace) -> dict:
+    return {"seed": arguments.seed, "size": arguments.size}
+
+
+def _remember(output: Path, settings: dict) -> None:
+    """Notes the settings beside the scans; refuses a folder made with others."""
+    path = output / "phantom.json"
+    try:
+        for name in ("images", "labels"):
+            (output / name).mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            beside = path.with_name(".phantom.json.part")
+            beside.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+            beside.replace(path)
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadData(
+            f"{output}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+    except ValueError:
+        raise BadData(f"{path}: damaged; remove it with the scans beside it") from None
+    if before != settings:
+        raise BadArguments(
+            f"{output} holds phantoms of {before}, not {settings}: use another --output"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
