@@ -39,6 +39,8 @@ class Abdomen:
         self.z, self.y, self.x = self._deformed(axes)
         self.hu = np.full(shape, AIR_HU, np.float32)
         self.label = np.zeros(shape, np.uint8)
+        # Where organs may be: all of the grid, until the trunk is painted.
+        self.cavity = np.ones(shape, bool)
         self._axes = axes
 
     def _deformed(self, axes: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -133,6 +135,7 @@ class Abdomen:
         """Paints where the distance is below `-within_mm`, over the labels `over`."""
         box, distance = part
         inside = (distance < -within_mm) & np.isin(self.label[box], over)
+        inside &= self.cavity[box]
         self.hu[box][inside] = hu
         self.label[box][inside] = label
 

@@ -69,10 +69,11 @@ def _trunk(a: Abdomen) -> None:
     a.hu[canal < 13] = BONE_HU
     a.hu[canal < 8] = 30
     a.paint(a.ellipsoid((0, back + 42, 90), (4, 12, 400)), BONE_HU)
+    a.cavity = (reach < wall - 0.08) & (body > 1)
 
 
 def _bowel(a: Abdomen, offset: float) -> None:
-    """Loops in the lower front and the colon at both sides: wall, fluid, air, contrast."""
+    """Loops in the lower front, the colon at both sides: wall and contents."""
     rng = a.rng
     for _ in range(rng.integers(9, 15)):
         start = np.array(
@@ -100,9 +101,9 @@ def _liver(a: Abdomen, hu: float) -> None:
     rng = a.rng
     stretch = rng.uniform(0.9, 1.15)
     centre = a.jitter((-62, -8, 128), 6)
-    a.paint(a.ellipsoid(centre, np.array([62, 66, 58]) * a.size * stretch, 1.0), hu)
+    a.paint(a.ellipsoid(centre, np.array([62, 66, 58]) * a.size * stretch, 0.4), hu)
     left = a.jitter((-5, -52, 140), 7)
-    a.paint(a.ellipsoid(left, np.array([58, 24, 32]) * a.size * stretch, 1.0), hu)
+    a.paint(a.ellipsoid(left, np.array([58, 24, 32]) * a.size * stretch, 0.4), hu)
     for _ in range(5):  # hepatic veins
         start = centre + rng.normal(0, 18, 3)
         a.paint(a.tube([start, start + rng.normal(0, 25, 3)], [3.5, 2.5]), hu + 45)
