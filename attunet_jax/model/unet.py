@@ -78,7 +78,9 @@ class UNet3D(nn.Module):
                 skip = MultiGate(
                     self.sub_gates, self._gate_fields(dtype), name=f"gate_{scale}"
                 )(skip, signal if coarser else x, train)
-            x = jnp.concatenate([skip, upsample(x, 2, align_corners=self.align_corners)], axis=-1)
+            x = jnp.concatenate(
+                [skip, upsample(x, 2, align_corners=self.align_corners)], axis=-1
+            )
             x = decoded[scale] = block(scale, "decoder", x)
         return self._supervise(decoded, dtype)
 
