@@ -141,7 +141,7 @@ def get_config() -> Any:
 
     predict: Any = ConfigDict()
     config.predict = predict
-    # "best" by held-out Dice, or "latest".
+    # "best" by held-out Dice, "latest", or the number of a step that is kept.
     predict.checkpoint = "best"
     # Scans up to this many voxels (at the network's spacing) go through whole, as in
     # the paper; larger ones in overlapping windows.

@@ -1,6 +1,7 @@
 """The whole job on data it makes itself: phantoms, records, training, a Table 1.
 
     python -m launch.demo --output=demo_output
+    python -m launch.demo --output=longer --config.train.steps=2000
 
 What `make demo` runs. Prints each command before running it; a second run goes on with
 what is there. The scans are phantoms, the networks small and trained for minutes: the
@@ -19,6 +20,7 @@ from absl import flags
 from attunet_jax.errors import BadArguments
 from launch import program
 
+program.define_config("demo")
 flags.DEFINE_string("output", "demo_output", "Folder for everything the demo makes.")
 flags.DEFINE_integer("cases", 40, "Phantoms to make.")
 
@@ -45,11 +47,10 @@ def main(values: Any) -> None:
         spacing_mm=4,
         test_fraction=0.2,
     )
-    config = program.CONFIGS / "demo.py"
     _run(
         "launch.tables",
+        *(word for word in sys.argv if word.startswith("--config")),
         table=1,
-        config=config,
         data=data,
         workdir=runs,
         splits="80_20",
@@ -76,9 +77,9 @@ def main(values: Any) -> None:
     )
 
 
-def _run(module: str, **options: object) -> None:
+def _run(module: str, *more: str, **options: object) -> None:
     """Runs a program of the project as a user would, and stops where it fails."""
-    words = [f"--{name}={value}" for name, value in options.items()]
+    words = [f"--{name}={value}" for name, value in options.items()] + list(more)
     print(f"\n$ python -m {module} {shlex.join(words)}", flush=True)
     status = subprocess.run([sys.executable, "-m", module, *words]).returncode
     if status:

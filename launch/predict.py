@@ -1,12 +1,13 @@
 """Segments scans with a trained network: label maps on each scan's own grid.
 
     python -m launch.predict --workdir=RUN --input=scan.nii.gz --output=DIR
-    python -m launch.predict --workdir=RUN --input=FOLDER --output=DIR --pictures
+    python -m launch.predict --workdir=RUN --input=FOLDER --output=DIR --pictures \
+        --config.predict.checkpoint=latest --config.predict.average_flips=True
 
 --input is a NIfTI file or a folder of them. DIR gets NAME.nii.gz for each (same shape
 and affine as the scan, values as in DIR/labels.json); files that are there already
 are kept unless --overwrite. A scan that cannot be read is named, the rest is still
-done, and the exit status is 3.
+done, and the exit status is 3. Any --config.predict field can be changed.
 """
 
 import json
@@ -20,13 +21,10 @@ from absl import flags
 from attunet_jax.errors import BadData, one_line
 from launch import program
 
+program.define_config("base")
 flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 flags.DEFINE_string("input", None, "A NIfTI file, or a folder of them.")
 flags.DEFINE_string("output", None, "Folder for the label maps.")
-flags.DEFINE_string(
-    "checkpoint", None, "best, latest or a step (default: the run's predict.checkpoint)"
-)
-flags.DEFINE_bool("average_flips", None, "Average over four in-plane flips.")
 flags.DEFINE_bool("overwrite", False, "Predict again what is there already.")
 flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn.")
 
@@ -39,10 +37,7 @@ def main(values: Any) -> int:
 
     from attunet_jax.predict.predictor import load_predictor  # late: imports jax
 
-    overrides = {}
-    if values.average_flips is not None:
-        overrides["average_flips"] = values.average_flips
-    predictor = load_predictor(workdir, values.checkpoint, overrides)
+    predictor = load_predictor(workdir, program.prediction_overrides())
     labels = dict(enumerate(predictor.classes))
     program.write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
     failed = []

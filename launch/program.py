@@ -28,6 +28,7 @@ def define_config(default: str) -> None:
 
 
 _DEFAULT_CONFIG: list[str] = []
+_CONFIG_FILE_GIVEN: list[str] = []
 
 
 def run(main: Callable[[Any], int | None], documentation: str) -> None:
@@ -48,6 +49,7 @@ def _parse(argv: list[str]) -> None:
     given = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
     for path in given:
         _check_config_file(path)
+    _CONFIG_FILE_GIVEN.extend(given)
     if _DEFAULT_CONFIG and not given:
         argv.insert(1, f"--config={_DEFAULT_CONFIG[0]}")
     try:
@@ -96,6 +98,25 @@ def required(name: str) -> Any:
     if value in (None, ""):
         raise BadArguments(f"--{name}=... is needed (--help shows an example)")
     return value
+
+
+def prediction_overrides() -> dict[str, Any]:
+    """Fields of `config.predict` given on the command line, by their own names.
+
+    For programs that use a finished run: everything else is the run's own. Raises
+    `BadArguments` for another field, or a config file.
+    """
+    given = {"--config=FILE": 0} if _CONFIG_FILE_GIVEN else {}
+    for name, value in config_flags.get_override_values(FLAGS["config"]).items():
+        given[f"--config.{name}"] = value
+    prefix = "--config.predict."
+    for name in given:
+        if not name.startswith(prefix):
+            raise BadArguments(
+                f"{name}: the run in --workdir has its own; only --config.predict.* "
+                "can be changed here"
+            )
+    return {name.removeprefix(prefix): value for name, value in given.items()}
 
 
 def make_folder(path: Path) -> None:

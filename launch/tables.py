@@ -121,11 +121,11 @@ def _result(config: Any, folder: Path, dataset: Any, pictures: int) -> tuple[Any
     from attunet_jax.train.journal import read_rows
     from attunet_jax.train.loop import train
     from attunet_jax.train.state import parameter_count
-    from launch.evaluate import measure
+    from launch.measure import measure
 
     train(config, folder)
     learning_curve_png(folder / "progress.png", read_rows(folder / "metrics.jsonl"))
-    predictor = load_predictor(folder, None, {})
+    predictor = load_predictor(folder, {})
     parts = dataset.split(config.data.split)
     output = folder / "evaluation" / "test"
     rows, text = measure(

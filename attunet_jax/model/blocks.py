@@ -1,4 +1,4 @@
-"""The layers between two scales: convolution, normalisation, resizing, in channels last.
+"""The layers of one scale: convolution, normalisation, activation, channels last.
 
 Initial values are the published code's: kernels N(0, 2 / fan_in), biases
 U(-1, 1) / sqrt(fan_in), BatchNorm scales N(1, 0.02).

@@ -27,8 +27,9 @@ def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
 
 
 def max_pool_2x2x2(x: jax.Array) -> jax.Array:
-    """Largest of each disjoint 2x2x2 block: [B, D, H, W, C] -> [B, D//2, H//2, W//2, C].
+    """Largest of each disjoint 2x2x2 block.
 
+    [B, D, H, W, C] -> [B, D//2, H//2, W//2, C].
     A last slice, row or column without a partner is left out.
     """
     batch, depth, height, width, channels = x.shape

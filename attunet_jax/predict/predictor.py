@@ -98,17 +98,16 @@ class Predictor:
         return ((image_hu - np.float32(mean)) / np.float32(std)).astype(np.float32)
 
 
-def load_predictor(
-    workdir: Path, which: str | None, overrides: Mapping[str, Any]
-) -> Predictor:
-    """The run's `which` checkpoint: "best", "latest", a step, or None: as configured.
+def load_predictor(workdir: Path, overrides: Mapping[str, Any]) -> Predictor:
+    """The checkpoint of a run that `config.predict.checkpoint` names.
 
-    `overrides` replaces fields of `config.predict`. Without held-out cases "best" is
-    the latest. Raises `BadData` or `BadArguments` naming what does not fit.
+    `overrides` replaces fields of the run's `config.predict`. Without held-out cases
+    "best" is the latest. Raises `BadData` or `BadArguments` naming what does not fit.
     """
     with open_existing(workdir) as checkpoints:
         steps = checkpoints.steps()
-        which = which or checkpoints.run(steps[-1])["config"]["predict"]["checkpoint"]
+        configured = checkpoints.run(steps[-1])["config"]["predict"]
+        which = (configured | dict(overrides))["checkpoint"]
         if which == "best":
             step = checkpoints.best() or steps[-1]
         elif which == "latest":
@@ -117,8 +116,8 @@ def load_predictor(
             step = int(which)
         else:
             raise BadArguments(
-                f"checkpoint {which!r} is neither best, latest nor one of the steps in "
-                f"{workdir}: {', '.join(map(str, steps))}"
+                f"config.predict.checkpoint={which!r} is neither best, latest "
+                f"nor a step of {workdir}, which has: {', '.join(map(str, steps))}"
             )
         run = checkpoints.run(step)
         config = run["config"]

@@ -1,0 +1,48 @@
+"""A tiny network trained once by the real program, for the programs that need one."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def finish():
+    """Waits for a program; returns (status, stdout, stderr)."""
+
+    def wait(process):
+        output, errors = process.communicate(timeout=300)
+        return process.returncode, output, errors
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def trained(run_program, finish, prepared, tiny_flags, tmp_path_factory):
+    """(workdir, what training printed) of 12 steps on the prepared balls."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    status, output, errors = finish(
+        run_program(
+            "launch.train",
+            "--config=configs/attention_unet.py",
+            f"--data={prepared}",
+            f"--workdir={workdir}",
+            *tiny_flags,
+            "--config.train.steps=12",
+            "--config.train.log_every_steps=4",
+            "--config.train.evaluate_every_steps=6",
+        )
+    )
+    assert status == 0, errors
+    return workdir, output
+
+
+@pytest.fixture(scope="session")
+def refused(run_program, finish):
+    """Runs a program that must end with one line of error; returns (status, line)."""
+
+    def run(module, *words):
+        status, _, errors = finish(run_program(module, *words))
+        lines = [line for line in errors.splitlines() if line.strip()]
+        assert len(lines) == 1, errors
+        assert lines[0].startswith("error: "), errors
+        return status, lines[0]
+
+    return run

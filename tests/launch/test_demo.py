@@ -1,0 +1,79 @@
+"""`make demo` in small, every stage real: a table, pictures and a label map."""
+
+import csv
+import json
+
+import pytest
+
+MINUTE = (
+    "--config.model.widths=(4,6)",
+    "--config.model.gating_channels=6",
+    "--config.data.crop_shape=(16,24,32)",
+    "--config.data.read_shape=(16,24,32)",
+    "--config.train.steps=3",
+    "--config.train.evaluate_every_steps=3",
+)
+
+
+@pytest.fixture(scope="module")
+def demo(run_program, finish, tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo")
+    words = (f"--output={output}", "--cases=10", *MINUTE)
+    status, printed, errors = finish(run_program("launch.demo", *words))
+    assert status == 0, errors
+    return output, words, printed
+
+
+def test_the_demo_ends_with_table_1_of_both_networks_beside_the_papers(demo):
+    output, _, printed = demo
+    text = (output / "runs" / "table1.md").read_text()
+    assert text in printed and "Phantoms, not patients" in text
+    assert "| U-Net (7/2; paper 120/30) | Att U-Net (7/2; paper 120/30) |" in text
+    lines = (output / "runs" / "table1.csv").read_text().splitlines()
+    table = list(csv.reader(lines))
+    first = {line[0]: line[1:] for line in table}
+    labels = ["Pancreas DSC", "Pancreas Precision", "Pancreas Recall"]
+    labels += ["Pancreas S2S Dist (mm)", "Spleen DSC", "Kidney DSC"]
+    labels += ["Number of Params", "Inference Time"]
+    assert list(first)[1:] == labels
+    # Ours and the paper's alternate: U-Net and Attention U-Net of 120/30, then 30/120.
+    assert first["Pancreas DSC"][1::2] == [
+        "0.814 ± 0.116",
+        "0.840 ± 0.087",
+        "0.741 ± 0.137",
+        "0.767 ± 0.132",
+    ]
+    assert first["Number of Params"][1:4:2] == ["5.88 M", "6.40 M"]
+    assert first["Inference Time"][0].endswith(" s")
+    document = json.loads((output / "runs" / "table1.json").read_text())
+    assert document["number"] == 1
+
+
+def test_the_demo_leaves_pictures_curves_and_a_label_map(demo):
+    output, _, printed = demo
+    run = output / "runs" / "80_20" / "attention_unet"
+    pictures = sorted((run / "evaluation" / "test").glob("*.png"))
+    assert len(pictures) == 2 and all(str(p) in printed for p in pictures)
+    for picture in (*pictures, run / "progress.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (output / "predictions" / "phantom_000.nii.gz").is_file()
+
+
+def test_a_second_demo_reuses_what_is_there(run_program, finish, demo):
+    output, words, _ = demo
+    kept = [
+        *output.glob("scans/*/*.nii.gz"),
+        *output.glob("data/*.array_record"),
+        *output.glob("runs/*/*/checkpoints/*/_CHECKPOINT_METADATA"),
+    ]
+    assert len(kept) > 20
+    before = [path.stat().st_mtime_ns for path in kept]
+    status, printed, errors = finish(run_program("launch.demo", *words))
+    assert status == 0, errors
+    assert printed.count("going on at step 3 of 3") == 2
+    assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_a_table_needs_enough_cases(refused, tmp_path):
+    status, line = refused("launch.demo", f"--output={tmp_path}", "--cases=3")
+    assert status == 2 and "--cases=3" in line

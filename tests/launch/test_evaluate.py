@@ -1,0 +1,109 @@
+"""Figures of `launch.evaluate` against NumPy on the network's own answers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from attunet_jax.data.dataset import open_dataset
+from attunet_jax.predict.predictor import load_predictor
+
+ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
+
+
+@pytest.fixture(scope="module")
+def evaluated(run_program, finish, trained, prepared, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluated")
+    words = (
+        f"--workdir={trained[0]}",
+        f"--data={prepared}",
+        f"--output={output}",
+        "--part=all",
+        "--pictures=1",
+        "--label_maps",
+    )
+    status, printed, errors = finish(run_program("launch.evaluate", *words))
+    assert status == 0, errors
+    return output, words, printed
+
+
+def rows_of(output):
+    return [json.loads(x) for x in (output / "cases.jsonl").read_text().splitlines()]
+
+
+def test_overlap_of_each_case_and_organ_equals_numpy(evaluated, trained, prepared):
+    rows = rows_of(evaluated[0])
+    dataset, predictor = open_dataset(prepared), load_predictor(trained[0], {})
+    assert [r["case_id"] for r in rows] == [i for i in dataset.case_ids for _ in ORGANS]
+    for row in rows:
+        case = dataset.case(row["case_id"])
+        prediction = predictor.probabilities(case.image_hu).argmax(0)
+        truth = case.label == ORGANS[row["organ"]]
+        found = prediction == ORGANS[row["organ"]]
+        both = (truth & found).sum()
+        assert row["dice"] == pytest.approx(
+            2 * both / (truth.sum() + found.sum()), abs=1e-12
+        )
+        assert row["recall"] == pytest.approx(both / truth.sum(), abs=1e-12)
+        assert row["truth_ml"] == pytest.approx(truth.sum() * 64 / 1000)
+        assert row["step"] == predictor.step and row["seconds"] > 0
+
+
+def test_the_summary_holds_mean_and_population_deviation(evaluated):
+    output, _, printed = evaluated
+    summary = json.loads((output / "summary.json").read_text())
+    for organ in ORGANS:
+        dice = [r["dice"] for r in rows_of(output) if r["organ"] == organ]
+        assert summary[organ]["dice"]["mean"] == pytest.approx(np.mean(dice))
+        assert summary[organ]["dice"]["std"] == pytest.approx(np.std(dice))
+    assert (output / "summary.md").read_text() in printed
+
+
+def test_pictures_and_label_maps_are_written_beside_the_figures(evaluated, prepared):
+    output, _, _ = evaluated
+    ids = open_dataset(prepared).case_ids
+    assert [p.stem for p in output.glob("*.png")] == [ids[0]]
+    maps = sorted(p.name for p in (output / "label_maps").iterdir())
+    assert maps == [f"{case_id}.nii.gz" for case_id in ids]
+
+
+def test_an_interrupted_evaluation_predicts_only_what_is_missing(
+    run_program, finish, evaluated
+):
+    output, words, _ = evaluated
+    whole = rows_of(output)
+    # As a kill leaves it: six rows and half of the seventh, not under the final name.
+    lines = (output / "cases.jsonl").read_text().splitlines(keepends=True)
+    (output / ".cases.jsonl.new").write_text("".join(lines[:6]) + lines[6][:40])
+    (output / "cases.jsonl").unlink()
+    status, _, errors = finish(run_program("launch.evaluate", *words))
+    assert status == 0, errors
+    again = rows_of(output)
+    strip = [{k: v for k, v in r.items() if k != "seconds"} for r in again]
+    assert strip == [{k: v for k, v in r.items() if k != "seconds"} for r in whole]
+    # Seconds tell whether a case was predicted again.
+    assert [r["seconds"] for r in again[:6]] == [r["seconds"] for r in whole[:6]]
+    assert again[6]["seconds"] != whole[6]["seconds"]
+
+
+@pytest.mark.parametrize(
+    "change, said, status",
+    [
+        ({"--part": "exam"}, "--part=exam is none of: train, validation, test, all", 2),
+        ({"--split": "50_50"}, "no split '50_50'", 2),
+        ({"--data": "nowhere"}, "nowhere: no such folder of prepared data", 3),
+        ({"--workdir": "nowhere"}, "nowhere: no checkpoints here", 3),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line(
+    refused, trained, prepared, tmp_path, change, said, status
+):
+    words = {
+        "--workdir": str(trained[0]),
+        "--data": str(prepared),
+        "--output": str(tmp_path),
+    }
+    words |= change
+    got, line = refused("launch.evaluate", *(f"{k}={v}" for k, v in words.items()))
+    assert got == status and said in line

@@ -1,0 +1,123 @@
+"""What a training run prints and leaves behind, and what it refuses."""
+
+import json
+import re
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+DIFFERENT = "--config.model.gate_kernel=1"
+
+
+def scalars(folder):
+    """name -> step -> value of all event files, as TensorBoard reads them."""
+    found = {}
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        while content:
+            # Each record: its length (8 bytes), a checksum (4), itself, a checksum (4).
+            length = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def test_each_log_line_says_loss_speed_waiting_and_time_left(trained):
+    _, output = trained
+    lines = re.findall(
+        r"step (\d+)/12  loss (\d\.\d{4})  \d+\.\d{3} s/step  "
+        r"waiting for data \d+%  left \d+:\d\d",
+        output,
+    )
+    assert [int(step) for step, _ in lines] == [4, 8, 12]
+    assert float(lines[-1][1]) < float(lines[0][1])
+
+
+def test_a_run_leaves_its_config_versions_commit_and_metrics(trained):
+    workdir, _ = trained
+    run = json.loads((workdir / "config.json").read_text())
+    assert run["config"]["model"]["widths"] == [4, 6]
+    assert run["config"]["optimizer"]["l2"] == 1e-6
+    assert run["spacing_mm"] == [4, 4, 4]
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", environment["commit"])
+    assert environment["packages"].keys() >= {"jax", "flax", "optax", "grain"}
+    assert environment["devices"] and environment["command"][1:]
+    rows = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    dice = {row["step"]: row for row in rows if "held_out_dice" in row}
+    assert list(losses) == [4, 8, 12] and list(dice) == [6, 12]
+    assert dice[6].keys() >= {f"held_out_{o}" for o in ("spleen", "pancreas", "kidney")}
+    assert scalars(workdir / "tensorboard")["loss"] == pytest.approx(losses)
+
+
+def test_the_newest_and_the_best_checkpoint_are_kept(trained):
+    workdir, _ = trained
+    steps = {p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
+    assert "12" in steps and len(steps) <= 2
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--config.model.withs=(4,6)"], "unknown config field"),
+        (["--config.train.steps=many"], "many"),
+        (["--config=configs/nowhere.py"], "no such file"),
+        (["--config.data.crop_shape=(16,15,16)"], "config.data.crop_shape"),
+        (["--config.data.split=90_10"], "no split '90_10'"),
+        (["--config.classes=('background','liver')"], "config.classes"),
+        (["--config.mesh.spatial=3"], "config.mesh.spatial=3"),
+        (["--config.optimizer.name=lion"], "config.optimizer.name"),
+        (["workdir"], "every argument is --name=value"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_field_is_one_line_and_starts_no_run(
+    refused, prepared, tiny_flags, tmp_path, words, said
+):
+    workdir = tmp_path / "run"
+    status, line = refused(
+        "launch.train",
+        f"--data={prepared}",
+        f"--workdir={workdir}",
+        *tiny_flags,
+        *words,
+    )
+    assert status == 2 and said in line
+    assert not (workdir / "checkpoints").exists() or not any(
+        (workdir / "checkpoints").iterdir()
+    )
+
+
+def test_a_folder_that_is_no_prepared_data_is_named(refused, tmp_path):
+    status, line = refused(
+        "launch.train", f"--data={tmp_path}", f"--workdir={tmp_path / 'run'}"
+    )
+    assert status == 3 and f"{tmp_path / 'manifest.json'}: no such file" in line
+
+
+def test_a_workdir_that_cannot_be_made_is_named(
+    refused, prepared, tiny_flags, tmp_path
+):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "run"
+    status, line = refused(
+        "launch.train", f"--data={prepared}", f"--workdir={place}", *tiny_flags
+    )
+    assert status == 3 and str(tmp_path / "file") in line
+
+
+def test_a_checkpoint_of_another_architecture_names_the_field(
+    refused, prepared, tiny_flags, trained
+):
+    workdir, _ = trained
+    status, line = refused(
+        "launch.train",
+        f"--data={prepared}",
+        f"--workdir={workdir}",
+        *tiny_flags,
+        DIFFERENT,
+    )
+    assert status == 2 and "model.gate_kernel (2 there, 1 here)" in line
