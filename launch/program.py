@@ -1,6 +1,7 @@
 """What all programs share: flags with a locked config, help, one-line errors."""
 
 import ast
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,9 @@ def run(main: Callable[[Any], int | None], documentation: str) -> None:
             print(f"{documentation.strip()}\n\nFlags:{_own_flags_help()}")
             return 0
         _parse(sys.argv)
+        if "config" in FLAGS:
+            _split_names(FLAGS["config"].value)
+        logging.getLogger("absl").addFilter(_worth_saying)
         return main(FLAGS)
 
     sys.exit(exit_status(program))
@@ -59,6 +63,17 @@ def _parse(argv: list[str]) -> None:
         raise BadArguments(f"{_reason(error)} (--help lists the flags)") from None
     if rest[1:]:
         raise BadArguments(f"{' '.join(rest[1:])}: every argument is --name=value")
+
+
+def _split_names(config: Any) -> None:
+    """`--config.classes=background,liver` comes as one name; numbers come apart."""
+    words = ",".join(config.classes).strip("[]()").split(",")
+    config.classes = tuple(word.strip(" '\"") for word in words if word)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Checkpoints between two measurements have no metrics, and that is right."""
+    return "did not provide metrics" not in record.getMessage()
 
 
 def _reason(error: Exception) -> str:

@@ -67,7 +67,7 @@ def main(values: Any) -> None:
     table = tables.table(
         values.table,
         results,
-        data=f"{data.name}: {len(dataset.case_ids)} cases. {values.about}".strip(),
+        data=f"{len(dataset.case_ids)} cases of {data}. {values.about}".rstrip(". "),
         inference=timed,
         seed=values.config.seed,
     )

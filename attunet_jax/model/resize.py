@@ -35,7 +35,35 @@ def max_pool_2x2x2(x: jax.Array) -> jax.Array:
     batch, depth, height, width, channels = x.shape
     d, h, w = depth // 2, height // 2, width // 2
     blocks = x[:, : 2 * d, : 2 * h, : 2 * w].reshape(batch, d, 2, h, 2, w, 2, channels)
-    return blocks.max(axis=(2, 4, 6))
+    return _largest(blocks)
+
+
+# Not blocks.max(): its gradient asks which voxels equal the result, and where a fusion
+# computes both anew, rounded otherwise, none does: wrong gradients without a warning.
+@jax.custom_vjp
+def _largest(blocks):
+    return _largest_and_place(blocks)[0]
+
+
+def _largest_and_place(blocks):
+    """[B, d, 2, h, 2, w, 2, C] -> [B, d, h, w, C] twice: value, and which of the 8."""
+    largest = blocks[:, :, 0, :, 0, :, 0]
+    place = jnp.zeros(largest.shape, jnp.int8)
+    for i in range(1, 8):
+        other = blocks[:, :, i // 4, :, i // 2 % 2, :, i % 2]
+        larger = other > largest
+        largest = jnp.where(larger, other, largest)
+        place = jnp.where(larger, jnp.int8(i), place)
+    return largest, place
+
+
+def _gradient_at_place(place, cotangent):
+    each = jnp.arange(8, dtype=jnp.int8).reshape(2, 1, 2, 1, 2, 1)
+    place, cotangent = (jnp.expand_dims(a, (2, 4, 6)) for a in (place, cotangent))
+    return (jnp.where(place == each, cotangent, jnp.zeros_like(cotangent)),)
+
+
+_largest.defvjp(_largest_and_place, _gradient_at_place)
 
 
 def _by_phases(x, axis, factor):

@@ -67,7 +67,10 @@ def test_the_newest_and_the_best_checkpoint_are_kept(trained):
         (["--config=configs/nowhere.py"], "no such file"),
         (["--config.data.crop_shape=(16,15,16)"], "config.data.crop_shape"),
         (["--config.data.split=90_10"], "no split '90_10'"),
-        (["--config.classes=('background','liver')"], "config.classes"),
+        (
+            ["--config.classes=background,liver"],
+            "config.classes=('background', 'liver')",
+        ),
         (["--config.mesh.spatial=3"], "config.mesh.spatial=3"),
         (["--config.optimizer.name=lion"], "config.optimizer.name"),
         (["workdir"], "every argument is --name=value"),
