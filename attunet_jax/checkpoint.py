@@ -21,7 +21,9 @@ BEST_METRIC = "dice"
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for pending saves."""
 
-    def __init__(self, directory: Path, *, keep_latest: int, keep_best: int) -> None:
+    def __init__(
+        self, directory: Path, *, keep_latest: int, keep_best: int, clean_up: bool
+    ) -> None:
         # Not best_fn with max_to_keep: that pair deletes the newest step when its
         # metric is worst, and a resumed run would lose work.
         self._directory = directory
@@ -42,7 +44,7 @@ class Checkpoints:
                 ),
                 best_fn=lambda m: m[BEST_METRIC],
                 best_mode="max",
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=clean_up,
             ),
         )
 
@@ -50,6 +52,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for pending saves and ends Orbax's threads."""
         self._manager.close()
 
     def steps(self) -> list[int]:
@@ -116,16 +122,24 @@ class Checkpoints:
         return found["state"], found["position"]
 
     def restore_newest(self, abstract_state: Any) -> tuple[Any, dict] | None:
-        """The newest step that is whole; names each damaged one it passes over."""
-        damaged = None
+        """The newest step that is whole; names each damaged one it passes over.
+
+        Those are removed: with one of them as the newest step, nothing that the run
+        saves on its way there would be kept.
+        """
+        damaged: dict[int, BadData] = {}
         for step in reversed(self.steps()):
             try:
-                return self.restore(step, abstract_state)
+                found = self.restore(step, abstract_state)
             except BadData as error:
                 logging.warning("%s; trying the one before", error)
-                damaged = error
-        if damaged is not None:
-            raise damaged
+                damaged[step] = error
+                continue
+            for newer in damaged:
+                self._manager.delete(newer)
+            return found
+        if damaged:
+            raise next(iter(damaged.values()))
         return None
 
     def run(self, step: int) -> dict:
@@ -150,8 +164,12 @@ def open_existing(workdir: Path) -> Checkpoints:
     directory = workdir / "checkpoints"
     if not directory.is_dir():
         raise BadData(f"{workdir}: no checkpoints here; train with --workdir={workdir}")
-    checkpoints = Checkpoints(directory, keep_latest=10**6, keep_best=10**6)
+    # Not clean_up: another program may be training here and writing a checkpoint.
+    checkpoints = Checkpoints(
+        directory, keep_latest=10**6, keep_best=10**6, clean_up=False
+    )
     if not checkpoints.steps():
+        checkpoints.close()
         raise BadData(f"{directory}: no complete checkpoint; train a little longer")
     return checkpoints
 

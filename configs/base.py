@@ -17,7 +17,8 @@ def get_config() -> Any:
     config.seed = 0
     # Output classes, background first; the others are organs of the prepared data.
     config.classes = ("background", "spleen", "pancreas", "kidney")
-    # Working folder of a finished run to begin from ("" is random parameters).
+    # Working folder of a finished run to begin from ("" is random parameters). Where
+    # `classes` are some of that run's, its other output nodes stay and take no part.
     config.init_from = ""
 
     model: Any = ConfigDict()
@@ -28,7 +29,8 @@ def get_config() -> Any:
     # The published code has 2 for 3 organs; the paper gives no number.
     model.sub_gates = 2
     # Channels of the gating signal at the bottleneck. 128 gives the 6.40 M
-    # parameters of Table 1; the published code has 256 (6.47 M).
+    # parameters of Table 1; the published code has 256 (6.47 M). 0: the bottleneck
+    # itself gates (the paper mentions no transform).
     model.gating_channels = 128
     # What gates a skip: "decoder" = the next coarser decoder features (Figure 1),
     # "bottleneck" = the gating signal for all (first commit of the published code).
@@ -38,7 +40,8 @@ def get_config() -> Any:
     model.gate_kernel = 2
     # F_int = channels of the skip / this. Paper "lower dimensional", published code 1.
     model.gate_reduction = 1
-    # 1x1x1 convolution and BatchNorm on each sub-gate's output (published code).
+    # 1x1x1 convolution and BatchNorm on each sub-gate's output (published code). Off,
+    # and with one sub-gate, a gated skip is exactly alpha x.
     model.gate_output_transform = True
     # A coefficient for each voxel ("scalar") or for each voxel and channel ("vector").
     model.attention_coefficients = "scalar"
@@ -72,6 +75,9 @@ def get_config() -> Any:
     # What the host cuts out of a scan [D, H, W]; the device warps it and takes the
     # crop out of it. In-plane larger than the crop, so that warping finds real voxels.
     data.read_shape = (96, 208, 208)
+    # What surrounds a scan smaller than a crop: "lowest", its lowest HU and label 0;
+    # "line_minimum", the minimum of each line of voxels, labels too (published code).
+    data.padding = "lowest"
     # Share of crops centred on an organ's voxel (published code 0, nnU-Net 0.33).
     data.foreground_fraction = 0.0
     # Threads that read and cut, and batches they keep ready.
@@ -101,6 +107,9 @@ def get_config() -> Any:
     loss.smoothing_inside_factor = False
     # Average over background too (both paper and code: "all semantic classes").
     loss.include_background = True
+    # Sum over classes divided by the number of "classes", or of "outputs": the
+    # published code when it fine-tunes two of four outputs (its loss stays above 0.5).
+    loss.mean_over = "classes"
     # Weight of each auxiliary loss where deep_supervision is "auxiliary".
     loss.auxiliary_weight = 0.5
 
@@ -143,6 +152,12 @@ def get_config() -> Any:
     config.predict = predict
     # "best" by held-out Dice, "latest", or the number of a step that is kept.
     predict.checkpoint = "best"
+    # The label of a voxel is the largest of the "classes" that were trained, or of all
+    # "outputs" (published code, after fine-tuning on fewer classes).
+    predict.largest_of = "classes"
+    # What `launch.evaluate` scores: the "whole" scan, or the "centre_crop" of
+    # data.crop_shape (published code).
+    predict.region = "whole"
     # Scans up to this many voxels (at the network's spacing) go through whole, as in
     # the paper; larger ones in overlapping windows.
     predict.whole_volume_limit_vox = 12_000_000

@@ -10,10 +10,8 @@ spacings and axis orders differ from scan to scan. Scans that are there are kept
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import permutations
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.volume import write_nifti
 from data_prep.patient import make_patient
+from data_prep.processes import run_in_processes
 
 VERSION = 1
 # Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.
@@ -36,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     output = arguments.output
     _remember(output, {"version": VERSION, **_settings(arguments)})
+    for left_by_a_kill in output.glob("*/.phantom_*.part"):
+        left_by_a_kill.unlink()
     todo = [
         number
         for number in range(arguments.cases)
@@ -49,11 +50,9 @@ def main(argv: list[str] | None = None) -> int:
                 write_case(*words)
                 bar.update()
         else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(arguments.workers, context) as pool:
-                for future in as_completed([pool.submit(write_case, *w) for w in work]):
-                    future.result()
-                    bar.update()
+            run_in_processes(
+                write_case, work, arguments.workers, output, lambda *_: bar.update()
+            )
     print(f"{arguments.cases} phantoms in {output} ({done} were there)")
     return 0
 

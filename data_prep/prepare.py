@@ -12,11 +12,9 @@ prepares what changed.
 
 import argparse
 import json
-import multiprocessing
 import os
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from tqdm import tqdm
 from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from data_prep.case import Settings
+from data_prep.processes import run_in_processes
 from data_prep.shard import PARTS, ShardSpec, finished, prepare_shard, write_json
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs
@@ -109,13 +108,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ("test_fraction", "validation_fraction"):
         if not 0 <= getattr(arguments, name) < 1:
             raise BadArguments(f"--{name}={getattr(arguments, name)} must be in [0, 1)")
+    if arguments.seed < 0:
+        raise BadArguments(f"--seed={arguments.seed} must be 0 or more")
     if not 0 <= arguments.blur_mm < 20:
         raise BadArguments(f"--blur_mm={arguments.blur_mm} must be in [0, 20)")
     return arguments
 
 
 def _spacing(text: str) -> tuple[float, float, float]:
-    numbers = [float(part) for part in text.split(",")]
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
     if len(numbers) == 1:
         numbers *= 3
     if len(numbers) != 3 or not all(0.1 <= n <= 50 for n in numbers):
@@ -128,7 +132,9 @@ def _remember(output: Path, settings: dict) -> None:
     path = output / PARTS / "settings.json"
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        if not isinstance(before, dict):
+            raise ValueError(before)
+    except (FileNotFoundError, NotADirectoryError):
         before = None
     except (OSError, ValueError):
         raise BadData(f"{path}: damaged; remove {output} and start again") from None
@@ -179,26 +185,14 @@ def _run(specs: list[ShardSpec], workers: int) -> list[dict]:
             for spec in todo:
                 parts[spec.index] = prepare_shard(spec, bar.update)
         else:
-            # Spawned, not forked: a forked copy of a process with threads may hang.
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(
-                min(workers, len(todo)), context, initializer=_leave_signals
-            ) as pool:
-                futures = {pool.submit(prepare_shard, spec): spec for spec in todo}
-                try:
-                    for future in as_completed(futures):
-                        spec = futures[future]
-                        parts[spec.index] = future.result()
-                        bar.update(len(spec.pairs))
-                except BaseException:
-                    for process in list((pool._processes or {}).values()):
-                        process.terminate()
-                    raise
+
+            def done(number: int, part: dict) -> None:
+                parts[todo[number].index] = part
+                bar.update(len(todo[number].pairs))
+
+            calls = [(spec,) for spec in todo]
+            run_in_processes(prepare_shard, calls, workers, specs[0].output, done)
     return [parts[spec.index] for spec in specs]
-
-
-def _leave_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
 
 
 def _finish(
@@ -273,6 +267,7 @@ def _summarise(output: Path, cases: list[dict], organs: dict) -> None:
 
 
 def _stop(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
     raise Interrupted(
         f"{signal.Signals(number).name}: stopped; the same command goes on from here"
     )

@@ -127,6 +127,7 @@ def run(network: Any, variables: Any, golden: Arrays, dtype: str) -> dict[str, A
             smoothing=0.01,
             smoothing_inside_factor=True,
             include_background=True,
+            averaged_over=logits.shape[-1],
         )
         return loss, (logits, updates["batch_stats"])
 

@@ -2,11 +2,15 @@
 
     python -m launch.tables --table=1 --data=DIR --workdir=RUNS
     python -m launch.tables --table=2 --data=DIR --workdir=RUNS --config.seed=1
+    python -m launch.tables --table=3 --data=DIR82 --workdir=RUNS82 --sources=RUNS/80_20
 
 Table 1 compares U-Net and Attention U-Net on the splits 80_20 and 20_80 (the paper's
-120/30 and 30/120), Table 2 adds two U-Nets of higher capacity. Each network is trained
-with --config in RUNS/SPLIT/NETWORK; what is trained or evaluated already is not done
-again, and an interrupted command goes on. Writes RUNS/table1.md, .csv and .json.
+120/30 and 30/120), Table 2 adds two U-Nets of higher capacity. Table 3 measures the
+runs of Table 1 on other scans of the pancreas (split 75_25, the paper's 61/21): as they
+are (bft), fine-tuned on them (aft), and networks trained on them from scratch (scr).
+Each network is trained with --config in RUNS/SPLIT/NETWORK (Table 3: STAGE/NETWORK);
+what is trained or evaluated already is not done again, and an interrupted command goes
+on. Writes table1.md, .csv and .json into the workdir.
 """
 
 from collections.abc import Callable
@@ -19,14 +23,15 @@ from attunet_jax.errors import BadArguments
 from launch import program
 
 program.define_config("attention_unet")
-flags.DEFINE_integer("table", 1, "Which table of the paper: 1 or 2.")
+flags.DEFINE_integer("table", 1, "Which table of the paper: 1, 2 or 3.")
 flags.DEFINE_string("workdir", None, "Folder of all the table's runs.")
 flags.DEFINE_string("data", None, "Prepared data set.")
-flags.DEFINE_list("splits", None, "Only these splits (default: all of the table).")
+flags.DEFINE_list("splits", None, "Only these splits or stages (default: all).")
+flags.DEFINE_string("sources", None, "Table 3: folder of Table 1's finished runs.")
 flags.DEFINE_integer("pictures", 3, "Overlay PNGs of the first so many test cases.")
 flags.DEFINE_string("about", "", "A remark for the footnote, say what data it is.")
 
-# Table -> (network, split) of each entry, in the paper's order.
+# Table -> (network, split or stage) of each entry, in the paper's order.
 ENTRIES = {
     1: [
         ("unet", "80_20"),
@@ -35,34 +40,56 @@ ENTRIES = {
         ("attention_unet", "20_80"),
     ],
     2: [("unet_wide", "80_20"), ("unet_huge", "80_20")],
+    3: [
+        (network, stage)
+        for stage in ("bft", "aft", "scr")
+        for network in ("unet", "attention_unet")
+    ],
 }
+# Before and after fine-tuning, from scratch: on the split that is 61/21 of 82 cases.
+STAGES = ("bft", "aft", "scr")
+STAGE_SPLIT = "75_25"
+STAGE_CLASSES = ("background", "pancreas")
 
 
 def main(values: Any) -> None:
     data, workdir = Path(program.required("data")), Path(program.required("workdir"))
     if values.table not in ENTRIES:
-        raise BadArguments(f"--table={values.table}: there are tables 1 and 2")
+        raise BadArguments(f"--table={values.table}: there are tables 1, 2 and 3")
     known = list(dict.fromkeys(split for _, split in ENTRIES[values.table]))
     wanted = values.splits or known
     if not set(wanted) <= set(known):
         raise BadArguments(f"--splits={','.join(wanted)}: there are {', '.join(known)}")
     entries = [entry for entry in ENTRIES[values.table] if entry[1] in wanted]
+    needs_sources = {"bft", "aft"} & {split for _, split in entries}
+    sources = Path(program.required("sources")) if needs_sources else None
     configs = {
-        (network, split): config_of(values.config, network, split, data)
+        (network, split): config_of(values.config, network, split, data, sources)
         for network, split in entries
     }
     program.make_folder(workdir)
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
     from attunet_jax.evaluate import table_text, tables
+    from attunet_jax.evaluate.figures import learning_curve_png
+    from attunet_jax.train.journal import read_rows
+    from attunet_jax.train.loop import train
 
     dataset = open_dataset(data)
     results, timed = {}, ""
     for (network, split), config in configs.items():
         print(f"\n== {network}, split {split}", flush=True)
         folder = workdir / split / network
+        if split == "bft":
+            trained = Path(config.init_from)
+        else:
+            trained = folder
+            train(config, folder)
+            learning_curve_png(
+                folder / "progress.png", read_rows(folder / "metrics.jsonl")
+            )
         results[network, split], timed = _result(
-            config, folder, dataset, values.pictures
+            config, trained, folder, dataset, values.pictures
         )
     table = tables.table(
         values.table,
@@ -96,7 +123,9 @@ def _ungated(model: Any, scale: float) -> None:
     model.widths = tuple(int(w * 4 / scale) for w in model.widths)
 
 
-def config_of(config: Any, network: str, split: str, data: Path) -> Any:
+def config_of(
+    config: Any, network: str, split: str, data: Path, sources: Path | None
+) -> Any:
     """A copy of `config` for one entry. Raises `BadArguments` for an ungated one."""
     if not config.model.sub_gates:
         raise BadArguments(
@@ -106,26 +135,28 @@ def config_of(config: Any, network: str, split: str, data: Path) -> Any:
     copy = config.copy_and_resolve_references()
     NETWORKS[network](copy.model)
     copy.name = network
-    copy.data.split = split
+    copy.data.split = STAGE_SPLIT if split in STAGES else split
     copy.data.directory = str(data)
+    if split in ("aft", "scr"):
+        copy.classes = STAGE_CLASSES
+    if split in ("bft", "aft"):
+        assert sources is not None
+        copy.init_from = str(sources / network)
     return copy
 
 
-def _result(config: Any, folder: Path, dataset: Any, pictures: int) -> tuple[Any, str]:
-    """Trains and evaluates one entry: its `Result` and what was timed, in words."""
+def _result(
+    config: Any, trained: Path, folder: Path, dataset: Any, pictures: int
+) -> tuple[Any, str]:
+    """Evaluates one entry: its `Result` and what was timed, in words."""
     import jax
 
-    from attunet_jax.evaluate.figures import learning_curve_png
     from attunet_jax.evaluate.tables import Result
     from attunet_jax.predict.predictor import load_predictor
-    from attunet_jax.train.journal import read_rows
-    from attunet_jax.train.loop import train
     from attunet_jax.train.state import parameter_count
     from launch.measure import measure
 
-    train(config, folder)
-    learning_curve_png(folder / "progress.png", read_rows(folder / "metrics.jsonl"))
-    predictor = load_predictor(folder, {})
+    predictor = load_predictor(trained, config.predict.to_dict())
     parts = dataset.split(config.data.split)
     output = folder / "evaluation" / "test"
     rows, text = measure(
@@ -143,9 +174,7 @@ def _result(config: Any, folder: Path, dataset: Any, pictures: int) -> tuple[Any
         parameters=parameter_count(predictor.variables["params"]),
         inference_s=predictor.forward_seconds(shape),
         train_cases=len(parts["train"]),
-        note=f"{config.train.steps or config.train.epochs} "
-        f"{'steps' if config.train.steps else 'epochs'}, checkpoint of step "
-        f"{predictor.step}",
+        note=f"{trained}, checkpoint of step {predictor.step}",
     )
     where = jax.devices()[0].device_kind
     return result, f"{shape[2]}×{shape[1]}×{shape[0]} voxels on {where}"

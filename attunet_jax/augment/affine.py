@@ -1,12 +1,12 @@
 """In-plane affine maps, the same for all axial slices of a case, drawn and applied.
 
-An output pixel p (row, column, about the centre) is read at
+An output pixel p (row, column, about the centre of the scan) is read at
 
     q = R (zoom * p + shift)
 
-with R a rotation, zoom drawn apart for rows and columns, shift a share of the size:
-the published transform (torchsample `affine_transforms.py`, order R T Z). Beyond the
-border the edge is repeated. The depth axis is never touched, so a volume that is
+with R a rotation, zoom drawn apart for rows and columns, shift a share of the scan's
+size: the published transform (torchsample `affine_transforms.py`, order R T Z). Beyond
+the scan its edge is repeated. The depth axis is never touched, so a volume that is
 split over devices along it needs no communication.
 """
 
@@ -62,28 +62,31 @@ def identity(count: int) -> Affine:
 
 def read_positions(
     affine: Affine,
-    plane: Sequence[int],
+    start: jax.Array,
+    size: jax.Array,
     out: Sequence[int],
     offset: jax.Array,
 ) -> jax.Array:
     """Where to read each output pixel, `[B, h, w, 2]` in voxels of the input plane.
 
-    `plane` is the input's (H, W), `out` the output's (h, w) and `offset [B, 2]` the
-    place of the output's first pixel within a plane of the input's size.
+    The scan lies in the input plane from `start [B, 2]` on and has `size [B, 2]`
+    voxels; `out` is the output's (h, w) and `offset [B, 2]` the place of its first
+    pixel in the input plane.
     """
-    size = jnp.asarray(plane, jnp.float32)
-    centre = (size - 1) / 2
+    first, size = (x.astype(jnp.float32)[:, None, None] for x in (start, size))
+    last = first + size - 1
+    centre = (first + last) / 2
     rows, columns = jnp.meshgrid(jnp.arange(out[0]), jnp.arange(out[1]), indexing="ij")
     pixel = jnp.stack([rows, columns], -1)[None] + offset[:, None, None, :]
     p = (pixel - centre) * affine.zoom[:, None, None, :]
-    p = p + (affine.shift * size)[:, None, None, :]
+    p = p + affine.shift[:, None, None, :] * size
     cos, sin = (f(affine.angle)[:, None, None] for f in (jnp.cos, jnp.sin))
     q = jnp.stack(
         [cos * p[..., 0] - sin * p[..., 1], sin * p[..., 0] + cos * p[..., 1]], -1
     )
     # Flipping first and warping after is reading the mirrored position.
     q = jnp.where(affine.flip[:, None, None, :], -q, q) + centre
-    return jnp.clip(q, 0, size - 1)
+    return jnp.clip(q, first, last)
 
 
 def warp_linear(volume: jax.Array, positions: jax.Array) -> jax.Array:

@@ -1,8 +1,12 @@
 """A case in, the piece of it that a batch holds out, with a static shape.
 
-A piece is a dict of `image_hu` int16 and `label` uint8, both `crop_shape`, and
-`mean_hu`, `std_hu` float32 of the whole case. Where the scan is smaller than the crop
-it lies in the middle, between voxels of its lowest HU and label 0.
+A piece is a dict of `image_hu` int16 and `label` uint8, both `crop_shape`, `mean_hu`
+and `std_hu` float32 of the whole case, and `scan_start`, `scan_size` int32 `[3]`: where
+in the piece the scan lies. A scan smaller than the crop lies in the middle.
+
+Scans are padded to `least_shape`, so that the network's crop, which the device cuts out
+of the piece, finds room: with `padding` "lowest" by their lowest HU and label 0, with
+"line_minimum" by the minimum of each line of voxels, labels too (the published code).
 """
 
 from collections.abc import Sequence
@@ -13,6 +17,7 @@ import numpy as np
 from attunet_jax.data.records import Case
 
 Piece = dict[str, Any]
+PADDINGS = LOWEST, LINE_MINIMUM = ("lowest", "line_minimum")
 
 
 def random_crop(
@@ -20,7 +25,9 @@ def random_crop(
     rng: np.random.Generator,
     *,
     crop_shape: Sequence[int],
+    least_shape: Sequence[int],
     foreground_fraction: float,
+    padding: str,
 ) -> Piece:
     """A crop at a uniformly random place.
 
@@ -35,35 +42,47 @@ def random_crop(
         if organs.size:
             voxel = np.unravel_index(rng.choice(organs), case.label.shape)
             start = np.clip(np.array(voxel) - crop // 2, 0, room)
-    return _cut(case, start, crop)
+    return _cut(case, start, crop, np.array(least_shape), padding)
 
 
-def centre_crop(case: Case, *, crop_shape: Sequence[int]) -> Piece:
+def centre_crop(case: Case, *, crop_shape: Sequence[int], padding: str) -> Piece:
     """The crop in the middle of the case."""
     size, crop = np.array(case.image_hu.shape), np.array(crop_shape)
-    return _cut(case, np.maximum(size - crop, 0) // 2, crop)
+    return _cut(case, np.maximum(size - crop, 0) // 2, crop, crop, padding)
 
 
-def _cut(case: Case, start: np.ndarray, crop: np.ndarray) -> Piece:
+def _cut(
+    case: Case, start: np.ndarray, crop: np.ndarray, least: np.ndarray, padding: str
+) -> Piece:
     """Copies what lies in the crop; nothing as large as the scan is made."""
     size = np.array(case.image_hu.shape)
-    read = tuple(slice(s, s + c) for s, c in zip(start, crop, strict=True))
-    before = np.maximum(crop - size, 0) // 2
-    write = tuple(
-        slice(b, b + n) for b, n in zip(before, np.minimum(crop, size), strict=True)
-    )
-    outside_hu = case.image_hu.min() if (crop > size).any() else 0
-    image = np.full(crop, outside_hu, np.int16)
-    image[write] = case.image_hu[read]
-    label = np.zeros(crop, np.uint8)
-    label[write] = case.label[read]
+    scan_size = np.minimum(np.maximum(size, least), crop)
+    scan_start = (crop - scan_size) // 2
+    before = (scan_size - np.minimum(size, scan_size)) // 2
+    read = tuple(slice(s, s + n) for s, n in zip(start, scan_size, strict=True))
     mean_hu, std_hu = mean_and_std(case.image_hu)
-    return {
-        "image_hu": image,
-        "label": label,
+    piece = {
         "mean_hu": np.float32(mean_hu),
         "std_hu": np.float32(std_hu),
+        "scan_start": scan_start.astype(np.int32),
+        "scan_size": scan_size.astype(np.int32),
     }
+    small = (crop > size).any()
+    for name, whole, outside in (
+        ("image_hu", case.image_hu, case.image_hu.min() if small else 0),
+        ("label", case.label, 0),
+    ):
+        part = whole[read]
+        if padding == LINE_MINIMUM:
+            after = scan_size - before - part.shape
+            part = np.pad(part, np.stack([before, after], 1), mode="minimum")
+            where = scan_start
+        else:
+            where = scan_start + before
+        piece[name] = np.full(crop, outside, whole.dtype)
+        write = tuple(slice(w, w + n) for w, n in zip(where, part.shape, strict=True))
+        piece[name][write] = part
+    return piece
 
 
 def mean_and_std(image_hu: np.ndarray) -> tuple[float, float]:

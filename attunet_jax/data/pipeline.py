@@ -26,7 +26,9 @@ def training_batches(
     *,
     batch_size: int,
     crop_shape: Sequence[int],
+    least_shape: Sequence[int],
     foreground_fraction: float,
+    padding: str,
     seed: int,
     shard_index: int,
     shard_count: int,
@@ -38,6 +40,7 @@ def training_batches(
 
     Each has `b = batch_size / shard_count` rows: `image_hu` int16 and `label` uint8
     `[b, *crop_shape]`, `mean_hu` and `std_hu` float32 `[b]` over the whole case,
+    `scan_start` and `scan_size` int32 `[b, 3]`: where the scan lies in it, and
     `case_index` int32 `[b]` into `dataset.case_ids`. Every case comes once an epoch
     (`len(case_ids)` rows of the global stream), in another order each. See
     `crops.random_crop` for the crops. `threads` read up to `prefetch` batches ahead; a
@@ -59,7 +62,9 @@ def training_batches(
         _random_row,
         dataset=dataset,
         crop_shape=tuple(crop_shape),
+        least_shape=tuple(least_shape),
         foreground_fraction=foreground_fraction,
+        padding=padding,
     )
     records = _Records(dataset, case_ids)
     # All chance comes before the split by process, and by position in the stream.
@@ -85,6 +90,7 @@ def centre_crops(
     *,
     batch_size: int,
     crop_shape: Sequence[int],
+    padding: str,
     shard_index: int,
     shard_count: int,
 ) -> Iterator[HostBatch]:
@@ -100,7 +106,9 @@ def centre_crops(
         pieces = []
         for position in (first + row for row in rows):
             case_id = case_ids[min(position, last)]
-            piece = centre_crop(dataset.case(case_id), crop_shape=crop_shape)
+            piece = centre_crop(
+                dataset.case(case_id), crop_shape=crop_shape, padding=padding
+            )
             piece["case_index"] = np.int32(place[case_id])
             piece["weight"] = np.float32(position <= last)
             pieces.append(piece)
@@ -152,16 +160,11 @@ def _random_row(
     rng: np.random.Generator,
     *,
     dataset: Dataset,
-    crop_shape: tuple[int, ...],
-    foreground_fraction: float,
+    **settings: Any,
 ) -> Piece:
     place, record = element
-    piece = random_crop(
-        dataset.decode(dataset.case_ids[place], record),
-        rng,
-        crop_shape=crop_shape,
-        foreground_fraction=foreground_fraction,
-    )
+    case = dataset.decode(dataset.case_ids[place], record)
+    piece = random_crop(case, rng, **settings)
     return piece | {"case_index": np.int32(place)}
 
 

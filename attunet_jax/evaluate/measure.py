@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
+from attunet_jax.evaluate.contour import contour_distance_mm
 from attunet_jax.evaluate.overlap import overlap
 from attunet_jax.evaluate.surface import surface_distances
 
@@ -19,6 +20,7 @@ METRICS = (
     "precision",
     "recall",
     "surface_distance_mm",
+    "contour_distance_mm",
     "hausdorff95_mm",
     "surface_dice_2mm",
 )
@@ -64,6 +66,7 @@ def measure_case(
                 "precision": counts.precision,
                 "recall": counts.recall,
                 "surface_distance_mm": surfaces.surface_distance_mm(),
+                "contour_distance_mm": contour_distance_mm(*masks, spacing_mm),
                 "hausdorff95_mm": surfaces.hausdorff_mm(95),
                 "surface_dice_2mm": surfaces.surface_dice(tolerance_mm=2),
                 "truth_vox": counts.truth_vox,

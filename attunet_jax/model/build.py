@@ -37,6 +37,11 @@ def build_network(
             f"config.model.widths={widths} needs two or more positive numbers, and "
             f"config.model.sub_gates={fields['sub_gates']} 0 or more"
         )
+    for field, least in (("gating_channels", 0), ("gate_reduction", 1)):
+        if fields[field] < least:
+            raise BadArguments(
+                f"config.model.{field}={fields[field]} must be {least} or more"
+            )
     settled = dict(fields, widths=widths)
     if settled["convolution"] == "auto":
         settled["convolution"] = choose_formulation(backend, device_count)

@@ -76,7 +76,8 @@ class MultiGate(nn.Module):
     """Sub-gates in parallel, their outputs combined by 1x1x1 convolution, norm, ReLU.
 
     "In each sub-AG, complementary information is extracted and fused to define the
-    output of skip connection" (section 2).
+    output of skip connection" (section 2). One gate without an output transform leaves
+    nothing to fuse: the result is alpha x, as in equation 1.
     """
 
     sub_gates: int
@@ -88,6 +89,8 @@ class MultiGate(nn.Module):
             AttentionGate(**self.gate, name=f"sub_gate_{i}")(x, g, train)
             for i in range(1, self.sub_gates + 1)
         ]
+        if self.sub_gates == 1 and not self.gate["output_transform"]:
+            return gated[0]
         return PointwiseBlock(x.shape[-1], self.gate["dtype"], name="combine")(
             jnp.concatenate(gated, axis=-1), train
         )

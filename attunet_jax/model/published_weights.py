@@ -158,6 +158,8 @@ def _fault(tensors: Mapping[str, np.ndarray]) -> str | None:
         fields, class_count = _fields(tensors)
     except KeyError as error:
         return f"tensor {error.args[0]} is missing"
+    except ValueError as error:
+        return str(error)
     shapes = {
         _published_name(path): tuple(reversed(shape))
         for path, shape in _expected(fields, class_count).items()
@@ -176,11 +178,16 @@ def _fault(tensors: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _fields(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], int]:
-    """(fields of `config.model`, class count); KeyError names what is missing."""
+    """(fields of `config.model`, class count).
+
+    KeyError names a tensor that is missing, ValueError one that is empty.
+    """
 
     def outputs(name: str) -> int:
         shape = tensors[name].shape
-        return shape[0] if shape else 0
+        if not shape or not shape[0]:
+            raise ValueError(f"tensor {name} has shape {shape}, expected channels")
+        return shape[0]
 
     def count(pattern: str) -> int:
         return len({m[0] for m in map(re.compile(pattern).match, tensors) if m})
@@ -215,7 +222,8 @@ def _expected(fields: Mapping[str, Any], class_count: int) -> dict[str, tuple]:
         lambda x: network.init(jax.random.key(0), x, train=False), image
     )
     kept = {name: shapes[name] for name in ("params", "batch_stats")}
-    return {path: leaf.shape for path, leaf in flatten_dict(kept, sep="/").items()}
+    leaves: dict[str, Any] = flatten_dict(kept, sep="/")
+    return {path: leaf.shape for path, leaf in leaves.items()}
 
 
 def _is_counter(name: str) -> bool:

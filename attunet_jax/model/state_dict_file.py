@@ -1,6 +1,5 @@
 """A file of PyTorch weights (.pth, or .npz) in, its tensors by name out."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +29,10 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz. Raises `BadData` naming the file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: np.load does not close a file that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds
         raise BadData(
             f"{path}: cannot be read as .npz ({one_line(error)[:150]})"
         ) from error

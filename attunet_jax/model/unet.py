@@ -65,7 +65,7 @@ class UNet3D(nn.Module):
         x = block(scales, "bottleneck", x)
 
         signal = x
-        if self.sub_gates:
+        if self.sub_gates and self.gating_channels:
             signal = PointwiseBlock(self.gating_channels, dtype, name="gating_signal")(
                 x, train
             )

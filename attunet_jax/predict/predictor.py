@@ -1,5 +1,7 @@
 """A run's folder in; a function from scans to label maps on their own grids out."""
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,31 +11,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attunet_jax.checkpoint import open_existing, with_sharding
-from attunet_jax.errors import BadArguments
-from attunet_jax.model import build_network, check_divisible
+from attunet_jax.model import check_divisible
 from attunet_jax.predict import windows
-from attunet_jax.train.optimizer import make_optimizer
-from attunet_jax.train.state import TrainState, initial_state
+from attunet_jax.train.finished import FinishedRun, load_finished
 from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
 
 
 class Predictor:
     """A trained network with everything that its run fixed: spacing, classes, sizes."""
 
-    def __init__(self, network: Any, state: TrainState, run: Mapping[str, Any]) -> None:
-        self.run = run
-        self.step = int(state.step)
-        self.classes: tuple[str, ...] = tuple(run["config"]["classes"])
+    def __init__(self, finished: FinishedRun) -> None:
+        self.run = run = finished.run
+        self.step = int(finished.state.step)
+        # The name of each value of a label map.
+        self.classes = finished.outputs
         self.spacing_mm: tuple[float, ...] = tuple(run["spacing_mm"])
-        self.network = network
-        self.variables = {"params": state.params, "batch_stats": state.batch_stats}
+        self.network = network = finished.network
+        self.variables = {
+            "params": finished.state.params,
+            "batch_stats": finished.state.batch_stats,
+        }
         self._divisor = 2 ** (len(network.widths) - 1)
         self._settings = run["config"]["predict"]
+        trained = run["config"]["classes"]
+        if self._settings["largest_of"] == "outputs":
+            trained = self.classes
+        takes_part = jnp.array([name in trained for name in self.classes])
 
         def forward(variables: Any, image: jax.Array) -> jax.Array:
             logits = network.apply(variables, image[None, ..., None], train=False)
-            return jnp.moveaxis(jax.nn.softmax(logits[0], axis=-1), -1, 0)
+            # What was not trained is never the answer.
+            logits = jnp.where(takes_part, logits[0], -jnp.inf)
+            return jnp.moveaxis(jax.nn.softmax(logits, axis=-1), -1, 0)
 
         self._forward = jax.jit(forward)
 
@@ -51,9 +60,15 @@ class Predictor:
             self.probabilities(seen.voxels), seen.affine, volume.grid
         )
 
-    def probabilities(self, image_hu: np.ndarray) -> np.ndarray:
-        """`image_hu [D, H, W]` at `spacing_mm` to softmax `[K, D, H, W]` float32."""
-        image = self._normalise(image_hu)
+    def probabilities(
+        self, image_hu: np.ndarray, whole_hu: np.ndarray | None = None
+    ) -> np.ndarray:
+        """`image_hu [D, H, W]` at `spacing_mm` to softmax `[K, D, H, W]` float32.
+
+        As in training, it is normalised by mean and deviation of the whole scan:
+        `whole_hu` where `image_hu` is a part of it.
+        """
+        image = _normalise(image_hu, image_hu if whole_hu is None else whole_hu)
         if not self._settings["average_flips"]:
             return self._once(image)
         total = 0
@@ -91,54 +106,19 @@ class Predictor:
     def _call(self, image: np.ndarray) -> np.ndarray:
         return np.asarray(self._forward(self.variables, np.ascontiguousarray(image)))
 
-    def _normalise(self, image_hu: np.ndarray) -> np.ndarray:
-        """As in training: mean and deviation of the whole scan."""
-        mean = image_hu.mean(dtype=np.float64)
-        std = max(float(image_hu.std(dtype=np.float64)), 1.0)
-        return ((image_hu - np.float32(mean)) / np.float32(std)).astype(np.float32)
+    def settings_digest(self) -> str:
+        """Names the settings that decide a prediction, apart from the checkpoint."""
+        fields = {k: v for k, v in self._settings.items() if k != "checkpoint"}
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _normalise(image_hu: np.ndarray, whole_hu: np.ndarray) -> np.ndarray:
+    mean = whole_hu.mean(dtype=np.float64)
+    std = max(float(whole_hu.std(dtype=np.float64)), 1.0)
+    return ((image_hu - np.float32(mean)) / np.float32(std)).astype(np.float32)
 
 
 def load_predictor(workdir: Path, overrides: Mapping[str, Any]) -> Predictor:
-    """The checkpoint of a run that `config.predict.checkpoint` names.
-
-    `overrides` replaces fields of the run's `config.predict`. Without held-out cases
-    "best" is the latest. Raises `BadData` or `BadArguments` naming what does not fit.
-    """
-    with open_existing(workdir) as checkpoints:
-        steps = checkpoints.steps()
-        configured = checkpoints.run(steps[-1])["config"]["predict"]
-        which = (configured | dict(overrides))["checkpoint"]
-        if which == "best":
-            step = checkpoints.best() or steps[-1]
-        elif which == "latest":
-            step = steps[-1]
-        elif which.isdecimal() and int(which) in steps:
-            step = int(which)
-        else:
-            raise BadArguments(
-                f"config.predict.checkpoint={which!r} is neither best, latest "
-                f"nor a step of {workdir}, which has: {', '.join(map(str, steps))}"
-            )
-        run = checkpoints.run(step)
-        config = run["config"]
-        config["predict"].update(overrides)
-        network = build_network(
-            config["model"],
-            class_count=len(config["classes"]),
-            backend=jax.default_backend(),
-            device_count=1,
-        )
-        optimizer = make_optimizer(
-            decay_every_steps=1,
-            **{
-                k: v
-                for k, v in config["optimizer"].items()
-                if k != "decay_every_epochs"
-            },
-        )
-        abstract = jax.eval_shape(
-            lambda key: initial_state(key, network, optimizer), jax.random.key(0)
-        )
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        state, _ = checkpoints.restore(step, with_sharding(abstract, here))
-    return Predictor(network, state, run)
+    """See `load_finished`, which it follows in what it raises."""
+    return Predictor(load_finished(workdir, overrides))

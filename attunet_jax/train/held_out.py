@@ -32,6 +32,7 @@ class HeldOut:
             plan.validation_ids,
             batch_size=data.batch_size,
             crop_shape=tuple(data.crop_shape),
+            padding=data.padding,
             shard_index=shard_index,
             shard_count=shard_count,
         ):
@@ -46,7 +47,9 @@ class HeldOut:
                     out_shardings=replicated(self._mesh),
                 )
             counts.append(np.asarray(self._count(state, batch)))
-        return dice_from_counts(np.concatenate(counts), plan.organs)
+        # The last batch is filled up with rows that repeat the last case.
+        each = np.concatenate(counts)[: len(plan.validation_ids)]
+        return dice_from_counts(each, plan.organs)
 
 
 def dice_from_counts(counts: np.ndarray, organs: tuple[str, ...]) -> dict[str, float]:

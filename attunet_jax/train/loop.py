@@ -22,10 +22,17 @@ from attunet_jax.sharding import (
     to_global,
 )
 from attunet_jax.train.environment import environment
+from attunet_jax.train.fine_tuning import begin_from
+from attunet_jax.train.finished import FinishedRun, load_finished
 from attunet_jax.train.held_out import HeldOut
 from attunet_jax.train.journal import Journal, duration
 from attunet_jax.train.plan import Plan, differing_fields, make_plan
-from attunet_jax.train.state import TrainState, initial_state, parameter_count
+from attunet_jax.train.state import (
+    TrainState,
+    draw_state,
+    initial_state,
+    parameter_count,
+)
 from attunet_jax.train.stop import StopRequest
 
 # Steps that may be under way at once: enough to hide the host, few enough that a
@@ -41,7 +48,8 @@ def train(config: Any, workdir: Path) -> None:
     # Data, mesh, functions.
     dataset = open_dataset(Path(config.data.directory))
     mesh = make_mesh(config.mesh.data, config.mesh.spatial)
-    plan = make_plan(config, dataset, mesh.size)
+    source = load_finished(Path(config.init_from), {}) if config.init_from else None
+    plan = make_plan(config, dataset, mesh.size, source)
     shard_index, shard_count = data_shard(mesh)
     check_fits_mesh(config, mesh)
     leader = jax.process_index() == 0
@@ -53,6 +61,7 @@ def train(config: Any, workdir: Path) -> None:
             workdir / "checkpoints",
             keep_latest=config.train.keep_latest,
             keep_best=config.train.keep_best,
+            clean_up=True,
         ) as checkpoints,
         StopRequest() as stop,
     ):
@@ -64,17 +73,17 @@ def train(config: Any, workdir: Path) -> None:
         def begin(key: jax.Array) -> TrainState:
             return initial_state(key, plan.network, plan.optimizer)
 
-        # A run begins in one of two ways: 1. it goes on from its newest whole
-        # checkpoint; 2. from random parameters.
+        # A run begins in one of three ways: 1. it goes on from its newest whole
+        # checkpoint; 2. from random parameters; 3. from those of a finished run.
         _refuse_other_run(checkpoints, plan.run["config"], workdir)
         abstract = with_sharding(jax.eval_shape(begin, init_key), everywhere)
         restored = checkpoints.restore_newest(abstract)
         if restored is None:
-            draw = jax.jit(begin, out_shardings=everywhere).lower(init_key)
-            # Hundreds of random draws that run once: optimising them takes four times
-            # as long as not (demo network, 2 CPU cores: 15 s against 4 s).
-            quick: Any = {"xla_backend_optimization_level": 0}
-            state, position = draw.compile(compiler_options=quick)(init_key), 0
+            state, position = draw_state(begin, init_key, everywhere), 0
+            if source is not None:
+                state, new = begin_from(source, state)
+                if leader:
+                    _say_what_was_taken(source, state, new)
         else:
             state, position = restored[0], restored[1]["step"]
             _refuse_other_data(restored[1], dataset, workdir)
@@ -89,6 +98,8 @@ def train(config: Any, workdir: Path) -> None:
             plan.train_ids,
             batch_size=config.data.batch_size,
             crop_shape=tuple(config.data.read_shape),
+            least_shape=tuple(config.data.crop_shape),
+            padding=config.data.padding,
             foreground_fraction=config.data.foreground_fraction,
             seed=config.seed,
             shard_index=shard_index,
@@ -237,6 +248,16 @@ def _describe(
         f"cases, mesh {dict(mesh_shape)}, "
         + (f"going on at step {position} of" if position else "new run,")
         + f" {plan.steps} steps",
+        flush=True,
+    )
+
+
+def _say_what_was_taken(source: FinishedRun, state: TrainState, new: list[str]) -> None:
+    count = len(jax.tree.leaves((state.params, state.batch_stats)))
+    print(
+        f"begins from {source.workdir}, step {int(source.state.step)}: took "
+        f"{count - len(new)} of {count} arrays"
+        + (f"; new: {', '.join(new)}" if new else ""),
         flush=True,
     )
 

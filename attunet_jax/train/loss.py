@@ -12,6 +12,7 @@ def soft_dice_loss(
     smoothing: float,
     smoothing_inside_factor: bool,
     include_background: bool,
+    averaged_over: int,
 ) -> jax.Array:
     """1 - mean over samples and classes of the soft Dice score.
 
@@ -24,7 +25,9 @@ def soft_dice_loss(
     The second is the published code's (layers/loss.py): an absent class that is not
     predicted scores 2 there, so that the loss can be negative. `classes` are the
     output nodes that take part: the others are left out of the softmax, of the mean
-    and of the gradient (fine-tuning on a subset of organs).
+    and of the gradient (fine-tuning on a subset of organs). The sum over classes is
+    divided by `averaged_over`: their number; in the published code, which fine-tunes
+    two of four outputs, the number of outputs, so that the loss cannot reach 0.
     """
     chosen = jnp.asarray(classes)
     p = jax.nn.softmax(logits.astype(jnp.float32)[..., chosen], axis=-1)
@@ -38,4 +41,4 @@ def soft_dice_loss(
         score = (2 * both + smoothing) / either
     if not include_background:
         score = score[:, 1:]
-    return 1 - jnp.mean(score)
+    return 1 - jnp.mean(score.sum(1)) / averaged_over

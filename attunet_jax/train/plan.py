@@ -1,6 +1,7 @@
 """A config and a prepared data set in, everything a run needs to know out, checked."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,9 +10,12 @@ import jax
 import optax
 
 from attunet_jax import augment
+from attunet_jax.data.crops import PADDINGS
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import UNet3D, build_network, check_divisible
+from attunet_jax.train.fine_tuning import check_same_network
+from attunet_jax.train.finished import FinishedRun
 from attunet_jax.train.loss import soft_dice_loss
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.step import count_step, train_step
@@ -32,15 +36,26 @@ class Plan:
     run: dict  # what a checkpoint says of itself
 
 
-def make_plan(config: Any, dataset: Dataset, device_count: int) -> Plan:
-    """Raises `BadArguments` for fields that contradict each other or the data."""
+def make_plan(
+    config: Any,
+    dataset: Dataset,
+    device_count: int,
+    source: FinishedRun | None = None,
+) -> Plan:
+    """`source` is the run that `config.init_from` names.
+
+    Raises `BadArguments` for fields that contradict each other, the data or `source`.
+    """
     _check_numbers(config)
+    resolved = json.loads(config.to_json())
     parts = dataset.split(config.data.split)
     if not parts["train"]:
         raise BadArguments(
             f"{dataset.directory}: split {config.data.split} has no training cases"
         )
-    outputs = tuple(config.classes)
+    if source is not None:
+        check_same_network(source, resolved["model"], FREE_FIELDS)
+    outputs = output_names(config.classes, source)
     network = build_network(
         config.model.to_dict(),
         class_count=len(outputs),
@@ -60,11 +75,12 @@ def make_plan(config: Any, dataset: Dataset, device_count: int) -> Plan:
         decay_every_steps=max(every // config.optimizer.average_batches, 1),
         average_batches=config.optimizer.average_batches,
     )
-    classes = tuple(range(len(outputs)))
+    classes = tuple(outputs.index(name) for name in config.classes)
+    averaged = len({"classes": classes, "outputs": outputs}[config.loss.mean_over])
     crops = dict(
         crop_shape=tuple(config.data.crop_shape),
         normalise_over=config.augment.normalise_over,
-        label_table=label_table(dataset.organs, outputs),
+        label_table=label_table(dataset.organs, outputs, tuple(config.classes)),
     )
     ranges = config.augment.to_dict()
     ranges.pop("normalise_over")
@@ -74,6 +90,7 @@ def make_plan(config: Any, dataset: Dataset, device_count: int) -> Plan:
         smoothing=config.loss.smoothing,
         smoothing_inside_factor=config.loss.smoothing_inside_factor,
         include_background=config.loss.include_background,
+        averaged_over=averaged - (not config.loss.include_background),
     )
     return Plan(
         network=network,
@@ -94,11 +111,14 @@ def make_plan(config: Any, dataset: Dataset, device_count: int) -> Plan:
         ),
         train_ids=tuple(parts["train"]),
         validation_ids=tuple(parts["validation"]),
-        organs=outputs[1:],
-        steps=config.train.steps or config.train.epochs * epoch_steps,
+        organs=tuple(config.classes)[1:],
+        steps=config.train.steps
+        if config.train.steps > 0
+        else config.train.epochs * epoch_steps,
         run={
             "format": 1,
-            "config": json.loads(config.to_json()),
+            "config": resolved,
+            "outputs": list(outputs),
             "spacing_mm": list(dataset.manifest["spacing_mm"]),
             "blur_mm": dataset.manifest["settings"].get("blur_mm", 0.0),
             "manifest_sha256": dataset.manifest_sha256,
@@ -106,13 +126,27 @@ def make_plan(config: Any, dataset: Dataset, device_count: int) -> Plan:
     )
 
 
-def label_table(organs: dict[str, int], outputs: tuple[str, ...]) -> tuple[int, ...]:
-    """The output node of each stored label; organs that are not asked for become 0."""
-    missing = [name for name in outputs[1:] if name not in organs]
-    if not outputs or outputs[0] != "background" or missing:
+def output_names(classes: Sequence[str], source: FinishedRun | None) -> tuple[str, ...]:
+    """What each output node means: the classes, or all nodes of `source`.
+
+    Fine-tuning on some of the source's classes keeps its nodes: those that take no
+    part are left out of softmax, loss and gradient. Other classes need a new head.
+    """
+    if source is not None and set(classes) <= set(source.outputs):
+        return source.outputs
+    return tuple(classes)
+
+
+def label_table(
+    organs: dict[str, int], outputs: tuple[str, ...], classes: tuple[str, ...]
+) -> tuple[int, ...]:
+    """The output node of each stored label; organs without one become 0."""
+    missing = [name for name in classes[1:] if name not in organs]
+    repeated = len(set(classes)) < len(classes)
+    if not classes or classes[0] != "background" or missing or repeated:
         raise BadArguments(
-            f"config.classes={outputs}: must be 'background' and then organs of the "
-            f"prepared data, which are: {', '.join(organs)}"
+            f"config.classes={classes}: must be 'background' and then organs of the "
+            f"prepared data, each once, which are: {', '.join(organs)}"
         )
     table = [0] * (max(organs.values()) + 1)
     for name, label in organs.items():
@@ -174,8 +208,14 @@ def _check_numbers(config: Any) -> None:
             f"config.data.read_shape={tuple(read)} must be as large as "
             f"config.data.crop_shape={tuple(crop)} along D, H and W"
         )
-    if config.augment.normalise_over not in ("case", "window"):
-        raise BadArguments(
-            f"config.augment.normalise_over={config.augment.normalise_over!r} is "
-            "neither case nor window"
-        )
+    for name, value, choices in (
+        ("data.padding", config.data.padding, PADDINGS),
+        ("augment.normalise_over", config.augment.normalise_over, ("case", "window")),
+        ("loss.mean_over", config.loss.mean_over, ("classes", "outputs")),
+        ("predict.largest_of", config.predict.largest_of, ("classes", "outputs")),
+        ("predict.region", config.predict.region, ("whole", "centre_crop")),
+    ):
+        if value not in choices:
+            raise BadArguments(
+                f"config.{name}={value!r} is none of: {', '.join(choices)}"
+            )

@@ -8,8 +8,8 @@ from data_prep.sources.layout import ENDINGS, Layout, paired, scans_by_name
 
 
 def find_nnunet(folder: Path) -> Layout:
-    """Organs are those of dataset.json. Raises `BadData`, or `BadArguments` for
-    more than one channel."""
+    """Organs are those of dataset.json, None where its regions overlap: here a voxel
+    has one label. Raises `BadData`, or `BadArguments` for more than one channel."""
     path = folder / "dataset.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -20,24 +20,40 @@ def find_nnunet(folder: Path) -> Layout:
         raise BadData(f"{path}: missing; is this an nnU-Net raw folder?") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadData(f"{path}: no nnU-Net description ({error!r})") from None
+    if not (isinstance(channels, dict | list) and isinstance(labels, dict)):
+        raise BadData(f"{path}: channel_names or labels is no map of names; mend it")
     if len(channels) != 1:
         raise BadArguments(
             f"{path}: {len(channels)} channels; this network takes one (CT)"
         )
     if ending not in ENDINGS:
         raise BadArguments(f"{path}: file_ending {ending!r}; .nii.gz or .nii is read")
-    organs = {}
-    for name, value in labels.items():
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, int) for v in values):
-            raise BadData(f"{path}: label {name!r} has the value {value!r}")
-        if name not in ("background", "ignore"):
-            organs[name.replace(" ", "_").replace("-", "_")] = tuple(values)
+    organs = _organs(path, labels)
+    used = [value for values in organs.values() for value in values]
     images = {
         name.removesuffix("_0000"): file
         for name, file in scans_by_name(folder / "imagesTr", (ending,)).items()
         if name.endswith("_0000")
     }
     return Layout(
-        paired(images, scans_by_name(folder / "labelsTr", (ending,))), organs=organs
+        paired(images, scans_by_name(folder / "labelsTr", (ending,))),
+        organs=organs if len(set(used)) == len(used) else None,
     )
+
+
+def _organs(path: Path, labels: dict) -> dict[str, tuple[int, ...]]:
+    organs: dict[str, tuple[int, ...]] = {}
+    for name, value in labels.items():
+        if name in ("background", "ignore"):
+            continue
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(type(v) is int and v > 0 for v in values):
+            raise BadData(
+                f"{path}: label {name!r} has the value {value!r}; whole numbers above "
+                "0 are read"
+            )
+        plain = name.replace(" ", "_").replace("-", "_")
+        if plain in organs:
+            raise BadData(f"{path}: two labels would be named {plain}; rename one")
+        organs[plain] = tuple(values)
+    return organs

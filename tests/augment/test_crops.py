@@ -20,7 +20,14 @@ def batch():
         "label": rng.integers(0, 4, (2, *SHAPE)).astype(np.uint8),
         "mean_hu": np.float32([10, -20]),
         "std_hu": np.float32([100, 300]),
+        "scan_start": np.zeros((2, 3), np.int32),
+        "scan_size": np.tile(np.int32(SHAPE), (2, 1)),
     }
+
+
+def scan_in(plane):
+    """(start, size) of a scan that fills the plane."""
+    return jnp.zeros((2, 2), int), jnp.tile(jnp.asarray(plane), (2, 1))
 
 
 def maps(angle=0.0, zoom=(1.0, 1.0), shift=(0.0, 0.0), flip=(False, False)):
@@ -62,7 +69,7 @@ def test_warp_equals_scipy_at_the_stated_positions(
     where = expected_positions(angle, zoom, shift, flip, SHAPE[1:], out, start)
     got = affine.read_positions(
         maps(angle, zoom, shift, flip),
-        SHAPE[1:],
+        *scan_in(SHAPE[1:]),
         out,
         jnp.tile(jnp.asarray(start), (2, 1)),
     )
@@ -82,7 +89,10 @@ def test_warp_equals_scipy_at_the_stated_positions(
 
 def test_flip_of_both_axes_is_numpy_flip(batch):
     where = affine.read_positions(
-        maps(flip=(True, True)), SHAPE[1:], SHAPE[1:], jnp.zeros((2, 2), int)
+        maps(flip=(True, True)),
+        *scan_in(SHAPE[1:]),
+        SHAPE[1:],
+        jnp.zeros((2, 2), int),
     )
     flipped = affine.warp_linear(jnp.asarray(batch["image_hu"]), where)
     np.testing.assert_allclose(flipped, batch["image_hu"][:, :, ::-1, ::-1], atol=0.02)
@@ -148,7 +158,11 @@ def test_image_and_label_are_warped_alike(batch):
     """A label that marks bright voxels still marks them afterwards."""
     bright = np.zeros((2, 3, 40, 40), np.int16)
     bright[:, :, 12:28, 10:22] = 1000
-    blob = batch | {"image_hu": bright, "label": (bright > 0).astype(np.uint8)}
+    blob = batch | {
+        "image_hu": bright,
+        "label": (bright > 0).astype(np.uint8),
+        "scan_size": np.tile(np.int32([3, 40, 40]), (2, 1)),
+    }
     crop = augmented(blob, 5, crop_shape=(3, 40, 40))
     hu = crop["image"][0, ..., 0] * 100 + 10
     inside = np.asarray(crop["label"][0]) == 1

@@ -18,10 +18,17 @@ def numbered(make_case):
     return make_case(image_hu=image, label=label)
 
 
-def crops(case, shape, fraction, count, seed=0):
+def crops(case, shape, fraction, count, seed=0, least=(1, 1, 1), padding="lowest"):
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        yield random_crop(case, rng, crop_shape=shape, foreground_fraction=fraction)
+        yield random_crop(
+            case,
+            rng,
+            crop_shape=shape,
+            least_shape=least,
+            foreground_fraction=fraction,
+            padding=padding,
+        )
 
 
 def test_a_random_crop_is_a_piece_of_image_and_label_at_one_place(numbered):
@@ -115,7 +122,7 @@ def test_the_same_generator_gives_the_same_crops(numbered):
 def test_a_centre_crop_lies_in_the_middle(numbered, shape, start):
     if shape == start:
         start = (0, 0, 0)
-    crop = centre_crop(numbered, crop_shape=shape)
+    crop = centre_crop(numbered, crop_shape=shape, padding="lowest")
     cut = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
     np.testing.assert_array_equal(crop["image_hu"], numbered.image_hu[cut])
     np.testing.assert_array_equal(crop["label"], numbered.label[cut])
@@ -123,7 +130,7 @@ def test_a_centre_crop_lies_in_the_middle(numbered, shape, start):
 
 def test_a_centre_crop_is_padded_like_a_random_one(make_case):
     case = make_case(shape=(2, 2, 2), seed=5)
-    crop = centre_crop(case, crop_shape=(5, 2, 4))
+    crop = centre_crop(case, crop_shape=(5, 2, 4), padding="lowest")
     lowest = case.image_hu.min()
     expected = np.full((5, 2, 4), lowest)
     expected[1:3, :, 1:3] = case.image_hu
@@ -132,9 +139,40 @@ def test_a_centre_crop_is_padded_like_a_random_one(make_case):
     assert crop["label"].sum() == case.label.sum()
 
 
+def test_the_scan_is_where_the_crop_says(make_case):
+    """Cut along D, padded to the least shape along H, larger than that along W."""
+    case = make_case(shape=(9, 3, 6), seed=4)
+    for crop in crops(case, (4, 8, 10), 0.0, 5, least=(2, 6, 5)):
+        np.testing.assert_array_equal(crop["scan_start"], [0, 1, 2])
+        np.testing.assert_array_equal(crop["scan_size"], [4, 6, 6])
+        # H: 3 voxels in the middle of 6, which are in the middle of 8.
+        rows = crop["image_hu"][:, 2:5, 2:8]
+        assert any(
+            np.array_equal(rows, case.image_hu[d : d + 4]) for d in range(9 - 4 + 1)
+        )
+
+
+def test_padding_by_line_minimum_is_numpys_for_image_and_label(make_case):
+    label = np.zeros((4, 3, 5), np.uint8)
+    label[:, 1, 1] = 2  # a whole line of organ: the published code pads it by organ
+    case = make_case(shape=(4, 3, 5), label=label, seed=6)
+    (crop,) = crops(case, (8, 8, 8), 0.0, 1, least=(7, 3, 6), padding="line_minimum")
+    before_after = ((1, 2), (0, 0), (0, 1))
+    for name in ("image_hu", "label"):
+        whole = getattr(case, name)
+        padded = np.pad(whole, before_after, mode="minimum")
+        scan = tuple(
+            slice(s, s + n)
+            for s, n in zip(crop["scan_start"], crop["scan_size"], strict=True)
+        )
+        np.testing.assert_array_equal(crop[name][scan], padded)
+    assert (crop["label"] == 2).sum() == 7
+    assert crop["scan_size"].tolist() == [7, 3, 6]
+
+
 def test_mean_and_deviation_are_those_of_the_whole_case(make_case):
     case = make_case(shape=(7, 8, 9), seed=2)
-    crop = centre_crop(case, crop_shape=(2, 2, 2))
+    crop = centre_crop(case, crop_shape=(2, 2, 2), padding="lowest")
     values = case.image_hu.astype(np.float64)
     assert crop["mean_hu"] == np.float32(values.mean())
     np.testing.assert_allclose(crop["std_hu"], values.std(), rtol=1e-7)

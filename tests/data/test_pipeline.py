@@ -29,6 +29,8 @@ def dataset(prepared):
 USUAL: dict[str, Any] = {
     "batch_size": 4,
     "crop_shape": SHAPE,
+    "least_shape": SHAPE,
+    "padding": "lowest",
     "foreground_fraction": 0.5,
     "seed": 3,
     "shard_index": 0,
@@ -71,6 +73,8 @@ def test_a_batch_has_static_shapes_and_types(batches):
             "label": ((4, *SHAPE), "uint8"),
             "mean_hu": ((4,), "float32"),
             "std_hu": ((4,), "float32"),
+            "scan_start": ((4, 3), "int32"),
+            "scan_size": ((4, 3), "int32"),
             "case_index": ((4,), "int32"),
         }
 
@@ -244,6 +248,7 @@ def test_a_program_may_end_in_the_middle_of_a_stream(prepared):
         dataset = open_dataset({str(prepared)!r})
         batches = training_batches(
             dataset, dataset.case_ids, batch_size=2, crop_shape=(4, 6, 8),
+            least_shape=(4, 6, 8), padding="lowest",
             foreground_fraction=0.5, seed=0, shard_index=0, shard_count=1,
             start_step=0, threads=4, prefetch=8,
         )
@@ -266,6 +271,7 @@ def test_centre_crops_come_once_in_order_and_the_rest_weighs_nothing(dataset, ca
             ids,
             batch_size=2,
             crop_shape=(2, 4, 6),
+            padding="lowest",
             shard_index=0,
             shard_count=1,
         )
@@ -287,6 +293,7 @@ def test_centre_crops_have_the_fields_of_training_and_a_weight(dataset, batches)
             ("case_0",),
             batch_size=4,
             crop_shape=SHAPE,
+            padding="lowest",
             shard_index=0,
             shard_count=1,
         )
@@ -306,6 +313,7 @@ def test_centre_crops_of_all_hosts_are_those_of_one(dataset, count):
                 dataset.case_ids,
                 batch_size=4,
                 crop_shape=SHAPE,
+                padding="lowest",
                 shard_index=shard_index,
                 shard_count=shard_count,
             )
@@ -321,7 +329,13 @@ def test_centre_crops_of_all_hosts_are_those_of_one(dataset, count):
 
 def test_no_cases_make_no_centre_crops(dataset):
     nothing = centre_crops(
-        dataset, (), batch_size=2, crop_shape=SHAPE, shard_index=0, shard_count=1
+        dataset,
+        (),
+        batch_size=2,
+        crop_shape=SHAPE,
+        padding="lowest",
+        shard_index=0,
+        shard_count=1,
     )
     assert list(nothing) == []
 
@@ -334,6 +348,7 @@ def test_centre_crops_that_cannot_be_shared_out_are_refused(dataset):
                 dataset.case_ids,
                 batch_size=3,
                 crop_shape=SHAPE,
+                padding="lowest",
                 shard_index=0,
                 shard_count=2,
             )

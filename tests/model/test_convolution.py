@@ -56,3 +56,71 @@ def test_matrix_form_equals_compiler_form_in_value_and_both_gradients(shape):
     for got, expected in zip(ours, compilers, strict=True):
         assert got.shape == expected.shape and got.dtype == expected.dtype
         assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 6, 16, 16), (1, 2, 4, 4, 64, 64)], ids=str)
+def test_in_bfloat16_both_forms_are_as_near_to_float64_as_its_rounding(shape):
+    batch, depth, height, width, channels, outputs = shape
+    rng = np.random.default_rng(1)
+    volume = (batch, depth, height, width)
+    x, kernel, cotangent = (
+        jnp.asarray(rng.normal(size=size), jnp.bfloat16)
+        for size in (
+            (*volume, channels),
+            (3, 3, 3, channels, outputs),
+            (*volume, outputs),
+        )
+    )
+    wide = [np.asarray(a).astype(np.float64) for a in (x, kernel, cotangent)]
+    # All three are sums of x and kernel, or of either and the cotangent, over 27 taps.
+    padded = np.pad(wide[0], ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)))
+    value, gradient = 0, np.empty(kernel.shape)
+    for i, j, k in np.ndindex(3, 3, 3):
+        tap = padded[:, i : i + depth, j : j + height, k : k + width]
+        value = value + tap @ wide[1][i, j, k]
+        gradient[i, j, k] = np.einsum("bdhwc,bdhwo->co", tap, wide[2])
+    for formulation in ("matrix", "compiler"):
+        y, _, kernel_gradient = jax.jit(_pair, static_argnums=0)(
+            formulation, x, kernel, cotangent
+        )
+        for got, expected in ((y, value), (kernel_gradient, gradient)):
+            assert got.dtype == jnp.bfloat16
+            error = np.abs(np.asarray(got).astype(np.float64) - expected).max()
+            assert error <= 2**-8 * np.abs(expected).max()
+
+
+def test_an_unknown_formulation_is_named_with_those_there_are():
+    x = jnp.zeros((1, 2, 2, 2, 1))
+    with pytest.raises(BadArguments, match="'winograd' is unknown.*compiler, matrix"):
+        conv3x3x3(x, jnp.zeros((3, 3, 3, 1, 1)), formulation="winograd")
+
+
+@pytest.mark.parametrize(
+    "backend, devices, formulation",
+    [("cpu", 1, "matrix"), ("cpu", 2, "compiler"), ("gpu", 1, "compiler")],
+)
+def test_the_matrix_form_is_chosen_on_one_cpu_device_only(
+    backend, devices, formulation
+):
+    assert choose_formulation(backend, devices) == formulation
+
+
+def test_a_1x1x1_convolution_multiplies_every_voxel_by_one_matrix():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(2, 3, 4, 5, 3)).astype(np.float32)
+    kernel = rng.normal(size=(1, 1, 1, 3, 2)).astype(np.float32)
+    got = jax.jit(conv_1x1x1)(x, kernel)
+    np.testing.assert_allclose(got, x @ kernel[0, 0, 0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 2, 6), (5, 3, 7)], ids=str)
+def test_a_2x2x2_convolution_sums_each_block_and_leaves_the_odd_rest(size):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+    kernel = rng.normal(size=(2, 2, 2, 3, 4)).astype(np.float32)
+    got = jax.jit(conv_2x2x2_stride_2)(x, kernel)
+    assert got.shape == (2, *(n // 2 for n in size), 4)
+    for b, d, h, w in np.ndindex(got.shape[:4]):
+        block = x[b, 2 * d : 2 * d + 2, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2]
+        expected = np.einsum("xyzc,xyzco->o", block, kernel)
+        np.testing.assert_allclose(got[b, d, h, w], expected, rtol=0, atol=1e-5)

@@ -59,6 +59,7 @@ def tiny():
                 smoothing=0.01,
                 smoothing_inside_factor=False,
                 include_background=True,
+                averaged_over=len(TABLE),
             ),
             auxiliary_weight=0.5,
         )
@@ -82,6 +83,8 @@ def host_batch():
         "label": label,
         "mean_hu": image.mean((1, 2, 3)).astype(np.float32),
         "std_hu": image.std((1, 2, 3)).astype(np.float32),
+        "scan_start": np.zeros((8, 3), np.int32),
+        "scan_size": np.tile(np.int32([16, 12, 12]), (8, 1)),
         "case_index": np.arange(8, dtype=np.int32),
     }
 

@@ -1,0 +1,220 @@
+"""Runs that begin from finished ones, and from weights of the published code."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax.traverse_util import flatten_dict
+
+STEPS = ("--config.train.steps=2", "--config.optimizer.l2=0")
+
+
+def arrays(workdir, step):
+    """Every parameter of a checkpoint, by path."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        folder = workdir / "checkpoints" / str(step) / "state"
+        tree = checkpointer.restore(folder.absolute())
+    return {k: np.asarray(v) for k, v in flatten_dict(tree["params"], sep="/").items()}
+
+
+@pytest.fixture(scope="module")
+def fine_tune(run_program, finish, prepared, tiny_flags, trained):
+    def start(workdir, *words):
+        return finish(
+            run_program(
+                "launch.train",
+                "--config=configs/attention_unet.py",
+                f"--data={prepared}",
+                f"--workdir={workdir}",
+                f"--config.init_from={trained[0]}",
+                *tiny_flags,
+                *STEPS,
+                *words,
+            )
+        )
+
+    return start
+
+
+# 2026-11-24: Orbax warns when no target is given; here the point is to read whatever
+# was written, by itself, on the same machine.
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+def test_fine_tuning_on_one_organ_leaves_the_other_outputs_alone(
+    fine_tune, run_program, finish, trained, scan_folder, tmp_path
+):
+    workdir = tmp_path / "tuned"
+    status, output, errors = fine_tune(workdir, "--config.classes=background,pancreas")
+    assert status == 0, errors
+    assert f"begins from {trained[0]}, step " in output
+    took = output.split("took ")[1].split(" arrays")[0].split(" of ")
+    assert took[0] == took[1] and "new:" not in output
+    before_step = output.split(f"begins from {trained[0]}, step ")[1].split(":")[0]
+    before, after = arrays(trained[0], before_step), arrays(workdir, 2)
+    assert before.keys() == after.keys()
+    kernel = "fusion/kernel"
+    moved = (before[kernel] != after[kernel]).any((0, 1, 2, 3))
+    # Of background, spleen, pancreas, kidney:
+    assert moved.tolist() == [True, False, True, False]
+    assert (before["encoder_1/conv_1/kernel"] != after["encoder_1/conv_1/kernel"]).any()
+
+    scan = scan_folder / "images" / "ball_0.nii.gz"
+    for largest_of, allowed in (("classes", {0, 2}), ("outputs", {0, 1, 2, 3})):
+        folder = tmp_path / largest_of
+        status, _, errors = finish(
+            run_program(
+                "launch.predict",
+                f"--workdir={workdir}",
+                f"--input={scan}",
+                f"--output={folder}",
+                f"--config.predict.largest_of={largest_of}",
+            )
+        )
+        assert status == 0, errors
+        image = nib.Nifti1Image.from_filename(folder / "ball_0.nii.gz")
+        assert set(np.unique(np.asarray(image.dataobj))) <= allowed
+        meaning = json.loads((folder / "labels.json").read_text())
+        assert meaning["2"] == "pancreas" and len(meaning) == 4
+
+
+def test_other_organs_than_the_sources_get_a_new_head(
+    fine_tune, run_program, finish, prepared, tiny_flags, tmp_path
+):
+    two, other = tmp_path / "two", tmp_path / "other"
+    words = ("--config.init_from=", "--config.classes=background,spleen,pancreas")
+    status, _, errors = fine_tune(two, *words)
+    assert status == 0, errors
+    words = (f"--config.init_from={two}", "--config.classes=background,kidney")
+    status, output, errors = fine_tune(other, *words)
+    assert status == 0, errors
+    new = output.split("new: ")[1].split("\n")[0].split(", ")
+    assert new and all(n.split("/")[1].startswith(("fusion", "superv")) for n in new)
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("--config.model.widths=4,8", "model.widths ([4, 6] there, "),
+        ("--config.model.sub_gates=1", "model.sub_gates (2 there, 1 here)"),
+        ("--config.classes=background,liver", "config.classes=('background', 'liver')"),
+        ("--config.init_from=nowhere", "nowhere: no checkpoints here"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_one_line_and_nothing_is_written(
+    refused, prepared, tiny_flags, trained, tmp_path, word, said
+):
+    workdir = tmp_path / "run"
+    flags = [f for f in tiny_flags if f.split("=")[0] != word.split("=")[0]]
+    status, line = refused(
+        "launch.train",
+        f"--data={prepared}",
+        f"--workdir={workdir}",
+        f"--config.init_from={trained[0]}",
+        *flags,
+        word,
+    )
+    assert status in (2, 3) and said in line
+    assert not workdir.exists()
+
+
+@pytest.fixture(scope="module")
+def published_file(tmp_path_factory):
+    """Random weights of a tiny published network, as an .npz of its state dict."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+
+    def conv(name, out, into, kernel=1, bias=True):
+        shape = (out, into, kernel, kernel, kernel)
+        tensors[f"{name}.weight"] = rng.normal(0, 0.3, shape).astype(np.float32)
+        if bias:
+            tensors[f"{name}.bias"] = rng.normal(0, 0.1, out).astype(np.float32)
+
+    def norm(name, width):
+        for leaf in ("weight", "bias", "running_mean"):
+            tensors[f"{name}.{leaf}"] = rng.normal(0.5, 0.1, width).astype(np.float32)
+        tensors[f"{name}.running_var"] = rng.uniform(0.5, 2, width).astype(np.float32)
+
+    def block(name, out, into):
+        for i, width in ((1, into), (2, out)):
+            conv(f"{name}conv{i}.0", out, width, 3)
+            norm(f"{name}conv{i}.1", out)
+
+    widths = (2, 3, 4, 5, 6)
+    for i in range(4):
+        block(f"conv{i + 1}.", widths[i], (1, *widths)[i])
+        block(f"up_concat{i + 1}.conv.", widths[i], widths[i] + widths[i + 1])
+        conv(f"dsv{i + 1}.dsv.0" if i else "dsv1", 4, widths[i])
+    block("center.", 6, 5)
+    conv("final", 4, 16)
+    path = tmp_path_factory.mktemp("published") / "net.npz"
+    np.savez(path, **tensors)
+    return path
+
+
+def test_imported_weights_predict_and_can_be_fine_tuned(
+    run_program, finish, published_file, scan_folder, prepared, tmp_path
+):
+    workdir = tmp_path / "imported"
+    words = (f"--input={published_file}", f"--workdir={workdir}", "--spacing_mm=4")
+    status, output, errors = finish(run_program("launch.import_weights", *words))
+    assert status == 0, errors
+    assert "widths (2, 3, 4, 5, 6), 0 sub-gates" in output
+    scan = scan_folder / "images" / "ball_0.nii.gz"
+    place = (f"--input={scan}", f"--output={tmp_path / 'maps'}")
+    words = (f"--workdir={workdir}", *place)
+    status, _, errors = finish(run_program("launch.predict", *words))
+    assert status == 0, errors
+    assert (tmp_path / "maps" / "ball_0.nii.gz").exists()
+    words = (
+        "--config=configs/published.py",
+        f"--data={prepared}",
+        f"--workdir={tmp_path / 'tuned'}",
+        f"--config.init_from={workdir}",
+        "--config.model.widths=2,3,4,5,6",
+        "--config.model.sub_gates=0",
+        "--config.model.gating_channels=6",
+        "--config.classes=background,pancreas",
+        "--config.data.crop_shape=16,16,16",
+        "--config.data.read_shape=32,32,32",
+        "--config.train.steps=1",
+    )
+    status, output, errors = finish(run_program("launch.train", *words))
+    assert status == 0, errors
+    took = output.split("took ")[1].split(" arrays")[0].split(" of ")
+    assert took[0] == took[1]
+
+
+def test_weights_that_cannot_be_imported_are_one_line_and_make_nothing(
+    refused, published_file, trained, tmp_path
+):
+    workdir = tmp_path / "run"
+    with np.load(published_file) as arrays:
+        tensors = dict(arrays)
+    broken = {
+        "other": {"layer1.0.conv1.weight": np.zeros((2, 2), np.float32)},
+        "less": {k: v for k, v in tensors.items() if k != "conv3.conv1.0.bias"},
+        "more": tensors | {"extra.weight": np.zeros(3, np.float32)},
+        "bent": tensors | {"conv3.conv1.0.bias": np.zeros(9, np.float32)},
+    }
+    said = {
+        "other": "tensor conv1.conv1.0.weight is missing",
+        "less": "tensor conv3.conv1.0.bias is missing",
+        "more": "tensor extra.weight is surplus",
+        "bent": "tensor conv3.conv1.0.bias has shape (9,), expected (4,)",
+    }
+    for name, content in broken.items():
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, **content)
+        status, line = refused(
+            "launch.import_weights", f"--input={path}", f"--workdir={workdir}"
+        )
+        assert status == 3 and str(path) in line and said[name] in line
+    words = (f"--input={published_file}", f"--workdir={workdir}")
+    status, line = refused(
+        "launch.import_weights", *words, "--config.classes=background,pancreas"
+    )
+    assert status == 3 and "has 4 outputs" in line
+    assert not workdir.exists()
+    status, line = refused("launch.import_weights", words[0], f"--workdir={trained[0]}")
+    assert status == 2 and "holds a run already" in line
