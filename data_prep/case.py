@@ -1,8 +1,9 @@
 """One pair of files in, one checked and resampled case with its manifest entry out."""
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,10 @@ class Settings:
     spacing_mm: tuple[float, float, float]  # D, H, W
     blur_mm: float
     ignore_unknown_labels: bool
+
+    def as_json(self) -> dict:
+        """As it reads back from a file: lists for tuples."""
+        return json.loads(json.dumps(asdict(self)))
 
 
 def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:

@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from data_prep.processes import run_in_processes
 from data_prep.shard import PARTS, ShardSpec, finished, prepare_shard, write_json
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs
-from data_prep.splits import make_splits
+from data_prep.splits import FOLDS, make_splits
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,13 +48,11 @@ def main(argv: list[str] | None = None) -> int:
         ignore_unknown_labels=arguments.ignore_unknown_labels,
     )
     output = arguments.output
-    remembered = json.loads(
-        json.dumps(
-            asdict(settings)
-            | {"source": arguments.source, "cases_per_shard": arguments.cases_per_shard}
-        )
-    )
-    _remember(output, remembered)
+    remembered = settings.as_json() | {
+        "source": arguments.source,
+        "cases_per_shard": arguments.cases_per_shard,
+    }
+    _claim(output, remembered)
     size = arguments.cases_per_shard
     groups = [layout.pairs[i : i + size] for i in range(0, len(layout.pairs), size)]
     specs = [
@@ -101,6 +98,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=0.1,
         help="of the training pool, for choosing checkpoints (default 0.1)",
     )
+    add(
+        "--folds",
+        choices=FOLDS,
+        default=FOLDS[0],
+        help="of 5-fold cross-validation: random, or ct82, the published folds of TCIA "
+        "Pancreas-CT by the number at the end of each case's name",
+    )
     arguments = parser.parse_args(argv)
     for name in ("workers", "cases_per_shard"):
         if getattr(arguments, name) < 1:
@@ -127,32 +131,29 @@ def _spacing(text: str) -> tuple[float, float, float]:
     return numbers[0], numbers[1], numbers[2]
 
 
-def _remember(output: Path, settings: dict) -> None:
-    """Notes the settings in `output`, or refuses a folder made with others."""
-    path = output / PARTS / "settings.json"
+def _claim(output: Path, settings: dict) -> None:
+    """Makes the folder, or refuses one that was prepared whole with other settings.
+
+    What a run left unfinished is not refused: its shards say what they were made with.
+    """
+    path = output / "manifest.json"
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError(before)
-    except (FileNotFoundError, NotADirectoryError):
-        before = None
-    except (OSError, ValueError):
-        raise BadData(f"{path}: damaged; remove {output} and start again") from None
-    if before is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, settings)
-        except OSError as error:
-            raise BadData(
-                f"{output}: cannot be written ({error.strerror}); choose another "
-                "--output"
-            ) from None
-    elif before != settings:
+        (output / PARTS).mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
         differing = ", ".join(
             f"{key} ({before.get(key)} there, {settings.get(key)} now)"
             for key in sorted(before.keys() | settings.keys())
             if before.get(key) != settings.get(key)
         )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadData(
+            f"{output}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadData(f"{path}: damaged; remove {output} and start again") from None
+    if differing:
         raise BadArguments(
             f"{output} was prepared with another {differing}: use another --output"
         )
@@ -215,6 +216,7 @@ def _finish(
         seed=arguments.seed,
         test_fraction=arguments.test_fraction,
         validation_fraction=arguments.validation_fraction,
+        folds=arguments.folds,
     )
     write_json(
         output / "splits.json",

@@ -41,7 +41,7 @@ def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) ->
     """Writes the shard and then its description, which it returns.
 
     `{"file", "records", "bytes", "sha256", "cases": [...], "rejected": [...],
-    "sources": {...}}`. `tick` is called after each pair.
+    "sources": {...}, "settings": {...}}`. `tick` is called after each pair.
     """
     cases: list[dict] = []
     rejected: list[dict] = []
@@ -72,19 +72,22 @@ def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) ->
         "cases": cases,
         "rejected": rejected,
         "sources": fingerprints(spec),
+        "settings": spec.settings.as_json(),
     }
     write_json(spec.description, description)
     return description
 
 
 def finished(spec: ShardSpec) -> dict | None:
-    """The description of a shard that is there, whole, and of unchanged files."""
+    """The description of a shard that is there, whole, and as `spec` would make it."""
     try:
         description = json.loads(spec.description.read_text(encoding="utf-8"))
         whole = spec.path.stat().st_size == description["bytes"]
     except (OSError, ValueError, KeyError):
         return None
     if not whole or description["sources"] != fingerprints(spec):
+        return None
+    if description.get("settings") != spec.settings.as_json():
         return None
     return description if sha256(spec.path) == description["sha256"] else None
 

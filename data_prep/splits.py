@@ -1,8 +1,15 @@
 """Case ids and a seed in, the named splits of splits.json out."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
+
+from attunet_jax.errors import BadArguments
+
+FOLDS = ("random", "ct82")
+FOLD_COUNT = 5
+CT82_CASES = 82
 
 
 def make_splits(
@@ -11,29 +18,38 @@ def make_splits(
     seed: int,
     test_fraction: float,
     validation_fraction: float,
+    folds: str,
 ) -> dict[str, dict[str, list[str]]]:
-    """`80_20` and `20_80` (for a test fraction of 0.2): Table 1's two splits.
+    """The paper's splits, as far as the number of cases allows.
 
-    Both come from one shuffle: the test cases of the first are, for 120/30, a fifth of
-    all; the second turns it round, 30/120. Validation cases are carved out of the
-    training pool, at least one where it has four or more.
+    `80_20` and `20_80` (for a test fraction of 0.2): 120/30 and 30/120 of CT-150, the
+    second the first turned round; `75_25`: 61/21 of CT-82; `fold_1` to `fold_5`. All
+    but the folds "ct82" come from shuffles with `seed`. Validation cases are carved
+    out of each training pool, at least one where it has four or more.
     """
     order = np.random.default_rng(seed).permutation(sorted(case_ids)).tolist()
     small = max(round(len(order) * test_fraction), 1) if len(order) > 1 else 0
+    quarter = len(order) - int(len(order) * 0.75) if len(order) > 1 else 0
     percent = round(test_fraction * 100)
+    tests = {"75_25": order[:quarter]}
+    tests[f"{100 - percent}_{percent}"] = order[:small]
+    tests[f"{percent}_{100 - percent}"] = order[small:]
+    if folds == "ct82":
+        tests |= _ct82_folds(order)
+    elif len(order) >= FOLD_COUNT:
+        again = np.random.default_rng([seed, FOLD_COUNT]).permutation(order)
+        parts = np.array_split(again, FOLD_COUNT)
+        tests |= {f"fold_{k}": part.tolist() for k, part in enumerate(parts, start=1)}
     return {
-        f"{100 - percent}_{percent}": _parts(
-            order[small:], order[:small], validation_fraction
-        ),
-        f"{percent}_{100 - percent}": _parts(
-            order[:small], order[small:], validation_fraction
-        ),
+        name: _parts(order, test, validation_fraction) for name, test in tests.items()
     }
 
 
 def _parts(
-    pool: list[str], test: list[str], validation_fraction: float
+    order: list[str], test: list[str], validation_fraction: float
 ) -> dict[str, list[str]]:
+    tested = set(test)
+    pool = [case_id for case_id in order if case_id not in tested]
     count = round(len(pool) * validation_fraction)
     if validation_fraction > 0 and len(pool) >= 4:
         count = max(count, 1)
@@ -42,3 +58,33 @@ def _parts(
         "validation": sorted(pool[:count]),
         "test": sorted(test),
     }
+
+
+def _ct82_folds(case_ids: list[str]) -> dict[str, list[str]]:
+    """The published five folds: scikit-learn's KFold(5, shuffle, random_state=0).
+
+    Over the 82 sorted cases (`prepare_tcia_ct_dataset_cv.py`). Cases that are not
+    there, as 25 and 70 since their withdrawal, drop out of their folds; nothing is
+    shuffled anew.
+    """
+    numbers = np.arange(CT82_CASES)
+    np.random.RandomState(0).shuffle(numbers)
+    folds: dict[str, list[str]] = {}
+    by_number = {_number(case_id): case_id for case_id in case_ids}
+    if len(by_number) < len(case_ids):
+        raise BadArguments("--folds=ct82: two cases have the same number")
+    for k, part in enumerate(np.array_split(numbers, FOLD_COUNT), start=1):
+        present = sorted(set((part + 1).tolist()) & by_number.keys())
+        folds[f"fold_{k}"] = [by_number[n] for n in present]
+    return folds
+
+
+def _number(case_id: str) -> int:
+    """The last number of a name: 17 of PANCREAS_0017."""
+    found = re.findall(r"\d+", case_id)
+    if not found or not 1 <= int(found[-1]) <= CT82_CASES:
+        raise BadArguments(
+            f"--folds=ct82: case {case_id} does not end with its number from 1 to 82, "
+            "as PANCREAS_0017 does"
+        )
+    return int(found[-1])

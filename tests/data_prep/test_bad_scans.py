@@ -330,10 +330,10 @@ def test_an_output_that_cannot_be_written_is_named(
 
 
 @pytest.mark.parametrize("text", ['{"organs', "[]", "", "\xff"])
-def test_damaged_notes_of_an_earlier_run_are_named(
+def test_a_damaged_manifest_of_an_earlier_run_is_named(
     tmp_path, scans, words, prepare_here, text
 ):
-    notes = tmp_path / "prepared" / ".parts" / "settings.json"
+    notes = tmp_path / "prepared" / "manifest.json"
     notes.parent.mkdir(parents=True)
     notes.write_text(text, encoding="latin-1")
     assert f"{notes}: damaged" in one_error_line(prepare_here(*words), 3)

@@ -159,8 +159,9 @@ def test_the_affine_of_a_case_keeps_the_scan_where_it_was(prepared):
 def test_splits_hold_every_case_once(prepared):
     document = json.loads((prepared / "splits.json").read_text(encoding="utf-8"))
     assert document["version"] == 1 and document["seed"] == 0
-    assert set(document["splits"]) == {"80_20", "20_80"}
-    sizes = {"80_20": (7, 1, 2), "20_80": (2, 0, 8)}
+    sizes = {"80_20": (7, 1, 2), "20_80": (2, 0, 8), "75_25": (6, 1, 3)}
+    sizes |= {f"fold_{k}": (7, 1, 2) for k in range(1, 6)}
+    assert set(document["splits"]) == set(sizes)
     for name, parts in document["splits"].items():
         assert tuple(len(ids) for ids in parts.values()) == sizes[name]
         assert sorted(sum(parts.values(), [])) == [f"ball_{i}" for i in range(10)]
@@ -277,6 +278,22 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(
     assert outcome.err.startswith(start) and outcome.err.count("\n") == 1
     assert "use another --output" in outcome.err
     assert files(output) == before
+
+
+def test_what_came_to_nothing_does_not_bind_the_next_try(
+    tmp_path, make_scans, prepare_here
+):
+    """Following the hint of a refusal works in the same --output."""
+    scans = make_scans(tmp_path / "scans", "a")
+    words = ("--source=nifti", f"--input={scans}", "--workers=1")
+    output = tmp_path / "prepared"
+    few = prepare_here(*words, f"--output={output}", "--labels=spleen=1")
+    assert few.status == 3 and "--ignore_unknown_labels" in few.err
+    mended = (*words, "--labels=spleen=1", "--ignore_unknown_labels")
+    assert prepare_here(*mended, f"--output={output}").status == 0
+    assert prepare_here(*mended, f"--output={tmp_path / 'fresh'}").status == 0
+    shards = [p.read_bytes() for p in sorted(tmp_path.glob("*/*.array_record"))]
+    assert len(shards) == 2 and shards[0] == shards[1]
 
 
 def test_another_seed_draws_other_splits_and_redoes_no_shard(

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 
+from attunet_jax.errors import BadArguments
 from data_prep.splits import make_splits
 
 PARTS = ("train", "validation", "test")
@@ -13,18 +14,78 @@ PARTS = ("train", "validation", "test")
 def split(count, seed=0, test=0.2, validation=0.1):
     ids = [f"case_{i:03}" for i in range(count)]
     return ids, make_splits(
-        ids, seed=seed, test_fraction=test, validation_fraction=validation
+        ids,
+        seed=seed,
+        test_fraction=test,
+        validation_fraction=validation,
+        folds="random",
     )
 
 
 def test_150_cases_give_pools_of_120_and_30_and_the_other_way_round():
     # The paper's two rows of Table 1: train on 120 and test on 30, then 30 and 120.
     _, splits = split(150)
-    assert list(splits) == ["80_20", "20_80"]
     counts = {
         name: [len(parts[part]) for part in PARTS] for name, parts in splits.items()
     }
-    assert counts == {"80_20": [108, 12, 30], "20_80": [27, 3, 120]}
+    assert counts == {
+        "80_20": [108, 12, 30],
+        "20_80": [27, 3, 120],
+        "75_25": [101, 11, 38],
+    } | {f"fold_{k}": [108, 12, 30] for k in range(1, 6)}
+
+
+def test_82_cases_give_the_papers_61_and_21():
+    _, splits = split(82, validation=0.0)
+    assert [len(splits["75_25"][part]) for part in PARTS] == [61, 0, 21]
+
+
+def test_every_case_is_tested_in_exactly_one_fold():
+    ids, splits = split(43)
+    tested = [case for k in range(1, 6) for case in splits[f"fold_{k}"]["test"]]
+    assert sorted(tested) == ids
+    sizes = [len(splits[f"fold_{k}"]["test"]) for k in range(1, 6)]
+    assert sizes == [9, 9, 9, 8, 8]
+    assert not any(name.startswith("fold") for name in split(4)[1])
+
+
+# Recovered from the published script by running it: scikit-learn's KFold with
+# random_state=0 over the sorted 82 cases, 1-based.
+CT82 = {
+    1: [3, 9, 14, 23, 28, 31, 34, 41, 43, 44, 54, 57, 63, 73, 76, 78, 80],
+    2: [4, 5, 7, 8, 18, 27, 39, 42, 46, 49, 53, 55, 60, 61, 67, 75, 82],
+    3: [2, 11, 12, 15, 24, 29, 32, 33, 35, 51, 56, 58, 69, 70, 72, 74],
+    4: [1, 6, 16, 17, 19, 20, 21, 25, 30, 36, 50, 52, 62, 64, 77, 81],
+    5: [10, 13, 22, 26, 37, 38, 40, 45, 47, 48, 59, 65, 66, 68, 71, 79],
+}
+
+
+def ct82(ids):
+    return make_splits(
+        ids, seed=0, test_fraction=0.2, validation_fraction=0.1, folds="ct82"
+    )
+
+
+@pytest.mark.parametrize("missing", [(), (25, 70)])
+def test_the_folds_of_ct_82_are_the_published_ones(missing):
+    present = [n for n in range(1, 83) if n not in missing]
+    splits = ct82([f"PANCREAS_{n:04}" for n in reversed(present)])
+    for k, numbers in CT82.items():
+        expected = [f"PANCREAS_{n:04}" for n in numbers if n not in missing]
+        assert splits[f"fold_{k}"]["test"] == expected
+
+
+@pytest.mark.parametrize(
+    "ids, said",
+    [
+        (["PANCREAS_0001", "PANCREAS_0083"], "PANCREAS_0083"),
+        (["anna", "PANCREAS_0001"], "anna"),
+        (["a_01", "b_01"], "the same number"),
+    ],
+)
+def test_cases_that_are_not_of_ct_82_are_refused(ids, said):
+    with pytest.raises(BadArguments, match=said):
+        ct82(ids)
 
 
 def test_validation_cases_come_out_of_the_training_pool():
@@ -65,7 +126,13 @@ def test_a_pool_of_four_has_a_validation_case_and_one_of_three_has_none():
 
 def test_the_same_seed_gives_the_same_splits_in_whatever_order_the_ids_come():
     ids, first = split(150, seed=3)
-    turned = make_splits(ids[::-1], seed=3, test_fraction=0.2, validation_fraction=0.1)
+    turned = make_splits(
+        ids[::-1],
+        seed=3,
+        test_fraction=0.2,
+        validation_fraction=0.1,
+        folds="random",
+    )
     assert first == turned == split(150, seed=3)[1]
 
 
