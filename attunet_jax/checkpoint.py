@@ -24,29 +24,37 @@ class Checkpoints:
     def __init__(
         self, directory: Path, *, keep_latest: int, keep_best: int, clean_up: bool
     ) -> None:
+        self._directory = directory
         # Not best_fn with max_to_keep: that pair deletes the newest step when its
         # metric is worst, and a resumed run would lose work.
-        self._directory = directory
-        self._manager = ocp.CheckpointManager(
-            epath.Path(directory.absolute()),
-            item_names=("state", "position", "run"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=preserve.AnyPreservationPolicy(
-                    [
-                        preserve.LatestN(n=keep_latest),
-                        preserve.BestN(
-                            n=keep_best,
-                            get_metric_fn=lambda m: m[BEST_METRIC],
-                            reverse=False,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
+        policy = preserve.AnyPreservationPolicy(
+            [
+                preserve.LatestN(n=keep_latest),
+                preserve.BestN(
+                    n=keep_best,
+                    get_metric_fn=lambda m: m[BEST_METRIC],
+                    reverse=False,
+                    keep_checkpoints_without_metrics=False,
                 ),
-                best_fn=lambda m: m[BEST_METRIC],
-                best_mode="max",
-                cleanup_tmp_directories=clean_up,
-            ),
+            ]
         )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=lambda m: m[BEST_METRIC],
+            best_mode="max",
+            cleanup_tmp_directories=clean_up,
+        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                epath.Path(directory.absolute()),
+                item_names=("state", "position", "run"),
+                options=options,
+            )
+        except ValueError as error:  # of the metrics' JSON
+            raise BadData(
+                f"{directory}: the metrics of a checkpoint are damaged "
+                f"({one_line(error)[:100]}); remove that step's folder"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -9,6 +9,7 @@ union of balls along a curve. HU are those of a portal-venous scan.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 SPLEEN, PANCREAS, KIDNEY = 1, 2, 3
@@ -22,7 +23,7 @@ class Abdomen:
         self,
         rng: np.random.Generator,
         shape: Sequence[int],
-        spacing_mm: Sequence[float],
+        spacing_mm: np.ndarray,
         height_mm: float,
     ) -> None:
         """`shape [D, H, W]`, `spacing_mm` along D, H, W; `height_mm` is that of the
@@ -77,25 +78,27 @@ class Abdomen:
 
     def ellipsoid(
         self,
-        centre: Sequence[float],
-        radii: Sequence[float],
+        centre: ArrayLike,
+        radii: ArrayLike,
         roughness_mm: float = 0.0,
     ) -> tuple[tuple[slice, ...], np.ndarray]:
         """(box, distance): about how many mm each voxel of the box is outside."""
-        centre, radii = np.asarray(centre), np.asarray(radii)
-        box = self._box(centre - radii, centre + radii)
+        middle, reach_mm = np.asarray(centre, float), np.asarray(radii, float)
+        box = self._box(middle - reach_mm, middle + reach_mm)
         parts = [
             (field[box] - np.float32(c)) / np.float32(r)
-            for field, c, r in zip((self.x, self.y, self.z), centre, radii, strict=True)
+            for field, c, r in zip(
+                (self.x, self.y, self.z), middle, reach_mm, strict=True
+            )
         ]
         reach = np.sqrt(sum(p * p for p in parts))
-        distance = (reach - 1) * np.float32(radii.min())
+        distance = (reach - 1) * np.float32(reach_mm.min())
         return box, distance + self._lobes(box, roughness_mm)
 
     def tube(
         self,
-        points: Sequence[Sequence[float]],
-        radii: Sequence[float],
+        points: Sequence[ArrayLike],
+        radii: ArrayLike,
         roughness_mm: float = 0.0,
     ) -> tuple[tuple[slice, ...], np.ndarray]:
         """(box, distance) of balls of the given radii along a curve through points."""
@@ -153,19 +156,18 @@ def _curve(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.stack(curve[:3], -1), curve[3]
 
 
-def finish(
-    abdomen: Abdomen, spacing_mm: Sequence[float], noise_hu: float
-) -> np.ndarray:
+def finish(abdomen: Abdomen, spacing_mm: ArrayLike, noise_hu: float) -> np.ndarray:
     """Partial volume, tissue texture and scanner noise: int16 `[D, H, W]`."""
     rng, hu = abdomen.rng, abdomen.hu
     spacing = np.asarray(spacing_mm)
-    smooth = ndimage.gaussian_filter(hu, 0.8 / spacing + 0.25)
+    smooth = np.asarray(ndimage.gaussian_filter(hu, 0.8 / spacing + 0.25))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     noise = ndimage.gaussian_filter(noise, np.minimum(1.2 / spacing, 1.0))
     noise *= np.float32(noise_hu / noise.std())
     texture = rng.standard_normal([max(n // 4, 2) for n in hu.shape], dtype=np.float32)
     zoom = [n / m for n, m in zip(hu.shape, texture.shape, strict=True)]
-    texture = ndimage.zoom(texture, zoom, order=1)[tuple(slice(0, n) for n in hu.shape)]
+    texture = np.asarray(ndimage.zoom(texture, zoom, order=1))
+    texture = texture[tuple(slice(0, n) for n in hu.shape)]
     tissue = (smooth > -200) & (smooth < 260)
     smooth += noise
     smooth[tissue] += 6 * texture[tissue]

@@ -20,7 +20,7 @@ HEIGHT_MM = 190.0
 
 
 def make_patient(
-    rng: np.random.Generator, shape: Sequence[int], spacing_mm: Sequence[float]
+    rng: np.random.Generator, shape: Sequence[int], spacing_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(image int16 HU, label uint8), both canonical `[D, H, W]`.
 

@@ -1,13 +1,11 @@
 """Compares our networks with arrays that the authors' PyTorch code computed.
 
     python -m launch.parity --golden=DIR
-    python -m launch.parity --golden=DIR --x64
 
 DIR holds published_<network>_align<0 or 1>.npz: weights, an input, and what the
 published network made of it (logits, attention coefficients, loss, gradients, running
 statistics). Prints a table for each file; exit status 0 when every error is within its
-tolerance, 3 naming the worst where one is not. --x64 computes in float64: what remains
-is the rounding of the stored arrays.
+tolerance, 3 naming the worst where one is not.
 """
 
 import argparse
@@ -33,8 +31,8 @@ TOLERANCES = {
     "running statistics": 1e-5,
 }
 # BatchNorm takes away any constant that stands before it, so the true gradient of such
-# a bias is zero: float64 leaves 1e-17 of it, float32 1e-8, and no ratio of the two
-# means anything. Every other gradient of the golden files is above 1e-6.
+# a bias is zero: the golden files' float64 leaves 1e-17 of it, float32 1e-8, and no
+# ratio of the two means anything. All other gradients of these files are above 1e-6.
 ZERO = 1e-12
 
 Arrays = Mapping[str, np.ndarray]
@@ -66,13 +64,9 @@ def main(argv: list[str]) -> int:
         raise BadData(
             f"{arguments.golden}: no published_<network>_align<0 or 1>.npz in it"
         )
-    if arguments.x64:
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
     worst: tuple[float, str] = (0.0, "")
     for file in files:
-        rows = compare(file, dtype="float64" if arguments.x64 else "float32")
+        rows = compare(file)
         print(table(file.stem, rows), flush=True)
         row = max(rows, key=lambda row: row.share)
         worst = max(worst, (row.share, f"{file}: {row.quantity} of {row.where}"))
@@ -82,7 +76,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def compare(file: Path, dtype: str) -> list[Row]:
+def compare(file: Path) -> list[Row]:
     """One row a quantity, comparing our network with the arrays in `file`.
 
     Raises `BadData` naming the file and what it lacks.
@@ -93,15 +87,15 @@ def compare(file: Path, dtype: str) -> list[Row]:
     golden = read_npz(file)
     state = published.read_state_dict(file)
     variables, fields, class_count = published.from_published(state, str(file))
-    network = _network(fields, class_count, dtype, "align1" in file.stem)
+    network = _network(fields, class_count, "align1" in file.stem)
     try:
-        ours = run(network, variables, golden, dtype)
+        ours = run(network, variables, golden)
         return _rows(ours, golden)
     except KeyError as error:
         raise BadData(f"{file}: array {error.args[0]} is missing") from error
 
 
-def run(network: Any, variables: Any, golden: Arrays, dtype: str) -> dict[str, Any]:
+def run(network: Any, variables: Any, golden: Arrays) -> dict[str, Any]:
     """What the golden file holds, computed by our network, under the same names."""
     import jax
     import jax.numpy as jnp
@@ -109,8 +103,7 @@ def run(network: Any, variables: Any, golden: Arrays, dtype: str) -> dict[str, A
     from attunet_jax.model import published_weights as published
     from attunet_jax.train.loss import soft_dice_loss
 
-    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
-    image = jnp.asarray(published.channels_last(golden["input"]), dtype)
+    image = jnp.asarray(published.channels_last(golden["input"]), jnp.float32)
     label = jnp.asarray(published.channels_last(golden["label"])[..., 0], jnp.int32)
 
     def evaluate(variables: Any) -> Any:
@@ -154,12 +147,12 @@ def run(network: Any, variables: Any, golden: Arrays, dtype: str) -> dict[str, A
     return ours
 
 
-def _network(fields: Any, class_count: int, dtype: str, align_corners: bool) -> Any:
+def _network(fields: Any, class_count: int, align_corners: bool) -> Any:
     import jax
 
     from attunet_jax.model import build_network
 
-    network = build_network(
+    return build_network(
         {
             **fields,
             "align_corners": align_corners,
@@ -171,7 +164,6 @@ def _network(fields: Any, class_count: int, dtype: str, align_corners: bool) -> 
         backend=jax.default_backend(),
         device_count=1,
     )
-    return network.clone(compute_dtype=dtype)
 
 
 def _rows(ours: Arrays, golden: Arrays) -> list[Row]:
@@ -229,7 +221,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         exit_on_error=False,
     )
     parser.add_argument("--golden", required=True, help="folder of the golden files")
-    parser.add_argument("--x64", action="store_true", help="compute in float64")
     try:
         return parser.parse_args(argv)
     except argparse.ArgumentError as error:

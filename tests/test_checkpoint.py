@@ -139,6 +139,17 @@ def test_a_damaged_newest_step_is_named_and_the_one_before_taken(
     assert str(workdir / "checkpoints" / "30") in named[0]
 
 
+def test_damaged_metrics_are_named_in_one_line(opened, workdir):
+    checkpoints = opened()
+    save(checkpoints, 1, dice=0.5)
+    checkpoints.close()
+    (file,) = (workdir / "checkpoints" / "1").rglob("metrics/*")
+    file.write_text('{"dice": 0.')
+    with pytest.raises(BadData, match="the metrics of a checkpoint are damaged") as e:
+        opened()
+    assert str(workdir) in str(e.value) and "\n" not in str(e.value)
+
+
 def test_after_a_damaged_step_the_run_saves_again_on_its_way_there(opened, workdir):
     first = opened()
     save(first, 10, 0.5)

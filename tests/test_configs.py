@@ -28,7 +28,24 @@ CHANGES = {
     "unet": {"model.sub_gates": 0},
     "unet_wide": {"model.sub_gates": 0, "model.widths": (16, 33, 67, 134, 268)},
     "unet_huge": {"model.sub_gates": 0, "model.widths": (21, 42, 85, 170, 341)},
-    "paper": {"model.align_corners": True},
+    "paper": (
+        SILENT := {
+            "model.align_corners": True,
+            "data.read_shape": (256, 256, 256),
+            "data.padding": "line_minimum",
+            "augment.normalise_over": "window",
+            "loss.mean_over": "outputs",
+            "predict.largest_of": "outputs",
+        }
+    ),
+    "published": SILENT
+    | {
+        "model.gating_channels": 256,
+        "model.gate_initialisation": "kaiming",
+        "loss.smoothing_inside_factor": True,
+        "optimizer.name": "sgd",
+        "predict.region": "centre_crop",
+    },
 }
 
 

@@ -20,7 +20,7 @@ def check_same_network(source: FinishedRun, model: dict, free: set[str]) -> None
     """
     there = source.run["config"]["model"]
     differing = [
-        f"model.{field} ({there[field]} there, {model[field]} here)"
+        f"model.{field} ({there.get(field)} there, {model[field]} here)"
         for field in sorted(model)
         if f"model.{field}" not in free and there.get(field) != model[field]
     ]

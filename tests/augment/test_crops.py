@@ -1,5 +1,7 @@
 """Warps, flips and crops against plain NumPy and SciPy statements of the formulas."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,10 @@ def batch():
     return {
         "image_hu": rng.integers(-1000, 1000, (2, *SHAPE)).astype(np.int16),
         "label": rng.integers(0, 4, (2, *SHAPE)).astype(np.uint8),
-        "mean_hu": np.float32([10, -20]),
-        "std_hu": np.float32([100, 300]),
+        "mean_hu": np.array([10, -20], np.float32),
+        "std_hu": np.array([100, 300], np.float32),
         "scan_start": np.zeros((2, 3), np.int32),
-        "scan_size": np.tile(np.int32(SHAPE), (2, 1)),
+        "scan_size": np.tile(np.array(SHAPE, np.int32), (2, 1)),
     }
 
 
@@ -104,9 +106,9 @@ def test_centre_crop_is_a_plain_slice_normalised_by_the_case(batch):
         batch, crop_shape=(3, 5, 3), normalise_over="case", label_table=table
     )
     cut = np.s_[:, 1:4, 2:7, 2:5]
-    image = (batch["image_hu"][cut] - np.float32([10, -20])[:, None, None, None]) / (
-        np.float32([100, 300])[:, None, None, None]
-    )
+    image = (
+        batch["image_hu"][cut] - np.array([10, -20], np.float32)[:, None, None, None]
+    ) / (np.array([100, 300], np.float32)[:, None, None, None])
     np.testing.assert_allclose(crop["image"][..., 0], image, atol=1e-5)
     np.testing.assert_array_equal(crop["label"], np.array(table)[batch["label"][cut]])
 
@@ -121,7 +123,7 @@ def test_window_statistics_are_those_of_the_whole_window(batch):
 
 
 def augmented(batch, key, **changes):
-    settings = dict(
+    settings: dict[str, Any] = dict(
         crop_shape=(3, 5, 3),
         rotation_degrees=15.0,
         shift_fraction=0.1,
@@ -161,7 +163,7 @@ def test_image_and_label_are_warped_alike(batch):
     blob = batch | {
         "image_hu": bright,
         "label": (bright > 0).astype(np.uint8),
-        "scan_size": np.tile(np.int32([3, 40, 40]), (2, 1)),
+        "scan_size": np.tile(np.array([3, 40, 40], np.int32), (2, 1)),
     }
     crop = augmented(blob, 5, crop_shape=(3, 40, 40))
     hu = crop["image"][0, ..., 0] * 100 + 10

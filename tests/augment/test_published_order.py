@@ -4,7 +4,10 @@ The published pipeline works on whole volumes, one step after the other; ours cu
 window on the host and does the rest in one read on the device. Same draws, same crop.
 """
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -16,7 +19,7 @@ from configs import published
 
 CROP = (6, 8, 8)
 READ = (9, 18, 16)
-RANGES = dict(
+RANGES: dict[str, Any] = dict(
     rotation_degrees=15.0,
     shift_fraction=0.1,
     zoom_range=(0.7, 1.3),
@@ -56,7 +59,10 @@ def warped(volume, angle, zoom, shift, flip, order):
     axes = [axis for axis, wanted in enumerate(flip) if wanted]
     planes = [
         ndimage.map_coordinates(
-            np.flip(plane, axes).astype(float), points, order=order, mode="nearest"
+            np.flip(plane, tuple(axes)).astype(float),
+            points,
+            order=order,
+            mode="nearest",
         )
         for plane in volume
     ]
@@ -75,7 +81,7 @@ def test_crops_equal_the_published_steps_on_whole_volumes(shape, seed):
         foreground_fraction=0.0,
         padding="line_minimum",
     )
-    batch = {name: np.asarray(value)[None] for name, value in piece.items()}
+    batch = {name: jnp.asarray(value)[None] for name, value in piece.items()}
     key = jax.random.key(seed)
     got = augmented_crops(
         batch,

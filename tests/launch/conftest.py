@@ -46,3 +46,26 @@ def refused(run_program, finish):
         return status, lines[0]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def demo_flags():
+    """The demo's network and training in small; the last two say how long it trains."""
+    return (
+        "--config.model.widths=(4,6)",
+        "--config.model.gating_channels=6",
+        "--config.data.crop_shape=(16,24,32)",
+        "--config.data.read_shape=(16,24,32)",
+        "--config.train.steps=3",
+        "--config.train.evaluate_every_steps=3",
+    )
+
+
+@pytest.fixture(scope="session")
+def demo(run_program, finish, demo_flags, tmp_path_factory):
+    """(folder, the command's words, what it printed) of a whole small demo."""
+    output = tmp_path_factory.mktemp("demo")
+    words = (f"--output={output}", "--cases=10", *demo_flags)
+    status, printed, errors = finish(run_program("launch.demo", *words))
+    assert status == 0, errors
+    return output, words, printed

@@ -3,26 +3,6 @@
 import csv
 import json
 
-import pytest
-
-MINUTE = (
-    "--config.model.widths=(4,6)",
-    "--config.model.gating_channels=6",
-    "--config.data.crop_shape=(16,24,32)",
-    "--config.data.read_shape=(16,24,32)",
-    "--config.train.steps=3",
-    "--config.train.evaluate_every_steps=3",
-)
-
-
-@pytest.fixture(scope="module")
-def demo(run_program, finish, tmp_path_factory):
-    output = tmp_path_factory.mktemp("demo")
-    words = (f"--output={output}", "--cases=10", *MINUTE)
-    status, printed, errors = finish(run_program("launch.demo", *words))
-    assert status == 0, errors
-    return output, words, printed
-
 
 def test_the_demo_ends_with_table_1_of_both_networks_beside_the_papers(demo):
     output, _, printed = demo

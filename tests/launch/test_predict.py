@@ -62,7 +62,8 @@ def test_a_label_map_lies_on_the_scans_own_grid(predicted, scans, name):
     scan = nib.Nifti1Image.from_filename(scans / name)
     labels = nib.Nifti1Image.from_filename(output / f"{name.split('.')[0]}.nii.gz")
     assert labels.shape == scan.shape
-    np.testing.assert_allclose(labels.affine, scan.affine, atol=1e-4)
+    affine = np.asarray(scan.affine)
+    np.testing.assert_allclose(np.asarray(labels.affine), affine, atol=1e-4)
     assert labels.get_data_dtype() == np.uint8
     meaning = json.loads((output / "labels.json").read_text())
     assert meaning == {

@@ -6,6 +6,8 @@ import re
 import pytest
 from tensorboardX.proto import event_pb2
 
+Event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+
 DIFFERENT = "--config.model.gate_kernel=1"
 
 
@@ -17,7 +19,7 @@ def scalars(folder):
         while content:
             # Each record: its length (8 bytes), a checksum (4), itself, a checksum (4).
             length = int.from_bytes(content[:8], "little")
-            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            event = Event.FromString(content[12 : 12 + length])
             content = content[16 + length :]
             for value in event.summary.value:
                 found.setdefault(value.tag, {})[event.step] = value.simple_value

@@ -84,7 +84,7 @@ def host_batch():
         "mean_hu": image.mean((1, 2, 3)).astype(np.float32),
         "std_hu": image.std((1, 2, 3)).astype(np.float32),
         "scan_start": np.zeros((8, 3), np.int32),
-        "scan_size": np.tile(np.int32([16, 12, 12]), (8, 1)),
+        "scan_size": np.tile(np.array([16, 12, 12], np.int32), (8, 1)),
         "case_index": np.arange(8, dtype=np.int32),
     }
 

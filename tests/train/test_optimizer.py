@@ -1,5 +1,7 @@
 """The update rule against PyTorch's formulas, written out by hand."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from attunet_jax.errors import BadArguments
 from attunet_jax.train.optimizer import make_optimizer
 
-SETTINGS = dict(
+SETTINGS: dict[str, Any] = dict(
     name="adam",
     learning_rate=0.1,
     l2=0.01,
@@ -20,7 +22,7 @@ GRADIENTS = [np.array([0.5, -2.0]), np.array([1.0, 1.0]), np.array([-0.3, 0.2])]
 
 def run(gradients, **changes):
     optimizer = make_optimizer(**(SETTINGS | changes))
-    params = jnp.array([1.0, -1.0])
+    params: Any = jnp.array([1.0, -1.0])
     state = optimizer.init(params)
     path = []
     for gradient in gradients:

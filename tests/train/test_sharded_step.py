@@ -1,5 +1,7 @@
 """One train step over a mesh of devices equals the step on one device."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,10 @@ from attunet_jax.sharding import batch_shardings, make_mesh, replicated, to_glob
 from attunet_jax.train.state import draw_state
 
 STEPS = 2
+
+
+def leaves_of(tree: Any) -> dict[tuple[str, ...], np.ndarray]:
+    return flatten_dict(tree)  # pyright: ignore[reportReturnType]
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +72,26 @@ def test_sharded_step_equals_single_device_step(run, data, spatial):
     np.testing.assert_allclose(losses, one_losses, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(norms, one_norms, rtol=1e-5)
     # Those of the first step: later means hold the biases named in before_a_norm.
-    after_one = flatten_dict(statistics[0])
-    for path, expected in flatten_dict(one_statistics[0]).items():
+    after_one = leaves_of(statistics[0])
+    for path, expected in leaves_of(one_statistics[0]).items():
         np.testing.assert_allclose(after_one[path], expected, rtol=1e-5, atol=1e-5)
-    last = flatten_dict(statistics[-1])
-    for path, expected in flatten_dict(one_statistics[-1]).items():
+    last = leaves_of(statistics[-1])
+    for path, expected in leaves_of(one_statistics[-1]).items():
         if path[-1] == "var":
             np.testing.assert_allclose(last[path], expected, rtol=1e-5, atol=1e-5)
     # Adam's first moment is 0.1 * gradient + ...: the gradients themselves.
     adam = next(s for s in state.opt_state if hasattr(s, "mu"))
     one_adam = next(s for s in one_state.opt_state if hasattr(s, "mu"))
-    moments = flatten_dict(adam.mu)
+    moments = leaves_of(adam.mu)
     compared = 0
-    for path, expected in flatten_dict(one_adam.mu).items():
+    for path, expected in leaves_of(one_adam.mu).items():
         if not before_a_norm(path):
             compared += 1
             scale = np.linalg.norm(expected)
             assert np.linalg.norm(moments[path] - expected) <= 1e-5 * scale, path
     assert compared > 50
-    params = flatten_dict(state.params)
-    for path, expected in flatten_dict(one_state.params).items():
+    params = leaves_of(state.params)
+    for path, expected in leaves_of(one_state.params).items():
         if not before_a_norm(path):
             np.testing.assert_allclose(params[path], expected, atol=1e-5, err_msg=path)
 
@@ -94,5 +100,5 @@ def test_steps_change_parameters_and_statistics(run):
     losses, _, _, state = run(1, 1)
     assert losses[0] != losses[1]
     assert int(state.step) == STEPS
-    means = [v for k, v in flatten_dict(state.batch_stats).items() if k[-1] == "mean"]
+    means = [v for k, v in leaves_of(state.batch_stats).items() if k[-1] == "mean"]
     assert all(np.abs(m).max() > 0 for m in means)

@@ -1,0 +1,81 @@
+"""Table 3 on the demo's networks: before and after fine-tuning, and from scratch."""
+
+import csv
+import json
+
+import pytest
+
+STEPS = ("--config.train.steps=2", "--config.train.evaluate_every_steps=2")
+
+
+@pytest.fixture(scope="module")
+def table_3(demo, demo_flags, run_program, finish, tmp_path_factory):
+    output = demo[0]
+    workdir = tmp_path_factory.mktemp("runs3")
+    words = (
+        "--table=3",
+        "--config=configs/demo.py",
+        f"--data={output / 'data'}",
+        f"--workdir={workdir}",
+        f"--sources={output / 'runs' / '80_20'}",
+        "--splits=bft,aft",
+        "--pictures=0",
+        *demo_flags[:-2],
+        *STEPS,
+    )
+    status, printed, errors = finish(run_program("launch.tables", *words))
+    assert status == 0, errors
+    return output, workdir, printed
+
+
+def test_table_3_measures_before_and_after_fine_tuning(table_3):
+    _, workdir, printed = table_3
+    assert (workdir / "table3.md").read_text() in printed
+    lines = list(csv.reader((workdir / "table3.csv").read_text().splitlines()))
+    assert lines[0][1::2] == ["Dice Score", "Precision", "Recall", "S2S Dist (mm)"]
+    by_name = {line[0].split(" (")[0]: line[1:] for line in lines[1:]}
+    assert list(by_name) == [
+        f"{stage} {network}"
+        for stage in ("BFT", "AFT", "SCR")
+        for network in ("U-Net", "Attention U-Net")
+    ]
+    assert by_name["AFT Attention U-Net"][1] == "0.831 ± 0.038"  # the paper's
+    assert by_name["SCR U-Net"][0] == "-"  # not asked for
+    assert by_name["BFT U-Net"][0] != "-"
+
+
+def test_before_fine_tuning_nothing_is_trained_and_after_it_two_outputs_are(table_3):
+    output, workdir, printed = table_3
+    assert not (workdir / "bft" / "unet" / "checkpoints").exists()
+    assert printed.count("begins from ") == 2
+    for network in ("unet", "attention_unet"):
+        run = json.loads((workdir / "aft" / network / "config.json").read_text())
+        assert run["config"]["classes"] == ["background", "pancreas"]
+        assert len(run["outputs"]) == 4
+        assert run["config"]["init_from"] == str(output / "runs" / "80_20" / network)
+        rows = (
+            workdir / "aft" / network / "evaluation" / "test" / "cases.jsonl"
+        ).open()
+        with rows:
+            tested = {json.loads(row)["case_id"] for row in rows}
+        splits = json.loads((output / "data" / "splits.json").read_text())["splits"]
+        assert tested == set(splits["75_25"]["test"])
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--table=4",), "there are tables 1, 2 and 3"),
+        (("--table=3",), "--sources=... is needed"),
+        (("--table=1", "--splits=90_10"), "--splits=90_10: there are 80_20, 20_80"),
+        (("--table=1", "--config=configs/unet.py"), "must be an Attention U-Net"),
+    ],
+)
+def test_what_a_table_cannot_be_made_of_is_named(
+    refused, prepared, tmp_path, words, said
+):
+    status, line = refused(
+        "launch.tables", f"--data={prepared}", f"--workdir={tmp_path / 'r'}", *words
+    )
+    assert status == 2 and said in line
+    assert not (tmp_path / "r").exists()
