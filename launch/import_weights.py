@@ -4,8 +4,8 @@
     python -m launch.import_weights --input=net.npz --workdir=RUN --spacing_mm=1.5 \\
         --config.classes=background,pancreas
 
---input is what `torch.save(net.state_dict())` wrote (.pth; needs the extra
-attunet_jax[torch]), or an .npz of arrays under the same names, of unet_CT_dsv_3D,
+--input is what `torch.save(net.state_dict())` wrote (.pth; needs PyTorch:
+pip install torch), or an .npz of arrays under the same names, of unet_CT_dsv_3D,
 unet_CT_single_att_dsv_3D or unet_CT_multi_att_dsv_3D. RUN is then used like the workdir
 of a finished run: by launch.evaluate, launch.predict and --config.init_from=RUN. Widths
 and gates follow from the weights; what they do not tell is taken from --config (default

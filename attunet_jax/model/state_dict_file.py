@@ -14,7 +14,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
     An .npz holds an array for each name; where some names begin with "w:", these are
     the tensors and the rest is left out. A .pth is what `torch.save(net.state_dict())`
-    wrote and needs torch: `pip install 'attunet_jax[torch]'`. Raises `BadData` naming
+    wrote and needs torch: `pip install torch`. Raises `BadData` naming
     the file, `BadArguments` without torch.
     """
     if not path.is_file():
@@ -43,7 +43,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise BadArguments(
-            f"{path}: reading it needs PyTorch: pip install 'attunet_jax[torch]'"
+            f"{path}: reading it needs PyTorch: pip install torch"
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
