@@ -143,7 +143,8 @@ def test_damaged_metrics_are_named_in_one_line(opened, workdir):
     checkpoints = opened()
     save(checkpoints, 1, dice=0.5)
     checkpoints.close()
-    (file,) = (workdir / "checkpoints" / "1").rglob("metrics/*")
+    file = workdir / "checkpoints" / "1" / "metrics" / "metrics"
+    assert file.exists()
     file.write_text('{"dice": 0.')
     with pytest.raises(BadData, match="the metrics of a checkpoint are damaged") as e:
         opened()
