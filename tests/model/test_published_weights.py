@@ -310,7 +310,7 @@ def test_without_torch_a_pth_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "weights.pth"
     path.write_bytes(b"anything")
-    with pytest.raises(BadArguments, match=r"weights.pth.*attunet_jax\[torch\]"):
+    with pytest.raises(BadArguments, match="weights.pth.*pip install torch"):
         read_state_dict(path)
 
 
