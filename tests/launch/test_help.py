@@ -13,6 +13,7 @@ PROGRAMS = [
     "launch.tables",
     "launch.demo",
     "launch.parity",
+    "launch.benchmark",
 ]
 
 

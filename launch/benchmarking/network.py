@@ -1,0 +1,130 @@
+"""A config and a data set in; our forward pass and train step, ready to run, out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from attunet_jax.data.dataset import Dataset
+from attunet_jax.data.pipeline import training_batches
+from attunet_jax.predict.predictor import Predictor
+from attunet_jax.sharding import batch_shardings, make_mesh, replicated, to_global
+from attunet_jax.train.finished import FinishedRun
+from attunet_jax.train.plan import make_plan
+from attunet_jax.train.state import draw_state, initial_state, parameter_count
+from launch.benchmarking.machine import free_bytes
+
+
+class NotEnoughMemory(Exception):
+    """What needs how much, in one line: this figure is skipped, the rest still runs."""
+
+
+class Ours:
+    """One network in one compute type, with random parameters."""
+
+    def __init__(self, config: Any, dataset: Dataset, device: Any) -> None:
+        self.config, self.dataset, self.device = config, dataset, device
+        self.mesh = make_mesh(1, 1)
+        self.plan = make_plan(config, dataset, self.mesh.size)
+        self.state = draw_state(
+            lambda key: initial_state(key, self.plan.network, self.plan.optimizer),
+            jax.random.key(config.seed),
+            replicated(self.mesh),
+        )
+        self.parameters = parameter_count(self.state.params)
+        self.class_count = len(config.classes)
+
+    def batches(self) -> Any:
+        """Host batches as training reads them, without end; to be closed."""
+        data = self.config.data
+        return training_batches(
+            self.dataset,
+            self.plan.train_ids,
+            batch_size=data.batch_size,
+            crop_shape=tuple(data.read_shape),
+            least_shape=tuple(data.crop_shape),
+            padding=data.padding,
+            foreground_fraction=data.foreground_fraction,
+            seed=self.config.seed,
+            shard_index=0,
+            shard_count=1,
+            start_step=0,
+            threads=data.threads,
+            prefetch=data.prefetch_batches,
+        )
+
+    def forward(self) -> Callable[[], object]:
+        """One volume, batch 1, to logits, with BatchNorm's running statistics."""
+        network = self.plan.network
+        variables = {
+            "params": self.state.params,
+            "batch_stats": self.state.batch_stats,
+        }
+        # Noise: zeros cost a GPU less power, and so less time, than an image does.
+        shape = (1, *self.config.data.crop_shape, 1)
+        image = jax.random.normal(jax.random.key(1), shape, jnp.float32)
+        compiled = self._compile(
+            jax.jit(lambda v, x: network.apply(v, x, train=False)), variables, image
+        )
+        return lambda: jax.block_until_ready(compiled(variables, image))
+
+    def train_step(self) -> Callable[[], object]:
+        """The step of `train/loop.py`: augmentation, forward, backward, update."""
+        batches = self.batches()
+        batch = to_global(next(batches), self.mesh)
+        batches.close()
+        everywhere = replicated(self.mesh)
+        key = jax.random.key(self.config.seed)
+        state = jax.tree.map(jnp.copy, self.state)  # the step eats its state
+        with jax.set_mesh(self.mesh):
+            step = self._compile(
+                jax.jit(
+                    self.plan.train_step,
+                    in_shardings=(
+                        everywhere,
+                        batch_shardings(self.mesh, batch),
+                        everywhere,
+                    ),
+                    out_shardings=everywhere,
+                    donate_argnums=0,
+                ),
+                state,
+                batch,
+                key,
+            )
+
+        def call() -> None:
+            nonlocal state
+            state, metrics = step(state, batch, key)
+            jax.block_until_ready((state, metrics))
+
+        return call
+
+    def predictor(self) -> Predictor:
+        """What a finished run of this config would predict with."""
+        return Predictor(
+            FinishedRun(self.plan.network, self.state, self.plan.run, Path())
+        )
+
+    def _compile(self, function: Any, *arguments: Any) -> Any:
+        compiled = function.lower(*arguments).compile()
+        memory = compiled.memory_analysis()
+        free = free_bytes(self.device)
+        if memory and free is not None:
+            needed = memory.temp_size_in_bytes + memory.output_size_in_bytes
+            needed -= memory.alias_size_in_bytes
+            if needed > free:
+                raise NotEnoughMemory(
+                    f"needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+                )
+        return compiled
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an exception of the compiler or runtime says that memory ran out."""
+    return isinstance(error, MemoryError | NotEnoughMemory) or (
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and "RESOURCE_EXHAUSTED" in str(error)
+    )
