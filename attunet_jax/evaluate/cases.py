@@ -72,9 +72,9 @@ def evaluate_cases(
 def _centre_crop(case: Case, data: dict) -> Case:
     """What the published evaluation scores; outside it nothing can be missed."""
     piece = centre_crop(case, crop_shape=data["crop_shape"], padding=data["padding"])
-    before = (np.array(case.image_hu.shape) - piece["image_hu"].shape) // 2
+    larger = np.array(case.image_hu.shape) - piece["image_hu"].shape
     shift = np.eye(4)
-    shift[:3, 3] = before
+    shift[:3, 3] = np.where(larger < 0, -(-larger // 2), larger // 2)
     return replace(
         case,
         image_hu=piece["image_hu"],

@@ -13,39 +13,23 @@ from attunet_jax.train.state import TrainState
 HEAD = ("supervision_", "fusion")
 
 
-def check_same_network(source: FinishedRun, model: dict, free: set[str]) -> None:
-    """Raises `BadArguments` naming the fields of `config.model` that differ.
-
-    Fields in `free` decide no parameter.
-    """
-    there = source.run["config"]["model"]
-    differing = [
-        f"model.{field} ({there.get(field)} there, {model[field]} here)"
-        for field in sorted(model)
-        if f"model.{field}" not in free and there.get(field) != model[field]
-    ]
-    if differing:
-        raise BadArguments(
-            f"config.init_from={source.workdir} was trained with another "
-            f"{'; '.join(differing)}"
-        )
-
-
-def begin_from(source: FinishedRun, state: TrainState) -> tuple[TrainState, list[str]]:
+def begin_from(
+    source: FinishedRun, state: TrainState, outputs: tuple[str, ...]
+) -> tuple[TrainState, list[str]]:
     """(`state` with the source's parameters and statistics, names of what is new).
 
-    The optimizer begins anew. A layer of the head with another number of outputs
-    keeps its random values.
+    The optimizer begins anew. Where `outputs` are not the source's, the head keeps its
+    random values: as many outputs of another meaning are no beginning.
     """
     given, begun = _arrays(source.state), _arrays(state)
     taken, new = {}, []
     for path, fresh in begun.items():
         old = given.get(path)
-        if old is not None and old.shape == fresh.shape:
-            taken[path] = jax.device_put(old, fresh.sharding)
-        elif path.split("/")[1].startswith(HEAD):
+        if outputs != source.outputs and path.split("/")[1].startswith(HEAD):
             taken[path] = fresh
             new.append(path)
+        elif old is not None and old.shape == fresh.shape:
+            taken[path] = jax.device_put(old, fresh.sharding)
         else:
             raise BadArguments(f"config.init_from={source.workdir}: no {path} there")
     variables = unflatten_dict(taken, sep="/")

@@ -81,7 +81,7 @@ def train(config: Any, workdir: Path) -> None:
         if restored is None:
             state, position = draw_state(begin, init_key, everywhere), 0
             if source is not None:
-                state, new = begin_from(source, state)
+                state, new = begin_from(source, state, tuple(plan.run["outputs"]))
                 if leader:
                     _say_what_was_taken(source, state, new)
         else:

@@ -14,7 +14,6 @@ from attunet_jax.data.crops import PADDINGS
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import UNet3D, build_network, check_divisible
-from attunet_jax.train.fine_tuning import check_same_network
 from attunet_jax.train.finished import FinishedRun
 from attunet_jax.train.loss import soft_dice_loss
 from attunet_jax.train.optimizer import make_optimizer
@@ -54,7 +53,13 @@ def make_plan(
             f"{dataset.directory}: split {config.data.split} has no training cases"
         )
     if source is not None:
-        check_same_network(source, resolved["model"], FREE_FIELDS)
+        there = {"model": source.run["config"]["model"]}
+        differing = differing_fields(there, {"model": resolved["model"]})
+        if differing:
+            raise BadArguments(
+                f"config.init_from={source.workdir} was trained with another "
+                + "; ".join(differing)
+            )
     outputs = output_names(config.classes, source)
     network = build_network(
         config.model.to_dict(),

@@ -89,7 +89,8 @@ def test_other_organs_than_the_sources_get_a_new_head(
     words = ("--config.init_from=", "--config.classes=background,spleen,pancreas")
     status, _, errors = fine_tune(two, *words)
     assert status == 0, errors
-    words = (f"--config.init_from={two}", "--config.classes=background,kidney")
+    # As many classes, of which one has another meaning.
+    words = (f"--config.init_from={two}", "--config.classes=background,spleen,kidney")
     status, output, errors = fine_tune(other, *words)
     assert status == 0, errors
     new = output.split("new: ")[1].split("\n")[0].split(", ")
