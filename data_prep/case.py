@@ -10,7 +10,8 @@ import numpy as np
 
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
-from attunet_jax.volume import blur, read_image, read_labels, resample, same_geometry
+from attunet_jax.volume import blur, resample, same_geometry
+from data_prep.read import image_files, label_files, read_pair
 from data_prep.sources.layout import ScanPair
 
 # Image and label written by different tools differ by rounding, never by this much.
@@ -36,19 +37,17 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
 
     Raises `BadData` naming the file when the pair cannot be used.
     """
-    if pair.image is None:
-        raise BadData(f"{pair.label}: a label map without an image of the same name")
-    if pair.label is None:
+    if not pair.labelled and pair.image is not None:
         raise BadData(f"{pair.image}: an image without a label map of the same name")
-    image = read_image(pair.image)
-    labels = read_labels(pair.label)
+    image, labels = read_pair(pair, settings.organs)
+    assert pair.image is not None and labels is not None
     difference = same_geometry(image, labels, GEOMETRY_TOLERANCE_MM)
     if difference:
         raise BadData(
-            f"{pair.label}: not on the grid of {pair.image.name}: {difference}; export "
-            "both from the same scan"
+            f"{labels.path}: not on the grid of {pair.image.name}: {difference}; "
+            "export both from the same scan"
         )
-    label = _relabel(labels.voxels, settings, pair.label)
+    label = _relabel(labels.voxels, settings, labels.path)
     original = image.spacing_mm
     if settings.blur_mm:
         image = blur(image, settings.blur_mm)
@@ -81,8 +80,21 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
             organ: int((mapped.voxels == value).sum())
             for value, organ in enumerate(settings.organs, start=1)
         },
-        "image": {"file": pair.image.name, "sha256": sha256(pair.image)},
-        "label": {"file": pair.label.name, "sha256": sha256(pair.label)},
+        "image": _origin(pair.image, image_files(pair)),
+        "label": _origin(Path(labels.path), label_files(pair, settings.organs)),
+    }
+
+
+def _origin(path: Path, files: list[Path]) -> dict:
+    """What the manifest says of a file, or of the folder that holds several."""
+    if len(files) == 1 and files[0] == path:
+        return {"file": path.name, "sha256": sha256(path)}
+    folder = path if path.is_dir() else path.parent
+    listed = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+    return {
+        "file": folder.name,
+        "files": len(files),
+        "sha256": hashlib.sha256(listed.encode()).hexdigest(),
     }
 
 
@@ -92,7 +104,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _relabel(labels: np.ndarray, settings: Settings, path: Path) -> np.ndarray:
+def _relabel(labels: np.ndarray, settings: Settings, path: str) -> np.ndarray:
     """File values to 1..K in the order of the organs; refuses values not named."""
     counts = np.bincount(labels.ravel())
     table = np.zeros(max(len(counts), 1), np.uint8)

@@ -13,6 +13,7 @@ from attunet_jax.data.records import to_bytes
 from attunet_jax.data.shards import write_shard
 from attunet_jax.errors import BadData, one_line
 from data_prep.case import Settings, prepare_case, sha256
+from data_prep.read import pair_files
 from data_prep.sources.layout import ScanPair
 
 PARTS = ".parts"
@@ -96,10 +97,9 @@ def fingerprints(spec: ShardSpec) -> dict[str, list]:
     """Size and time of each source file: a mended file is prepared again."""
     found = {}
     for pair in spec.pairs:
-        for path in (pair.image, pair.label):
-            if path is not None and path.exists():
-                status = path.stat()
-                found[str(path)] = [status.st_size, status.st_mtime_ns]
+        for path in pair_files(pair, spec.settings.organs):
+            status = path.stat()
+            found[str(path)] = [status.st_size, status.st_mtime_ns]
     return found
 
 

@@ -1,6 +1,6 @@
 """What a source finds: pairs of an image and its label map, and what labels mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attunet_jax.data.records import CASE_ID
@@ -11,19 +11,38 @@ ENDINGS = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class ScanPair:
-    """One case; a missing half is a reason to leave it out, not to stop."""
+    """One case; a missing half is a reason to leave it out, not to stop.
+
+    The image is a NIfTI file, or the folder of a DICOM series; `series` is the UID of
+    the one meant where a folder holds several. The label map is one NIfTI file, or
+    `masks`: a file an organ, each with the label value its voxels get. With
+    `label_by_index` the label's header is not to be trusted: its voxels lie on those of
+    the image, index by index, up to flips of axes (see `flips.py`).
+    """
 
     case_id: str
     image: Path | None
     label: Path | None
+    masks: tuple[tuple[Path, int], ...] = ()
+    series: str | None = None
+    label_by_index: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        return self.label is not None or bool(self.masks)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds. `organs` is None where the layout does not say."""
+    """What a folder holds. `organs` is None where the layout does not say.
+
+    `unlabelled` are scans that have no label map by design, as those of test sets:
+    for prediction, never prepared. An image of `pairs` without its label is a mistake.
+    """
 
     pairs: list[ScanPair]
     organs: dict[str, tuple[int, ...]] | None
+    unlabelled: list[ScanPair] = field(default_factory=list)
 
 
 def scans_by_name(folder: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, Path]:

@@ -1,0 +1,100 @@
+"""One case's files in, whatever their kind; its image and label map, canonical, out."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from attunet_jax.errors import BadData
+from attunet_jax.volume import Volume, read_image, read_labels, same_geometry
+from data_prep.sources.layout import ScanPair
+
+# Masks of one case are written by one program: what is apart by more is another scan.
+MASK_TOLERANCE_MM = 0.01
+
+
+def read_pair(
+    pair: ScanPair, organs: Mapping[str, tuple[int, ...]]
+) -> tuple[Volume, Volume | None]:
+    """(image in HU, label map with the files' own values, None where there is none).
+
+    Both canonical `[D, H, W]`; the label map is uint8 or uint16. Of `pair.masks` those
+    are read whose values `organs` names. Image and label are not compared. Raises
+    `BadData` naming the file.
+    """
+    if pair.image is None:
+        raise BadData(f"{pair.label}: a label map without an image of the same name")
+    image = read_image(pair.image)
+    if pair.masks:
+        return image, _read_masks(pair, organs)
+    if pair.label is None:
+        return image, None
+    return image, read_labels(pair.label)
+
+
+def pair_files(
+    pair: ScanPair, organs: Mapping[str, tuple[int, ...]] | None = None
+) -> list[Path]:
+    """All files of a case that are there, in a fixed order: for fingerprints.
+
+    With `organs`, of its masks only those that `read_pair` would read.
+    """
+    return [*image_files(pair), *label_files(pair, organs)]
+
+
+def image_files(pair: ScanPair) -> list[Path]:
+    """The scan's files: all in the folder for a DICOM series."""
+    if pair.image is None:
+        return []
+    if pair.image.is_dir():
+        return sorted(path for path in pair.image.iterdir() if path.is_file())
+    return [pair.image] if pair.image.exists() else []
+
+
+def label_files(
+    pair: ScanPair, organs: Mapping[str, tuple[int, ...]] | None = None
+) -> list[Path]:
+    """The label map's file, or the masks, all or those whose values `organs` names."""
+    paths = [pair.label] if pair.label else [path for path, _ in _masks(pair, organs)]
+    return [path for path in paths if path.exists()]
+
+
+def _masks(
+    pair: ScanPair, organs: Mapping[str, tuple[int, ...]] | None
+) -> list[tuple[Path, int]]:
+    if organs is None:
+        return list(pair.masks)
+    wanted = {value for values in organs.values() for value in values}
+    return [(path, value) for path, value in pair.masks if value in wanted]
+
+
+def _read_masks(pair: ScanPair, organs: Mapping[str, tuple[int, ...]]) -> Volume:
+    """One label map of a file an organ; refuses voxels that two organs claim."""
+    masks = _masks(pair, organs)
+    there = {value for _, value in masks}
+    for organ, values in organs.items():
+        if missing := [value for value in values if value not in there]:
+            raise BadData(
+                f"{pair.masks[0][0].parent}: no mask of {organ} (label value "
+                f"{missing[0]}); add its file or leave the organ out of --labels"
+            )
+    organ_of = {value: organ for organ, values in organs.items() for value in values}
+    whole: Volume | None = None
+    for path, value in masks:
+        mask = read_labels(path)
+        inside = mask.voxels != 0
+        if whole is None:
+            dtype = np.uint8 if max(there) <= 255 else np.uint16
+            whole = replace(mask, voxels=np.zeros(mask.voxels.shape, dtype))
+        if difference := same_geometry(whole, mask, MASK_TOLERANCE_MM):
+            raise BadData(f"{path}: not on the grid of {whole.path}: {difference}")
+        for other in np.unique(whole.voxels[inside]).tolist():
+            if other and organ_of[other] != organ_of[value]:
+                raise BadData(
+                    f"{path}: overlaps the mask of {organ_of[other]}; a voxel has one "
+                    "organ here: mend the masks"
+                )
+        whole.voxels[inside] = value
+    assert whole is not None
+    return whole
