@@ -1,13 +1,13 @@
 """A scan and its geometry: NIfTI files in, canonical `Volume`s out, and back again."""
 
-from attunet_jax.volume.geometry import same_geometry
+from attunet_jax.volume.geometry import apart_mm, same_geometry
 from attunet_jax.volume.nifti import (
     read_image,
     read_labels,
     write_nifti,
     write_on_grid,
 )
-from attunet_jax.volume.orientation import canonical, from_canonical
+from attunet_jax.volume.orientation import axis_codes, canonical, from_canonical
 from attunet_jax.volume.regrid import labels_onto_grid, onto_grid
 from attunet_jax.volume.resample import blur, resample
 from attunet_jax.volume.volume import Grid, Volume
@@ -15,6 +15,8 @@ from attunet_jax.volume.volume import Grid, Volume
 __all__ = [
     "Grid",
     "Volume",
+    "apart_mm",
+    "axis_codes",
     "blur",
     "canonical",
     "from_canonical",

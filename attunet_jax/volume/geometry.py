@@ -20,13 +20,20 @@ def same_geometry(a: Volume, b: Volume, tolerance_mm: float) -> str | None:
         if sorted(first) == sorted(second):
             hint = ": the same numbers, so the axes of one are probably mislabelled"
         return f"{_by(first)} against {_by(second)} voxels (D x H x W){hint}"
-    apart_mm = _apart_mm(first, a.affine, b.affine)
-    if apart_mm <= tolerance_mm:
+    apart = apart_mm(a, b)
+    if apart is None or apart <= tolerance_mm:
         return None
     return (
-        f"corners lie up to {apart_mm:.3g} mm apart (tolerance {tolerance_mm:g} mm)"
+        f"corners lie up to {apart:.3g} mm apart (tolerance {tolerance_mm:g} mm)"
         f"{_spacing_hint(a, b)}{_flip_hint(a, b, tolerance_mm)}"
     )
+
+
+def apart_mm(a: Volume, b: Volume) -> float | None:
+    """Largest distance in mm between voxels of equal index; None where shapes differ."""
+    if a.voxels.shape != b.voxels.shape:
+        return None
+    return _apart_mm(a.voxels.shape, a.affine, b.affine)
 
 
 def _spacing_hint(a: Volume, b: Volume) -> str:

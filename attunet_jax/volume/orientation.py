@@ -13,6 +13,7 @@ from attunet_jax.volume.volume import Grid
 # World directions (RAS+) in which canonical D, H and W grow: up, back, patient's left.
 # Left is -x and back is -y in RAS+.
 _TOWARDS = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]], dtype=float)
+_CODES = ("SI", "PA", "LR")  # of an axis that runs as D, H or W does, or against it
 
 
 def canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +46,16 @@ def canonical_grid(grid: Grid) -> tuple[tuple[int, int, int], np.ndarray]:
     order, flipped = _closest_axes(grid.affine)
     d, h, w = (grid.shape[axis] for axis in order)
     return (d, h, w), grid.affine @ _index_map(order, flipped, (d, h, w))
+
+
+def axis_codes(grid: Grid) -> str:
+    """Where each file axis of `grid` leads, as in "RAS": R right, L left, A front,
+    P back, S head, I feet; oblique axes by the closest."""
+    order, flipped = _closest_axes(grid.affine)
+    codes = [""] * 3
+    for canonical_axis, file_axis in enumerate(order):
+        codes[file_axis] = _CODES[canonical_axis][int(flipped[canonical_axis])]
+    return "".join(codes)
 
 
 def _closest_axes(affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attunet_jax.volume import Grid, Volume, canonical, same_geometry
+from attunet_jax.volume import Grid, Volume, apart_mm, canonical, same_geometry
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.8, 0, 120], [0, 0, 5, 30], [0, 0, 0, 1.0]])
 
@@ -78,3 +78,11 @@ def test_a_file_axis_said_to_run_the_other_way_is_told():
 def test_voxels_themselves_do_not_matter():
     a = volume_of(AFFINE)
     assert same_geometry(a, replace(a, voxels=a.voxels + 1, path="other"), 0.1) is None
+
+
+def test_the_distance_is_that_of_the_farthest_corner_and_none_between_shapes():
+    wider = AFFINE.copy()
+    wider[2, 2] = 5.1
+    assert apart_mm(volume_of(AFFINE), volume_of(wider)) == pytest.approx(0.5)
+    assert apart_mm(volume_of(AFFINE), volume_of(moved(x=3, y=4))) == pytest.approx(5)
+    assert apart_mm(volume_of(AFFINE), volume_of(AFFINE, (9, 11, 7))) is None

@@ -56,6 +56,7 @@ def test_a_file_of_any_orientation_reads_canonical_and_writes_back(
     np.testing.assert_allclose(image.affine[:3, 3], FIRST_XYZ)
     assert "".join(aff2axcodes(image.affine)) == "SPL"
     assert image.grid.shape == array.shape
+    assert volume.axis_codes(image.grid) == "".join(aff2axcodes(affine))
 
     volume.write_on_grid(tmp_path / "labels.nii.gz", TRUTH, image.grid)
     written = nibabel.Nifti1Image.from_filename(tmp_path / "labels.nii.gz")
