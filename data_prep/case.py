@@ -10,12 +10,15 @@ import numpy as np
 
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
-from attunet_jax.volume import blur, resample, same_geometry
+from attunet_jax.volume import blur, resample
+from data_prep.checks import (
+    different_grids,
+    label_counts,
+    missing_half,
+    unnamed_labels,
+)
 from data_prep.read import image_files, label_files, read_pair
 from data_prep.sources.layout import ScanPair
-
-# Image and label written by different tools differ by rounding, never by this much.
-GEOMETRY_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,12 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
 
     Raises `BadData` naming the file when the pair cannot be used.
     """
-    if not pair.labelled and pair.image is not None:
-        raise BadData(f"{pair.image}: an image without a label map of the same name")
+    if reason := missing_half(pair):
+        raise BadData(reason)
     image, labels = read_pair(pair, settings.organs)
     assert pair.image is not None and labels is not None
-    difference = same_geometry(image, labels, GEOMETRY_TOLERANCE_MM)
-    if difference:
-        raise BadData(
-            f"{labels.path}: not on the grid of {pair.image.name}: {difference}; "
-            "export both from the same scan"
-        )
+    if reason := different_grids(image, labels):
+        raise BadData(reason)
     label = _relabel(labels.voxels, settings, labels.path)
     original = image.spacing_mm
     if settings.blur_mm:
@@ -106,21 +105,17 @@ def sha256(path: Path) -> str:
 
 def _relabel(labels: np.ndarray, settings: Settings, path: str) -> np.ndarray:
     """File values to 1..K in the order of the organs; refuses values not named."""
-    counts = np.bincount(labels.ravel())
-    table = np.zeros(max(len(counts), 1), np.uint8)
+    counts = label_counts(labels)
+    table = np.zeros(max(counts) + 1, np.uint8)
     named = set()
     for value, numbers in enumerate(settings.organs.values(), start=1):
         named |= set(numbers)
         for number in numbers:
             if number < len(table):
                 table[number] = value
-    unknown = [v for v in np.flatnonzero(counts).tolist() if v and v not in named]
-    if unknown and not settings.ignore_unknown_labels:
-        shown = ", ".join(f"{v} ({counts[v]} voxels)" for v in unknown[:5])
-        raise BadData(
-            f"{path}: label values that --labels does not name: {shown}; name them or "
-            "give --ignore_unknown_labels"
-        )
+    reason = unnamed_labels(counts, named, path)
+    if reason and not settings.ignore_unknown_labels:
+        raise BadData(reason)
     return table[labels]
 
 

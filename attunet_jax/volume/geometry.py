@@ -30,7 +30,7 @@ def same_geometry(a: Volume, b: Volume, tolerance_mm: float) -> str | None:
 
 
 def apart_mm(a: Volume, b: Volume) -> float | None:
-    """Largest distance in mm between voxels of equal index; None where shapes differ."""
+    """Largest distance in mm of voxels with equal index; None where shapes differ."""
     if a.voxels.shape != b.voxels.shape:
         return None
     return _apart_mm(a.voxels.shape, a.affine, b.affine)
