@@ -9,7 +9,7 @@ from attunet_jax.volume.nifti import (
 )
 from attunet_jax.volume.orientation import axis_codes, canonical, from_canonical
 from attunet_jax.volume.regrid import labels_onto_grid, onto_grid
-from attunet_jax.volume.resample import blur, resample
+from attunet_jax.volume.resample import blur, resample, resampled_shape
 from attunet_jax.volume.volume import Grid, Volume
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "read_image",
     "read_labels",
     "resample",
+    "resampled_shape",
     "same_geometry",
     "write_nifti",
     "write_on_grid",

@@ -23,14 +23,7 @@ def resample(
     """
     old_shape = np.array(volume.voxels.shape)
     ratio = np.asarray(spacing_mm, float) / volume.spacing_mm
-    # Three digits: an image and its label whose headers differ in the last bit must
-    # not come out one slice apart.
-    new_shape = [max(1, round(n)) for n in np.round(old_shape / ratio, 3).tolist()]
-    if np.prod(new_shape, dtype=float) > MOST_VOXELS:
-        raise BadData(
-            f"{volume.path}: at {_by(spacing_mm)} mm it would have {_by(new_shape)} "
-            f"voxels; is its spacing of {_by(volume.spacing_mm)} mm right?"
-        )
+    new_shape = resampled_shape(volume, spacing_mm)
     first = (old_shape - 1) / 2 - (np.array(new_shape) - 1) / 2 * ratio
     index_map = np.diag([*ratio, 1.0])
     index_map[:3, 3] = first
@@ -42,6 +35,23 @@ def resample(
         voxels=interpolate(volume.voxels, positions, order=order),
         affine=volume.affine @ index_map,
     )
+
+
+def resampled_shape(
+    volume: Volume, spacing_mm: Sequence[float] | np.ndarray
+) -> list[int]:
+    """The shape `resample` gives. Raises `BadData` if it would be absurdly large."""
+    ratio = np.asarray(spacing_mm, float) / volume.spacing_mm
+    # Three digits: an image and its label whose headers differ in the last bit must
+    # not come out one slice apart.
+    exact = np.round(np.array(volume.voxels.shape) / ratio, 3).tolist()
+    new_shape = [max(1, round(n)) for n in exact]
+    if np.prod(new_shape, dtype=float) > MOST_VOXELS:
+        raise BadData(
+            f"{volume.path}: at {_by(spacing_mm)} mm it would have {_by(new_shape)} "
+            f"voxels; is its spacing of {_by(volume.spacing_mm)} mm right?"
+        )
+    return new_shape
 
 
 def blur(volume: Volume, sigma_mm: float) -> Volume:
