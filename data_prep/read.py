@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet_jax.errors import BadData
-from attunet_jax.volume import Volume, read_image, read_labels, same_geometry
+from attunet_jax.volume import Volume, read_labels, read_scan, same_geometry
 from data_prep.sources.layout import ScanPair
 
 # Masks of one case are written by one program: what is apart by more is another scan.
@@ -25,7 +25,7 @@ def read_pair(
     """
     if pair.image is None:
         raise BadData(f"{pair.label}: a label map without an image of the same name")
-    image = read_image(pair.image)
+    image = read_scan(pair.image, pair.series)
     if pair.masks:
         return image, _read_masks(pair, organs)
     if pair.label is None:

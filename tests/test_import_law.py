@@ -23,6 +23,8 @@ MAY_IMPORT["evaluate"] = LEAVES | {"train", "predict"}
 # Package -> the only places that may import it.
 DOORS = {
     "nibabel": ("attunet_jax/volume/",),
+    "pydicom": ("attunet_jax/volume/",),
+    "isal": ("attunet_jax/volume/",),
     "grain": ("attunet_jax/data/",),
     "array_record": ("attunet_jax/data/",),
     "flax.linen": ("attunet_jax/model/",),

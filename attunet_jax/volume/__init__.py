@@ -1,5 +1,7 @@
-"""A scan and its geometry: NIfTI files in, canonical `Volume`s out, and back again."""
+"""A scan and its geometry: files in, canonical `Volume`s out, and back again."""
 
+from attunet_jax.volume.dicom import read_dicom
+from attunet_jax.volume.dicom_series import dicom_folders, holds_dicom
 from attunet_jax.volume.geometry import apart_mm, same_geometry
 from attunet_jax.volume.nifti import (
     read_image,
@@ -10,6 +12,7 @@ from attunet_jax.volume.nifti import (
 from attunet_jax.volume.orientation import axis_codes, canonical, from_canonical
 from attunet_jax.volume.regrid import labels_onto_grid, onto_grid
 from attunet_jax.volume.resample import blur, resample, resampled_shape
+from attunet_jax.volume.scan import read_scan
 from attunet_jax.volume.volume import Grid, Volume
 
 __all__ = [
@@ -19,11 +22,15 @@ __all__ = [
     "axis_codes",
     "blur",
     "canonical",
+    "dicom_folders",
     "from_canonical",
+    "holds_dicom",
     "labels_onto_grid",
     "onto_grid",
+    "read_dicom",
     "read_image",
     "read_labels",
+    "read_scan",
     "resample",
     "resampled_shape",
     "same_geometry",

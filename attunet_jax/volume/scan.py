@@ -1,0 +1,24 @@
+"""A NIfTI file or the folder of a DICOM series in, one canonical `Volume` in HU out."""
+
+from pathlib import Path
+
+from attunet_jax.errors import BadData
+from attunet_jax.volume.dicom import read_dicom
+from attunet_jax.volume.dicom_series import is_dicom
+from attunet_jax.volume.nifti import read_image
+from attunet_jax.volume.volume import Volume
+
+
+def read_scan(path: str | Path, series: str | None = None) -> Volume:
+    """The scan at `path` in HU, `[D, H, W]`, int16 or float32.
+
+    `series`: UID of the one meant where a DICOM folder holds several. Raises `BadData`
+    as `read_image` and `read_dicom` do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_dicom(path, series)
+    if path.is_file() and not path.name.lower().endswith((".nii", ".nii.gz")):
+        if is_dicom(path):
+            raise BadData(f"{path}: one file of a DICOM series; name its folder")
+    return read_image(path)
