@@ -6,22 +6,31 @@ This folder is the project's only door to nibabel.
 import gzip
 import os
 import stat
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.volume.header import HEADER_BYTES, Header, parse_header
-from attunet_jax.volume.orientation import canonical, from_canonical
+from attunet_jax.volume.orientation import canonical_grid, from_canonical
 from attunet_jax.volume.volume import Grid, Volume
 
 # Deflate cannot shrink more than this (1032 : 1); a header that claims more lies.
 _MOST_DEFLATE = 1100
 _GZIP_LEVEL = 3
+# Slices are read together up to this size: they stay in the cache on their way.
+_SLAB_BYTES = 2**22
 _INT16 = np.iinfo(np.int16)
+# A name for it because the stubs of isal make of its error's class an instance.
+_DAMAGED: Any = (EOFError, IsalError, gzip.BadGzipFile)
+_Stream = BufferedReader | igzip.IGzipFile
 
 
 def read_image(path: str | Path) -> Volume:
@@ -29,11 +38,25 @@ def read_image(path: str | Path) -> Volume:
 
     int16 if every value, after the file's scaling, is a whole number in its range,
     else float32. Raises `BadData` if the file is no such scan: see `header.py` and
-    below for what is refused.
+    below for what is refused. Holds little beside the result: voxels are read slab by
+    slab, straight to their place in it.
     """
     path = Path(path)
-    raw, header = _load(path)
-    return _volume(path, _scaled(path, raw, header), header)
+    bad = 0
+    with _opened(path) as (stream, header):
+        result, target = _empty(header, np.dtype(np.int16))
+        for where, raw in _slabs(path, stream, header):
+            values, not_finite = _scaled(raw, header)
+            bad += not_finite
+            if result.dtype == np.int16 and not (bad or _fits_int16(values)):
+                result, target = _widened(result, header, np.dtype(np.float32))
+            if not bad:
+                target[..., where] = values
+    if bad:
+        raise BadData(
+            f"{path}: {bad} voxels are NaN or infinite; replace them (air is -1024 HU)"
+        )
+    return _volume(path, result, header)
 
 
 def read_labels(path: str | Path) -> Volume:
@@ -42,23 +65,37 @@ def read_labels(path: str | Path) -> Volume:
     Whole numbers from 0 to 65535 in any on-disk type; others raise `BadData`.
     """
     path = Path(path)
-    raw, header = _load(path)
-    values = _scaled(path, raw, header)
-    if values.dtype == np.float32:
-        fractional = values[np.rint(values) != values]
-        if fractional.size:
-            raise BadData(
-                f"{path}: label {fractional[0]:g} is not a whole number "
-                f"({fractional.size} such voxels); is this the label map?"
-            )
-    least, most = values.min(), values.max()
+    bad, fractional, fraction = 0, 0, 0.0
+    least, most = 0.0, 0.0
+    with _opened(path) as (stream, header):
+        result, target = _empty(header, np.dtype(np.uint8))
+        for where, raw in _slabs(path, stream, header):
+            values, not_finite = _scaled(raw, header)
+            bad += not_finite
+            if values.dtype.kind == "f" and not bad:
+                parts = values[np.rint(values) != values]
+                if parts.size and not fractional:
+                    fraction = float(parts[0])
+                fractional += parts.size
+            least, most = min(least, values.min()), max(most, values.max())
+            if bad or fractional or least < 0 or most > 65535:
+                continue  # the rest is read for what is to be said of it
+            if most > 255 and result.dtype == np.uint8:
+                result, target = _widened(result, header, np.dtype(np.uint16))
+            target[..., where] = values
+    if bad:
+        raise BadData(f"{path}: {bad} voxels are NaN or infinite; replace them by 0")
+    if fractional:
+        raise BadData(
+            f"{path}: label {fraction:g} is not a whole number "
+            f"({fractional} such voxels); is this the label map?"
+        )
     if least < 0 or most > 65535:
         raise BadData(
             f"{path}: label {least if least < 0 else most:g} is outside 0 to 65535; "
             "is this the label map?"
         )
-    dtype = np.uint8 if most <= 255 else np.uint16
-    return _volume(path, values.astype(dtype), header)
+    return _volume(path, result, header)
 
 
 def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:
@@ -107,18 +144,33 @@ def write_on_grid(path: str | Path, labels_dhw: np.ndarray, grid: Grid) -> None:
     write_nifti(path, from_canonical(labels, grid), grid.affine)
 
 
-def _volume(path: Path, array: np.ndarray, header: Header) -> Volume:
-    voxels, affine = canonical(array, header.affine)
-    return Volume(
-        voxels=np.ascontiguousarray(voxels),
-        affine=affine,
-        grid=Grid(header.shape, header.affine),
-        path=str(path),
-    )
+def _volume(path: Path, voxels: np.ndarray, header: Header) -> Volume:
+    grid = Grid(header.shape, header.affine)
+    return Volume(voxels, canonical_grid(grid)[1], grid, str(path))
 
 
-def _load(path: Path) -> tuple[np.ndarray, Header]:
-    """Voxels as stored, in file order, and the header."""
+def _empty(header: Header, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """An array `[D, H, W]` to be filled, and the view of it in the file's order."""
+    grid = Grid(header.shape, header.affine)
+    result = np.empty(canonical_grid(grid)[0], dtype)
+    return result, from_canonical(result, grid)
+
+
+def _widened(
+    result: np.ndarray, header: Header, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for a value that does not fit; what was read so far comes along."""
+    wider = result.astype(dtype)
+    return wider, from_canonical(wider, Grid(header.shape, header.affine))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[_Stream, Header]]:
+    """The unpacked stream and its header, which claims no more than the file can hold.
+
+    So nobody asks for memory because a header lies. What goes wrong inside the `with`
+    is said as what is wrong with the file.
+    """
     packed = path.name.lower().endswith(".nii.gz")
     if not packed and not path.name.lower().endswith(".nii"):
         raise BadData(f"{path}: not a .nii or .nii.gz file; export the scan as NIfTI")
@@ -136,13 +188,15 @@ def _load(path: Path) -> tuple[np.ndarray, Header]:
                 )
             if is_gzip and not packed:
                 raise BadData(f"{path}: content is gzip; rename it to .nii.gz")
-            if not packed:
-                return _load_stream(path, file, status.st_size)
-            with gzip.GzipFile(fileobj=file) as stream:
-                return _load_stream(path, stream, status.st_size * _MOST_DEFLATE)
+            stream = igzip.IGzipFile(fileobj=file) if packed else file
+            most_bytes = status.st_size * (_MOST_DEFLATE if packed else 1)
+            header = parse_header(path, stream.read(HEADER_BYTES))
+            if header.offset + header.data_bytes > most_bytes:
+                raise _truncated(path, header, most_bytes - header.offset)
+            yield stream, header
     except FileNotFoundError as error:
         raise BadData(f"{path}: no such file; check the path") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGED as error:
         raise BadData(
             f"{path}: truncated or damaged gzip data; copy or download it again"
         ) from error
@@ -154,25 +208,31 @@ def _load(path: Path) -> tuple[np.ndarray, Header]:
         raise BadData(f"{path}: too large for the memory of this machine") from error
 
 
-def _load_stream(
-    path: Path, stream: BufferedReader | gzip.GzipFile, most_bytes: int
-) -> tuple[np.ndarray, Header]:
-    """`most_bytes`: what the file can hold, known before memory is asked for."""
-    header = parse_header(path, stream.read(HEADER_BYTES))
-    if header.offset + header.data_bytes > most_bytes:
-        raise _truncated(path, header, most_bytes - header.offset)
+def _slabs(
+    path: Path, stream: _Stream, header: Header
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Voxels as stored, some slices of the third file axis at a time, to the last.
+
+    Each array is overwritten by the next.
+    """
     stream.seek(header.offset)
+    x, y, z = header.shape
+    count = max(1, min(z, _SLAB_BYTES // (x * y * header.dtype.itemsize)))
     # As the file has them, first axis fastest: the reversed shape in C order.
-    raw = np.empty(header.shape[::-1], header.dtype)
-    target = raw.reshape(-1).view(np.uint8).data
+    slab = np.empty((count, y, x), header.dtype)
     done = 0
-    while done < len(target):
-        count = stream.readinto(target[done:])
-        if not count:
-            raise _truncated(path, header, done)
-        done += count
+    for start in range(0, z, count):
+        part = slab[: z - start]
+        target = part.reshape(-1).view(np.uint8).data
+        filled = 0
+        while filled < len(target):
+            read = stream.readinto(target[filled:])
+            if not read:
+                raise _truncated(path, header, done + filled)
+            filled += read
+        done += filled
+        yield slice(start, start + len(part)), part.T
     stream.read(1 << 20)  # to the end: gzip compares its checksum only there
-    return raw.T, header
 
 
 def _truncated(path: Path, header: Header, held: int) -> BadData:
@@ -182,27 +242,22 @@ def _truncated(path: Path, header: Header, held: int) -> BadData:
     )
 
 
-def _scaled(path: Path, raw: np.ndarray, header: Header) -> np.ndarray:
-    """Stored numbers to values: int16 if that holds them all, else float32."""
-    plain = header.slope == 1 and header.inter == 0
-    if plain and raw.dtype.kind in "iu":
-        if _INT16.min <= raw.min() and raw.max() <= _INT16.max:
-            return raw.astype(np.int16)
-        return raw.astype(np.float32)
-    values = np.empty_like(raw, dtype=np.float32)
-    bad, whole = 0, True
-    # Slice by slice: float64 for all of a scan at once would be four times the file.
-    for index in range(raw.shape[2]):
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = raw[..., index].astype(np.float64) * header.slope + header.inter
-            values[..., index] = scaled
-        part = values[..., index]
-        bad += part.size - np.count_nonzero(np.isfinite(part))
-        whole = whole and not bad and bool((np.rint(part) == part).all())
-    if bad:
-        raise BadData(
-            f"{path}: {bad} voxels are NaN or infinite; replace them (air is -1024 HU)"
+def _scaled(raw: np.ndarray, header: Header) -> tuple[np.ndarray, int]:
+    """Stored numbers to values: integers as they are, else float32 with the file's
+    scaling; and how many are not finite."""
+    if header.slope == 1 and header.inter == 0 and raw.dtype.kind in "iu":
+        return raw, 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = (raw.astype(np.float64) * header.slope + header.inter).astype(
+            np.float32
         )
-    if whole and _INT16.min <= values.min() and values.max() <= _INT16.max:
-        return values.astype(np.int16)
-    return values
+    return values, values.size - int(np.count_nonzero(np.isfinite(values)))
+
+
+def _fits_int16(values: np.ndarray) -> bool:
+    """Whether all are whole numbers of int16's range."""
+    if values.dtype.kind in "iu" and np.can_cast(values.dtype, np.int16):
+        return True
+    if values.dtype.kind == "f" and not (np.rint(values) == values).all():
+        return False
+    return bool(_INT16.min <= values.min() and values.max() <= _INT16.max)
