@@ -46,7 +46,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     assert pair.image is not None and labels is not None
     if reason := different_grids(image, labels):
         raise BadData(reason)
-    label = _relabel(labels.voxels, settings, labels.path)
+    label = _relabel(labels.voxels, settings, pair.other_labels, labels.path)
     original = image.spacing_mm
     if settings.blur_mm:
         image = blur(image, settings.blur_mm)
@@ -103,11 +103,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _relabel(labels: np.ndarray, settings: Settings, path: str) -> np.ndarray:
+def _relabel(
+    labels: np.ndarray, settings: Settings, others: tuple[int, ...], path: str
+) -> np.ndarray:
     """File values to 1..K in the order of the organs; refuses values not named."""
     counts = label_counts(labels)
     table = np.zeros(max(counts) + 1, np.uint8)
-    named = set()
+    named = set(others)
     for value, numbers in enumerate(settings.organs.values(), start=1):
         named |= set(numbers)
         for number in numbers:

@@ -17,7 +17,8 @@ class ScanPair:
     the one meant where a folder holds several. The label map is one NIfTI file, or
     `masks`: a file an organ, each with the label value its voxels get. With
     `label_by_index` the label's header is not to be trusted: its voxels lie on those of
-    the image, index by index, up to flips of axes (see `flips.py`).
+    the image, index by index, up to flips of axes (see `flips.py`). `other_labels` are
+    values the layout knows: background, without being asked, where no organ has them.
     """
 
     case_id: str
@@ -26,6 +27,7 @@ class ScanPair:
     masks: tuple[tuple[Path, int], ...] = ()
     series: str | None = None
     label_by_index: bool = False
+    other_labels: tuple[int, ...] = ()
 
     @property
     def labelled(self) -> bool:
