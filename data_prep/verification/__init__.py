@@ -1,0 +1,1 @@
+"""A look at every case before any work: measurements, problems, pictures, a page."""

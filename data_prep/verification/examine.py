@@ -1,0 +1,151 @@
+"""One case's files in; all that is to be said of it, and its pictures, out.
+
+A pure function of the files, run in worker processes: one scan each at a time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from attunet_jax.errors import BadData, one_line
+from attunet_jax.volume import Volume, resampled_shape
+from data_prep.checks import label_counts, missing_half, unnamed_labels
+from data_prep.read import read_pair
+from data_prep.sources.layout import ScanPair
+from data_prep.verification.findings import (
+    ERROR,
+    image_findings,
+    label_findings,
+    problem,
+)
+from data_prep.verification.measure import (
+    content,
+    measure_image,
+    measure_labels,
+    merged,
+)
+from data_prep.verification.mends import compare
+from data_prep.verification.pictures import UNNAMED, Picture, case_pictures, colour
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the cases will be prepared with."""
+
+    organs: Mapping[str, tuple[int, ...]] | None  # None: each label value by itself
+    spacing_mm: tuple[float, float, float]  # D, H, W
+    ignore_unknown_labels: bool
+
+
+def examine(
+    pair: ScanPair, terms: Terms, unlabelled: bool = False
+) -> tuple[dict, list[Picture]]:
+    """The row of verify.json and three pictures, none where the scan cannot be read.
+
+    `unlabelled`: the case has no label map by design. Whatever is wrong with the files
+    is among `problems`; nothing is raised.
+    """
+    report: dict = {
+        "case_id": pair.case_id,
+        "image": None if pair.image is None else str(pair.image),
+        "label": None,
+        "problems": [],
+    }
+    problems = report["problems"]
+    pictures: list[Picture] = []
+    reason = None if unlabelled else missing_half(pair)
+    if reason:
+        problems.append(problem("missing_half", reason, ERROR))
+    if pair.image is not None:
+        try:
+            image, labels = _read(pair, terms, problems)
+            if image is not None:
+                pictures = _examine(image, labels, terms, report)
+        except MemoryError:
+            text = f"{pair.image}: too large for the memory of this machine"
+            problems.append(problem("unreadable", text, ERROR))
+    for row in problems:
+        row["text"] = printable(row["text"])
+    report["usable"] = not any(row["severity"] == ERROR for row in problems)
+    return report, pictures
+
+
+def printable(text: str) -> str:
+    """On one line, with what a terminal or page cannot show as it is escaped."""
+    return "".join(
+        c if c.isprintable() else ascii(c)[1:-1] for c in one_line(Exception(text))
+    )
+
+
+def _read(
+    pair: ScanPair, terms: Terms, problems: list[dict]
+) -> tuple[Volume | None, Volume | None]:
+    """What can be read of the pair, and why the rest cannot."""
+    organs = terms.organs
+    if organs is None:
+        organs = {f"label_{value}": (value,) for _, value in pair.masks}
+    image_alone = replace(pair, label=None, masks=(), label_by_index=False)
+    for half in (pair, image_alone) if pair.labelled else (pair,):
+        try:
+            return read_pair(half, organs)
+        except BadData as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{error.filename or pair.image}: {error.strerror or error}"
+        if all(reason != row["text"] for row in problems):
+            problems.append(problem("unreadable", reason, ERROR))
+    return None, None
+
+
+def _examine(
+    image: Volume, labels: Volume | None, terms: Terms, report: dict
+) -> list[Picture]:
+    """Fills `report`; returns the pictures."""
+    problems = report["problems"]
+    report |= measure_image(image)
+    problems += image_findings(report)
+    try:
+        resampled_shape(image, terms.spacing_mm)
+    except BadData as error:
+        problems.append(problem("too_large", str(error), ERROR))
+    if labels is None:
+        return case_pictures(image, None, {})
+
+    counts = label_counts(labels.voxels)
+    organs = terms.organs
+    if organs is None:
+        organs = {f"label_{value}": (value,) for value in counts if value}
+    report["label"] = labels.path
+    report["geometry"] = compare(image, labels)
+    if difference := report["geometry"]["difference"]:
+        text = f"{difference}. To mend it: {report['geometry']['mend']}"
+        problems.append(problem("different_grids", text, ERROR))
+    measured = measure_labels(labels, counts, image)
+    named = {value for values in organs.values() for value in values}
+    report["organs"] = {
+        name: merged([measured[value] for value in values if value in measured])
+        for name, values in organs.items()
+    }
+    unknown = [value for value in measured if value not in named]
+    report["unnamed_labels"] = {
+        str(value): measured[value]["voxels"] for value in unknown
+    }
+    reason = unnamed_labels(counts, named, labels.path)
+    if reason and not terms.ignore_unknown_labels:
+        problems.append(problem("unnamed_labels", reason, ERROR))
+    problems += label_findings(report["organs"])
+    report["label_content"] = content(labels.voxels) if measured else None
+    colours = organ_colours(organs)
+    outlines = {
+        value: colours[name] for name, values in organs.items() for value in values
+    }
+    if not terms.ignore_unknown_labels:
+        outlines |= dict.fromkeys(unknown, UNNAMED)
+    return case_pictures(image, labels, outlines)
+
+
+def organ_colours(organs: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Outlines by organ; a label value without a name has the same in every case."""
+    return {
+        name: colour(values[0] - 1 if name == f"label_{values[0]}" else number)
+        for number, (name, values) in enumerate(organs.items())
+    }
