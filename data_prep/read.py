@@ -8,6 +8,7 @@ import numpy as np
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume import Volume, read_labels, read_scan, same_geometry
+from data_prep.flips import laid_on_image
 from data_prep.sources.layout import ScanPair
 
 # Masks of one case are written by one program: what is apart by more is another scan.
@@ -30,7 +31,8 @@ def read_pair(
         return image, _read_masks(pair, organs)
     if pair.label is None:
         return image, None
-    return image, read_labels(pair.label)
+    labels = read_labels(pair.label)
+    return image, laid_on_image(labels, image) if pair.label_by_index else labels
 
 
 def pair_files(

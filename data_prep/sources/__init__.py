@@ -4,7 +4,20 @@ To add a layout, write a function like those below in a file of its own and name
 `SOURCES`. It says where cases are and which label values mean what; nothing else.
 """
 
+from data_prep.sources.amos import find_amos
+from data_prep.sources.btcv import find_btcv
+from data_prep.sources.msd import find_msd
 from data_prep.sources.nifti import find_nifti
 from data_prep.sources.nnunet import find_nnunet
+from data_prep.sources.tcia_pancreas import find_tcia_pancreas
+from data_prep.sources.totalsegmentator import find_totalsegmentator
 
-SOURCES = {"nifti": find_nifti, "nnunet": find_nnunet}
+SOURCES = {
+    "amos": find_amos,
+    "btcv": find_btcv,
+    "msd": find_msd,
+    "nifti": find_nifti,
+    "nnunet": find_nnunet,
+    "tcia_pancreas": find_tcia_pancreas,
+    "totalsegmentator": find_totalsegmentator,
+}

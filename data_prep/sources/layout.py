@@ -1,6 +1,7 @@
 """What a source finds: pairs of an image and its label map, and what labels mean."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attunet_jax.data.records import CASE_ID
@@ -69,19 +70,35 @@ def paired(images: dict[str, Path], labels: dict[str, Path]) -> list[ScanPair]:
 
     Raises `BadData` where two names make the same id.
     """
-    names: dict[str, str] = {}
-    for name in sorted(images.keys() | labels.keys()):
-        case_id = case_id_of(name)
-        if case_id in names:
-            raise BadData(
-                f"{name!r} and {names[case_id]!r} would both be case {case_id}; rename "
-                "one"
-            )
-        names[case_id] = name
+    ids = check_ids(images.keys() | labels.keys())
     return [
         ScanPair(case_id, images.get(name), labels.get(name))
-        for case_id, name in sorted(names.items())
+        for case_id, name in sorted(ids.items())
     ]
+
+
+def check_ids(names: Iterable[str]) -> dict[str, str]:
+    """Case id -> name. Raises `BadData` where two names make the same id."""
+    ids: dict[str, str] = {}
+    for name in sorted(names):
+        case_id = case_id_of(name)
+        if case_id in ids:
+            raise BadData(
+                f"{name!r} and {ids[case_id]!r} would both be case {case_id}; rename "
+                "one"
+            )
+        ids[case_id] = name
+    return ids
+
+
+def images_alone(folder: Path) -> list[ScanPair]:
+    """The scans of a folder that has no labels by design; none where it is missing."""
+    return paired(scans_by_name(folder), {}) if folder.is_dir() else []
+
+
+def with_other_labels(pairs: list[ScanPair], known: Iterable[int]) -> list[ScanPair]:
+    """The pairs, of a layout that has the label values `known`."""
+    return [replace(pair, other_labels=tuple(known)) for pair in pairs]
 
 
 def case_id_of(name: str) -> str:
@@ -94,6 +111,11 @@ def case_id_of(name: str) -> str:
         c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name
     )
     return plain if CASE_ID.fullmatch(plain) else f"case{plain}"
+
+
+def as_identifier(name: str) -> str:
+    """A label's name as --labels and the record of a data set have it."""
+    return name.strip().replace(" ", "_").replace("-", "_")
 
 
 def parse_organs(text: str) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, BadData
-from data_prep.sources.layout import ENDINGS, Layout, paired, scans_by_name
+from data_prep.sources.layout import (
+    ENDINGS,
+    Layout,
+    as_identifier,
+    paired,
+    scans_by_name,
+)
 
 
 def find_nnunet(folder: Path) -> Layout:
@@ -30,15 +36,23 @@ def find_nnunet(folder: Path) -> Layout:
         raise BadArguments(f"{path}: file_ending {ending!r}; .nii.gz or .nii is read")
     organs = _organs(path, labels)
     used = [value for values in organs.values() for value in values]
-    images = {
-        name.removesuffix("_0000"): file
-        for name, file in scans_by_name(folder / "imagesTr", (ending,)).items()
-        if name.endswith("_0000")
-    }
+    images = _first_channels(folder / "imagesTr", ending)
+    test_images = folder / "imagesTs"
     return Layout(
         paired(images, scans_by_name(folder / "labelsTr", (ending,))),
         organs=organs if len(set(used)) == len(used) else None,
+        unlabelled=paired(_first_channels(test_images, ending), {})
+        if test_images.is_dir()
+        else [],
     )
+
+
+def _first_channels(folder: Path, ending: str) -> dict[str, Path]:
+    return {
+        name.removesuffix("_0000"): file
+        for name, file in scans_by_name(folder, (ending,)).items()
+        if name.endswith("_0000")
+    }
 
 
 def _organs(path: Path, labels: dict) -> dict[str, tuple[int, ...]]:
@@ -52,7 +66,7 @@ def _organs(path: Path, labels: dict) -> dict[str, tuple[int, ...]]:
                 f"{path}: label {name!r} has the value {value!r}; whole numbers above "
                 "0 are read"
             )
-        plain = name.replace(" ", "_").replace("-", "_")
+        plain = as_identifier(name)
         if plain in organs:
             raise BadData(f"{path}: two labels would be named {plain}; rename one")
         organs[plain] = tuple(values)

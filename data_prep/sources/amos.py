@@ -1,0 +1,56 @@
+"""AMOS 2022: imagesTr with labelsTr, imagesVa with labelsVa, imagesTs alone.
+
+Training and validation cases are one pool here: `prepare` makes splits of its own.
+"""
+
+import re
+from pathlib import Path
+
+from attunet_jax.errors import BadData
+from data_prep.sources.layout import (
+    Layout,
+    images_alone,
+    paired,
+    scans_by_name,
+    with_other_labels,
+)
+
+ORGANS = {"spleen": (1,), "pancreas": (10,), "kidney": (2, 3)}
+# 4 gallbladder, 5 oesophagus, 6 liver, 7 stomach, 8 aorta, 9 inferior vena cava,
+# 11 and 12 adrenal glands, 13 duodenum, 14 bladder, 15 prostate or uterus.
+LABELS = range(1, 16)
+LAST_CT = 500  # amos_0501 to amos_0600 are MRI
+PARTS = ("Tr", "Va")
+
+
+def find_amos(folder: Path) -> Layout:
+    """`folder`: amos22, or the one it lies in. MRI scans are passed over."""
+    if (folder / "amos22").is_dir():
+        folder = folder / "amos22"
+    images: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
+    for part in PARTS:
+        if part == PARTS[0] or (folder / f"images{part}").is_dir():
+            for found, kind in ((images, "images"), (labels, "labels")):
+                scans = _only_ct(scans_by_name(folder / f"{kind}{part}"))
+                if twice := found.keys() & scans.keys():
+                    raise BadData(
+                        f"{folder}: {min(twice)} is in {kind}Tr and in {kind}{part}; "
+                        "remove one"
+                    )
+                found |= scans
+    alone = images_alone(folder / "imagesTs")
+    return Layout(
+        with_other_labels(paired(images, labels), LABELS),
+        ORGANS,
+        [scan for scan in alone if _is_ct(scan.case_id)],
+    )
+
+
+def _only_ct(scans: dict[str, Path]) -> dict[str, Path]:
+    return {name: path for name, path in scans.items() if _is_ct(name)}
+
+
+def _is_ct(name: str) -> bool:
+    number = re.search(r"\d+$", name)
+    return number is None or int(number[0]) <= LAST_CT

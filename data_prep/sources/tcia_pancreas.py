@@ -1,0 +1,68 @@
+"""Pancreas-CT of The Cancer Imaging Archive (CT-82): DICOM scans, NIfTI label maps.
+
+`PANCREAS_0001/STUDY/SERIES/*.dcm`, and `label0001.nii.gz` in a folder beside: both
+anywhere below the folder that is given, as the NBIA Data Retriever and the archive's
+zip of labels leave them.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from attunet_jax.errors import BadData
+from attunet_jax.volume import dicom_folders
+from data_prep.sources.layout import Layout, ScanPair
+
+ORGANS = {"pancreas": (1,)}
+# Found to be of patients who are in the collection already, and withdrawn.
+WITHDRAWN = (25, 70)
+_SCAN = re.compile(r"PANCREAS_(\d{4})", re.IGNORECASE)
+_LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?", re.IGNORECASE)
+_DEPTH = 3  # of the folders PANCREAS_0001 and the labels, below the one given
+
+
+def find_tcia_pancreas(folder: Path) -> Layout:
+    """A scan of two series, or none, is found and named when it is read.
+
+    Raises `BadData` where a number occurs twice, or nothing is there.
+    """
+    if not folder.is_dir():
+        raise BadData(f"{folder}: no such folder")
+    scans: dict[int, Path] = {}
+    labels: dict[int, Path] = {}
+    for path, is_folder in _below(folder, _DEPTH):
+        pattern, found = (_SCAN, scans) if is_folder else (_LABEL, labels)
+        if match := pattern.fullmatch(path.name):
+            number = int(match[1])
+            if number in found:
+                raise BadData(f"{path}: there is also {found[number]}; remove one")
+            found[number] = path
+    pairs = []
+    for number in sorted(scans.keys() | labels.keys()):
+        image = scans.get(number)
+        series = dicom_folders(image) if image else []
+        if number in WITHDRAWN and not series:
+            continue
+        if len(series) == 1:  # else the folder of the case: reading it says what is off
+            image = series[0]
+        pairs.append(
+            ScanPair(
+                f"PANCREAS_{number:04}",
+                image,
+                labels.get(number),
+                label_by_index=True,
+            )
+        )
+    return Layout(pairs, ORGANS)
+
+
+def _below(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
+    """(path, whether it is a folder), not into cases; links are not followed."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if entry.name.startswith("."):
+            continue
+        yield Path(entry.path), is_folder
+        if is_folder and depth > 1 and not _SCAN.fullmatch(entry.name):
+            yield from _below(Path(entry.path), depth - 1)
