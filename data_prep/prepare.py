@@ -41,6 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         )
     if not layout.pairs:
         raise BadData(f"{arguments.input}: no scans found for {arguments.source}")
+    if layout.unlabelled:
+        images = {str(pair.image.parent) for pair in layout.unlabelled if pair.image}
+        print(
+            f"{len(layout.unlabelled)} scans without labels are not prepared, they are "
+            f"for launch.predict --input={', '.join(sorted(images))}"
+        )
     settings = Settings(
         organs=organs,
         spacing_mm=arguments.spacing_mm,
