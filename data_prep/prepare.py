@@ -27,6 +27,7 @@ from data_prep.processes import run_in_processes
 from data_prep.shard import PARTS, ShardSpec, finished, prepare_shard, write_json
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs
+from data_prep.spacing import parse_spacing
 from data_prep.splits import FOLDS, make_splits
 
 
@@ -83,7 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--labels", help="spleen=1,pancreas=2,kidney=3 or kidney=2+3 to merge")
     add(
         "--spacing_mm",
-        type=_spacing,
+        type=parse_spacing,
         default=(2.0, 2.0, 2.0),
         help="one number or three, D,H,W (default 2, as in the paper)",
     )
@@ -123,18 +124,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if not 0 <= arguments.blur_mm < 20:
         raise BadArguments(f"--blur_mm={arguments.blur_mm} must be in [0, 20)")
     return arguments
-
-
-def _spacing(text: str) -> tuple[float, float, float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(0.1 <= n <= 50 for n in numbers):
-        raise argparse.ArgumentTypeError("one or three numbers from 0.1 to 50")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def _claim(output: Path, settings: dict) -> None:
