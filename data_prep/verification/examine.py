@@ -59,7 +59,8 @@ def examine(
         try:
             image, labels = _read(pair, terms, problems)
             if image is not None:
-                pictures = _examine(image, labels, terms, report)
+                others = frozenset(pair.other_labels)
+                pictures = _examine(image, labels, terms, others, report)
         except MemoryError:
             text = f"{pair.image}: too large for the memory of this machine"
             problems.append(problem("unreadable", text, ERROR))
@@ -97,9 +98,13 @@ def _read(
 
 
 def _examine(
-    image: Volume, labels: Volume | None, terms: Terms, report: dict
+    image: Volume,
+    labels: Volume | None,
+    terms: Terms,
+    others: frozenset[int],
+    report: dict,
 ) -> list[Picture]:
-    """Fills `report`; returns the pictures."""
+    """Fills `report`; returns the pictures. `others`: values known to be no organ."""
     problems = report["problems"]
     report |= measure_image(image)
     problems += image_findings(report)
@@ -113,14 +118,16 @@ def _examine(
     counts = label_counts(labels.voxels)
     organs = terms.organs
     if organs is None:
-        organs = {f"label_{value}": (value,) for value in counts if value}
+        organs = {
+            f"label_{value}": (value,) for value in counts if value not in {0, *others}
+        }
     report["label"] = labels.path
     report["geometry"] = compare(image, labels)
     if difference := report["geometry"]["difference"]:
         text = f"{difference}. To mend it: {report['geometry']['mend']}"
         problems.append(problem("different_grids", text, ERROR))
     measured = measure_labels(labels, counts, image)
-    named = {value for values in organs.values() for value in values}
+    named = others.union(*organs.values())
     report["organs"] = {
         name: merged([measured[value] for value in values if value in measured])
         for name, values in organs.items()

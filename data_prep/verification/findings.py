@@ -26,7 +26,7 @@ KINDS = {
 }
 # Mean HU of an organ with or without contrast, ill or well, in a label map that fits.
 TISSUE_HU = (-100, 400)
-NOT_TISSUE = ("lung", "trachea", "airway", "bronch", "fat", "air", "bone", "skull")
+NOT_TISSUE = ("lung", "trachea", "airway", "bronch", "fat", "bone", "skull", "label_")
 MOST_SKEW_DEGREES = 0.5
 _AIR_HU = -500
 
@@ -69,28 +69,33 @@ def label_findings(organs: Mapping[str, Mapping]) -> list[dict]:
     found = []
     if missing := [name for name in organs if name not in there]:
         found.append(problem("organ_missing", f"absent: {', '.join(missing)}"))
-    for name, organ in there.items():
-        if organ["touches"]:
-            found.append(
-                problem(
-                    "touches_border",
-                    f"{name} touches the border of the scan ({_and(organ['touches'])})"
-                    ": it may be cut off",
-                )
+    cut_off = [
+        f"{name} ({_and(organ['touches'])})"
+        for name, organ in there.items()
+        if organ["touches"]
+    ]
+    if cut_off:
+        found.append(
+            problem(
+                "touches_border",
+                f"at the border of the scan, maybe cut off: {', '.join(cut_off)}",
             )
-        mean_hu = organ["mean_hu"]
-        if (
-            mean_hu is not None
-            and not TISSUE_HU[0] <= mean_hu <= TISSUE_HU[1]
-            and not any(word in name.lower() for word in NOT_TISSUE)
-        ):
-            found.append(
-                problem(
-                    "not_tissue",
-                    f"{name} lies on {mean_hu:g} HU on average, no soft tissue: is the "
-                    "label map flipped or of another scan, or the scan not in HU?",
-                )
+        )
+    elsewhere = [
+        f"{name} ({organ['mean_hu']:g} HU)"
+        for name, organ in there.items()
+        if organ["mean_hu"] is not None
+        and not TISSUE_HU[0] <= organ["mean_hu"] <= TISSUE_HU[1]
+        and not any(word in name.lower() for word in NOT_TISSUE)
+    ]
+    if elsewhere:
+        found.append(
+            problem(
+                "not_tissue",
+                f"no soft tissue on average under {', '.join(elsewhere)}: is the label "
+                "map flipped or of another scan, or the scan not in HU?",
             )
+        )
     return found
 
 

@@ -35,7 +35,7 @@ class Picture:
 def case_pictures(
     image: Volume, labels: Volume | None, colours: Mapping[int, str]
 ) -> list[Picture]:
-    """Slices through the centre of the labels drawn, or of the scan where there are none.
+    """Slices through the centre of the labels drawn, or of the scan without any.
 
     As radiologists look at them: the patient's right on the left of axial and coronal
     slices, front up in axial and left in sagittal ones, head up; true proportions.

@@ -1,0 +1,203 @@
+"""Reports and pictures of all cases in; one HTML page that needs nothing else, out."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from data_prep.verification.findings import ERROR, KINDS
+from data_prep.verification.pictures import Picture
+from data_prep.verification.style import STYLE
+
+
+def page(
+    reports: Sequence[Mapping],
+    pictures: Mapping[str, Sequence[Picture]],
+    colours: Mapping[str, str],
+    title: str,
+) -> str:
+    """`pictures` by case id; `colours`: "#rrggbb" of each organ's outline."""
+    unusable = sum(not report["usable"] for report in reports)
+    verdict = (
+        f'<p class="bad">{unusable} of {len(reports)} cases cannot be used.</p>'
+        if unusable
+        else f'<p class="good">All {len(reports)} cases can be used.</p>'
+    )
+    return "".join(
+        [
+            "<!DOCTYPE html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n",
+            '<meta name=viewport content="width=device-width, initial-scale=1">\n',
+            # No script, nothing from elsewhere: whatever a file's name may hold.
+            '<meta http-equiv="Content-Security-Policy" content="default-src '
+            "'none'; img-src data:; style-src 'unsafe-inline'\">\n",
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n",
+            f"<body>\n<h1>{escape(title)}</h1>\n{verdict}\n",
+            _kinds(reports),
+            _organs(reports, colours),
+            _overview(reports),
+            *(_case(r, pictures.get(r["case_id"], ()), colours) for r in reports),
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def _kinds(reports: Sequence[Mapping]) -> str:
+    """A line a kind of problem with links to its cases, errors first."""
+    lines = []
+    for severity in ("error", "warning"):
+        for kind, name in KINDS.items():
+            cases = [
+                report["case_id"]
+                for report in reports
+                if any(
+                    row["kind"] == kind and row["severity"] == severity
+                    for row in report["problems"]
+                )
+            ]
+            if cases:
+                lines.append(
+                    f"<tr class={severity}><td><span class=tag>{severity}</span> "
+                    f"{escape(name)}<td class=number>{len(cases)}<td class=links>"
+                    + " ".join(map(_link, cases))
+                )
+    if not lines:
+        return ""
+    head = "<tr><th>problem<th class=number>cases<th>which"
+    return f"<h2>Problems</h2>\n{_table(head, lines)}"
+
+
+def _organs(reports: Sequence[Mapping], colours: Mapping[str, str]) -> str:
+    """A line an organ: its colour, in how many cases it is, and its volumes."""
+    labelled = [report for report in reports if "organs" in report]
+    lines = []
+    for organ in colours:
+        ml = [
+            report["organs"][organ]["ml"]
+            for report in labelled
+            if report["organs"].get(organ, {"voxels": 0})["voxels"]
+        ]
+        volumes = (
+            "".join(
+                f"<td class=number>{value:.1f}"
+                for value in (min(ml), float(np.median(ml)), max(ml))
+            )
+            if ml
+            else "<td class=number>-" * 3
+        )
+        lines.append(
+            f"<tr><td>{_swatch(colours[organ])}{escape(organ)}"
+            f"<td class=number>{len(ml)} of {len(labelled)}{volumes}"
+        )
+    if not lines:
+        return ""
+    head = (
+        "<tr><th>organ<th class=number>cases<th class=number>least ml"
+        "<th class=number>median ml<th class=number>most ml"
+    )
+    return f"<h2>Organs</h2>\n{_table(head, lines)}"
+
+
+def _overview(reports: Sequence[Mapping]) -> str:
+    lines = []
+    for report in reports:
+        errors = sum(row["severity"] == ERROR for row in report["problems"])
+        others = len(report["problems"]) - errors
+        state = "error" if errors else "warning" if others else "fine"
+        words = f"{others} warning{'s' * (others > 1)}" if others else "ok"
+        facts = dict(_facts(report))
+        lines.append(
+            f"<tr class={state}><td class=links>{_link(report['case_id'])}"
+            + "".join(
+                f"<td class=number>{escape(facts.get(name, '-'))}"
+                for name in ("shape", "spacing", "axes", "HU")
+            )
+            + f"<td><span class=tag>{'unusable' if errors else words}</span>"
+        )
+    head = (
+        "<tr><th>case<th class=number>shape<th class=number>spacing"
+        "<th class=number>axes<th class=number>HU<th>state"
+    )
+    return f"<h2>Cases</h2>\n{_table(head, lines)}"
+
+
+def _case(
+    report: Mapping, pictures: Sequence[Picture], colours: Mapping[str, str]
+) -> str:
+    name = escape(report["case_id"], quote=True)
+    problems = "".join(
+        f"<li class={row['severity']}><span class=tag>{row['severity']}</span> "
+        f"{escape(row['text'])}</li>\n"
+        for row in sorted(report["problems"], key=lambda r: r["severity"] != ERROR)
+    )
+    figures = "".join(
+        "<figure><img loading=lazy decoding=async "
+        f'alt="{picture.plane} slice of {name}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture.png).decode()}"><figcaption>{picture.plane}, slice '
+        f"{picture.index + 1} of {picture.count}</figcaption></figure>\n"
+        for picture in pictures
+    )
+    facts = "".join(
+        f"<dt>{escape(key)}<dd>{escape(value)}" for key, value in _facts(report)
+    )
+    organs = "".join(
+        f"<tr><td>{_swatch(colours[organ])}{escape(organ)}"
+        f"<td class=number>{row['voxels']}<td class=number>{row['ml']:.1f}"
+        f"<td class=number>{'-' if row['mean_hu'] is None else row['mean_hu']}"
+        f"<td>{escape(', '.join(row['touches']) or '-')}"
+        for organ, row in report.get("organs", {}).items()
+    )
+    head = (
+        "<tr><th>organ<th class=number>voxels<th class=number>ml"
+        "<th class=number>mean HU<th>touches"
+    )
+    return (
+        f'<section id="case-{name}">\n<h3>{name}</h3>\n'
+        + (f"<ul>{problems}</ul>\n" if problems else "")
+        + (f"<div class=figures>{figures}</div>\n" if figures else "")
+        + f"<div class=facts><dl>{facts}</dl>\n"
+        + (_table(head, [organs]) if organs else "")
+        + "</div>\n</section>\n"
+    )
+
+
+def _facts(report: Mapping) -> list[tuple[str, str]]:
+    facts = []
+    if "shape" in report:
+        hu = report["hu"]
+        facts = [
+            ("shape", " x ".join(map(str, report["shape"]))),
+            ("spacing", " x ".join(f"{s:.4g}" for s in report["spacing_mm"]) + " mm"),
+            ("axes", report["orientation"]),
+            ("HU", f"{hu['min']:g} to {hu['max']:g}"),
+            ("HU of 99 %", f"{hu['p0_5']:g} to {hu['p99_5']:g}"),
+        ]
+        if report["oblique_degrees"] >= 0.5:
+            facts.append(("oblique by", f"{report['oblique_degrees']:.1f} degrees"))
+    apart = report.get("geometry", {}).get("apart_mm")
+    if apart is not None:
+        facts.append(("image and label", f"{apart:.3g} mm apart"))
+    if report.get("unnamed_labels"):
+        values = report["unnamed_labels"].items()
+        said = ", ".join(f"{value} ({voxels})" for value, voxels in values)
+        facts.append(("labels without a name", said))
+    for half in ("image", "label"):
+        facts.append((half, report[half] or "none"))
+    return facts
+
+
+def _table(head: str, lines: Sequence[str]) -> str:
+    body = "\n".join(lines)
+    return (
+        f"<div class=wide><table>\n<thead>{head}</thead>\n<tbody>{body}</tbody>"
+        "</table></div>\n"
+    )
+
+
+def _link(case_id: str) -> str:
+    name = escape(case_id, quote=True)
+    return f'<a href="#case-{name}">{name}</a>'
+
+
+def _swatch(colour: str) -> str:
+    return f'<span class=swatch style="background:{colour}"></span>'

@@ -1,0 +1,129 @@
+"""Reports of all cases in; what the terminal shows, plain text of 100 columns, out."""
+
+from collections.abc import Mapping, Sequence
+
+from data_prep.verification.examine import printable
+from data_prep.verification.findings import ERROR, KINDS
+
+COLUMNS = 100
+_WIDEST_ID, _NARROWEST_ID = 32, 12
+_CASES_NAMED = 4
+
+
+def table(reports: Sequence[Mapping], organs: Sequence[str]) -> str:
+    """A line a case. The ml of each organ where they fit beside the rest, else how many
+    of them there are."""
+    heading = ["case", "D x H x W", "spacing mm", "axes", "HU"]
+    rows = [_geometry(report) for report in reports]
+    states = [_state(report) for report in reports]
+    each = [[_ml(report, name) for name in organs] for report in reports]
+    together = [[_found(report, organs)] for report in reports]
+    longest = max([4, *(len(report["case_id"]) for report in reports)])
+    for names, cells in (
+        ([printable(name)[:10] for name in organs], each),
+        (["organs"], together),
+    ):
+        lines = [
+            [*row, *more, state]
+            for row, more, state in zip(rows, cells, states, strict=True)
+        ]
+        lines.insert(0, [*heading, *names, "state"])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        room = COLUMNS - sum(widths[1:]) - 2 * (len(widths) - 1)
+        if room >= min(longest, _NARROWEST_ID):
+            break
+    widths[0] = max(min(longest, room, _WIDEST_ID), 4)
+    right = {1, *range(5, len(widths) - 1)}
+    text = []
+    for line in lines:
+        line = [_cut(line[0], widths[0]), *line[1:]]
+        text.append(
+            "  ".join(
+                cell.rjust(width) if i in right else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+        )
+    if cells is each and organs:
+        text.append(f"({', '.join(map(printable, organs))} in ml)")
+    return "\n".join(text) + "\n"
+
+
+def warnings(reports: Sequence[Mapping]) -> str:
+    """A line a kind of warning, with the cases it is about."""
+    lines = []
+    for kind, name in KINDS.items():
+        cases = [
+            report["case_id"]
+            for report in reports
+            if any(
+                row["kind"] == kind and row["severity"] != ERROR
+                for row in report["problems"]
+            )
+        ]
+        if cases:
+            shown = ", ".join(cases[:_CASES_NAMED])
+            more = len(cases) - _CASES_NAMED
+            shown += f" and {more} more" if more > 0 else ""
+            lines.append(f"  {name}: {len(cases)} ({shown})\n")
+    return "warnings, by number of cases:\n" + "".join(lines) if lines else ""
+
+
+def unusable(reports: Sequence[Mapping]) -> str:
+    """A line a case that cannot be used, with every reason."""
+    lines = [
+        f"  {report['case_id']}: "
+        + "; also: ".join(
+            row["text"] for row in report["problems"] if row["severity"] == ERROR
+        )
+        + "\n"
+        for report in reports
+        if not report["usable"]
+    ]
+    return f"cannot be used, {len(lines)}:\n" + "".join(lines) if lines else ""
+
+
+def _geometry(report: Mapping) -> list[str]:
+    if "shape" not in report:
+        return [report["case_id"], "-", "-", "-", "-"]
+    hu = report["hu"]
+    return [
+        report["case_id"],
+        "x".join(map(str, report["shape"])),
+        "x".join(f"{s:.3g}" for s in report["spacing_mm"]),
+        report["orientation"],
+        f"{hu['min']:.4g}..{hu['max']:.4g}"
+        if not hu["whole"]
+        else f"{hu['min']}..{hu['max']}",
+    ]
+
+
+def _state(report: Mapping) -> str:
+    errors = sum(row["severity"] == ERROR for row in report["problems"])
+    others = len(report["problems"]) - errors
+    if errors:
+        return "UNUSABLE"
+    return f"{others} warning{'s' * (others > 1)}" if others else "ok"
+
+
+def _ml(report: Mapping, organ: str) -> str:
+    if "organs" not in report:
+        return "-"
+    ml = report["organs"].get(organ, {"ml": 0, "voxels": 0})
+    if not ml["voxels"]:
+        return "absent"
+    return f"{ml['ml']:.3g}" if ml["ml"] < 100 else f"{ml['ml']:.0f}"
+
+
+def _found(report: Mapping, organs: Sequence[str]) -> str:
+    if "organs" not in report:
+        return "-"
+    there = sum(report["organs"].get(o, {"voxels": 0})["voxels"] > 0 for o in organs)
+    return f"{there} of {len(organs)}"
+
+
+def _cut(name: str, width: int) -> str:
+    """The beginning and the end, which is where names of scans differ."""
+    if len(name) <= width:
+        return name
+    end = (width - 2) // 2
+    return f"{name[: width - 2 - end]}..{name[-end:]}"

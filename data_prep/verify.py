@@ -1,0 +1,215 @@
+"""Looks at every scan and label map before any work, and says what is wrong with which.
+
+    python -m data_prep.verify --source=nifti --input=SCANS \\
+        --labels=spleen=1,pancreas=2,kidney=3
+    python -m data_prep.verify --source=nnunet --input=Dataset007 --output=LOOK
+
+Prints a table and writes verify.html (pictures of every case with the outlines of its
+labels; open it in a browser) and verify.json into --output. The input is only read.
+D, H and W run feet to head, front to back and the patient's right to left; "axes" are
+those of the file: LPS runs to the left, the back (posterior) and the head (superior).
+Cases that data_prep.prepare would leave out are listed at the end, and the exit status
+is 3; other oddities are warnings.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
+from data_prep.processes import run_in_processes
+from data_prep.sources import SOURCES
+from data_prep.sources.layout import parse_organs
+from data_prep.spacing import parse_spacing
+from data_prep.verification import table
+from data_prep.verification.cohort import across_cases
+from data_prep.verification.examine import Terms, examine, organ_colours
+from data_prep.verification.page import page
+from data_prep.verification.pictures import Picture
+
+FORMAT, FORMAT_VERSION = "attunet_jax.verify", 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    layout = SOURCES[arguments.source](arguments.input)
+    organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
+    terms = Terms(organs, arguments.spacing_mm, arguments.ignore_unknown_labels)
+    calls = [(pair, terms) for pair in layout.pairs]
+    calls += [(pair, terms, True) for pair in layout.unlabelled]
+    if not calls:
+        raise BadData(f"{arguments.input}: no scans found for {arguments.source}")
+    output = arguments.output
+    _claim(output)
+    reports, pictures = _examine_all(calls, arguments.workers, output)
+    for report in reports:
+        report["problems"] += across_cases(reports).get(report["case_id"], [])
+    organs = organs or _values(reports)
+    title = f"{arguments.input} ({arguments.source})"
+    _write(
+        output / "verify.json",
+        json.dumps(_summary(reports, organs, arguments), indent=1) + "\n",
+    )
+    _write(
+        output / "verify.html", page(reports, pictures, organ_colours(organs), title)
+    )
+    return _say(reports, list(organs), arguments)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.verify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--source", required=True, choices=sorted(SOURCES), help="layout of the folder")
+    add("--input", required=True, type=Path, help="folder of the scans; only read")
+    add(
+        "--output",
+        type=Path,
+        default=Path("verify"),
+        help="folder for verify.html and verify.json (default ./verify)",
+    )
+    add(
+        "--labels",
+        help="as for prepare: spleen=1,pancreas=2,kidney=3; without it each value is "
+        "shown by itself, unless the layout names them",
+    )
+    add("--ignore_unknown_labels", action="store_true", help="as for prepare")
+    add(
+        "--spacing_mm",
+        type=parse_spacing,
+        default=(2.0, 2.0, 2.0),
+        help="as for prepare (default 2)",
+    )
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes, each with one scan in memory",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.workers < 1:
+        raise BadArguments(f"--workers={arguments.workers} must be 1 or more")
+    if arguments.output.resolve().is_relative_to(arguments.input.resolve()):
+        raise BadArguments(
+            f"--output={arguments.output} lies within --input={arguments.input}, which "
+            "is only read: name another folder"
+        )
+    return arguments
+
+
+def _claim(output: Path) -> None:
+    """Makes the folder, and finds out before the work whether it can be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / ".verify.part").touch()
+        (output / ".verify.part").unlink()
+    except OSError as error:
+        raise _cannot_write(output, error) from None
+
+
+def _examine_all(
+    calls: Sequence[tuple], workers: int, output: Path
+) -> tuple[list[dict], dict[str, list[Picture]]]:
+    """Reports by case id, and pictures, with time left on a bar."""
+    results = {}
+    with tqdm(total=len(calls), unit="case", desc="verify") as bar:
+
+        def done(_: int, result: tuple[dict, list[Picture]]) -> None:
+            results[result[0]["case_id"]] = result
+            bar.update()
+
+        if workers == 1 or len(calls) == 1:
+            for number, call in enumerate(calls):
+                done(number, examine(*call))
+        else:
+            run_in_processes(examine, calls, workers, output, done)
+    reports = [results[case_id][0] for case_id in sorted(results)]
+    return reports, {case_id: result[1] for case_id, result in results.items()}
+
+
+def _values(reports: Sequence[Mapping]) -> dict[str, tuple[int, ...]]:
+    """Where nobody names labels, each value that occurs."""
+    names = {name for report in reports for name in report.get("organs", {})}
+    values = sorted(int(name.removeprefix("label_")) for name in names)
+    return {f"label_{value}": (value,) for value in values}
+
+
+def _summary(reports: Sequence[Mapping], organs: Mapping, arguments) -> dict:
+    kinds = Counter(
+        kind
+        for report in reports
+        for kind in {row["kind"] for row in report["problems"]}
+    )
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "source": arguments.source,
+        "input": str(arguments.input),
+        "organs": {organ: list(values) for organ, values in organs.items()},
+        "spacing_mm": list(arguments.spacing_mm),
+        "cases_in_all": len(reports),
+        "cases_usable": sum(report["usable"] for report in reports),
+        "cases_by_problem": dict(sorted(kinds.items())),
+        "cases": list(reports),
+    }
+
+
+def _say(reports: Sequence[Mapping], organs: list[str], arguments) -> int:
+    place = arguments.output / "verify.html"
+    print(table.table(reports, organs))
+    print(table.warnings(reports), end="")
+    if organs and organs[0].startswith("label_") and not arguments.labels:
+        print(
+            "labels have no names yet: give --labels=spleen=1,... here and to prepare"
+        )
+    print(f"pictures: {place}", flush=True)
+    if listed := table.unusable(reports):
+        print(listed, end="", file=sys.stderr)
+        bad = sum(not report["usable"] for report in reports)
+        raise BadData(
+            f"{place}: {bad} of {len(reports)} cases cannot be used, for the reasons "
+            "above"
+        )
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside, then renamed. What UTF-8 cannot hold (names of files) is escaped."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            beside.write_bytes(text.encode("utf-8", "backslashreplace"))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> BadData:
+    return BadData(
+        f"{path}: cannot be written ({error.strerror}); choose another --output"
+    )
+
+
+def _stop(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
+    raise Interrupted(
+        f"{signal.Signals(number).name}: stopped; nothing was written, start it again"
+    )
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    sys.exit(exit_status(main))
