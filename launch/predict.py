@@ -1,13 +1,15 @@
 """Segments scans with a trained network: label maps on each scan's own grid.
 
     python -m launch.predict --workdir=RUN --input=scan.nii.gz --output=DIR
+    python -m launch.predict --workdir=RUN --input=DICOM_SERIES --output=DIR
     python -m launch.predict --workdir=RUN --input=FOLDER --output=DIR --pictures \
         --config.predict.checkpoint=latest --config.predict.average_flips=True
 
---input is a NIfTI file or a folder of them. DIR gets NAME.nii.gz for each (same shape
-and affine as the scan, values as in DIR/labels.json); files that are there already
-are kept unless --overwrite. A scan that cannot be read is named, the rest is still
-done, and the exit status is 3. Any --config.predict field can be changed.
+--input is a NIfTI file, the folder of a DICOM series, or a folder of NIfTI files and of
+folders with DICOM series below. DIR gets NAME.nii.gz for each (same shape and affine as
+the scan, for DICOM as dcm2niix writes it; values as in DIR/labels.json); files that are
+there already are kept unless --overwrite. A scan that cannot be read is named, the rest
+is still done, and the exit status is 3. Any --config.predict field can be changed.
 """
 
 import json
@@ -16,14 +18,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
-from attunet_jax.errors import BadData, one_line
+from attunet_jax import volume as volumes
+from attunet_jax.errors import BadArguments, BadData, one_line
 from launch import program
+
+ENDINGS = (".nii", ".nii.gz")
 
 program.define_config("base")
 flags.DEFINE_string("workdir", None, "Folder of a trained run.")
-flags.DEFINE_string("input", None, "A NIfTI file, or a folder of them.")
+flags.DEFINE_string("input", None, "A NIfTI file, a DICOM series, or a folder of them.")
+flags.DEFINE_string(
+    "series", None, "UID of the series meant where --input is a folder with several."
+)
 flags.DEFINE_string("output", None, "Folder for the label maps.")
 flags.DEFINE_bool("overwrite", False, "Predict again what is there already.")
 flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn.")
@@ -31,6 +40,8 @@ flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn
 
 def main(values: Any) -> int:
     scans = find_scans(Path(program.required("input")))
+    if values.series and len(scans) > 1:
+        raise BadArguments("--series: name the one folder with that series as --input")
     output = Path(program.required("output"))
     workdir = Path(program.required("workdir"))
     program.make_folder(output)
@@ -41,14 +52,15 @@ def main(values: Any) -> int:
     labels = dict(enumerate(predictor.classes))
     program.write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
     failed = []
-    for number, scan in enumerate(scans, start=1):
-        target = output / (_stem(scan) + ".nii.gz")
+    for number, (name, scan) in enumerate(scans.items(), start=1):
+        target = output / f"{name}.nii.gz"
         if target.exists() and not values.overwrite:
             print(f"[{number}/{len(scans)}] {target} is there already", flush=True)
             continue
         try:
             began = time.perf_counter()
-            volumes_ml = _predict(predictor, scan, target, values.pictures)
+            volume = volumes.read_scan(scan, values.series)
+            volumes_ml = _predict(predictor, volume, target, values.pictures)
         except BadData as error:
             failed.append(scan)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
@@ -62,33 +74,29 @@ def main(values: Any) -> int:
     if failed:
         raise BadData(
             f"{len(failed)} of {len(scans)} scans were left out, see above: "
-            + ", ".join(str(scan) for scan in failed)
+            + ", ".join(map(str, failed))
         )
     return 0
 
 
 def _predict(
-    predictor: Any, scan: Path, target: Path, picture: bool
+    predictor: Any, volume: volumes.Volume, target: Path, picture: bool
 ) -> dict[str, float]:
     """Writes one label map; returns the volume of each organ in ml."""
-    import numpy as np
-
-    from attunet_jax import volume as volumes
-
-    volume = volumes.read_image(scan)
     prediction = predictor.label_map(volume)
     volumes.write_on_grid(target, prediction, volume.grid)
     if picture:
         from attunet_jax.evaluate.figures import overlay_png
 
+        name = target.name.removesuffix(".nii.gz")
         overlay_png(
-            target.with_name(_stem(scan) + ".png"),
+            target.with_name(f"{name}.png"),
             volume.voxels,
             None,
             prediction,
             volume.spacing_mm,
             {name: value for value, name in enumerate(predictor.classes) if value},
-            _stem(scan),
+            name,
         )
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     return {
@@ -98,19 +106,37 @@ def _predict(
     }
 
 
-def find_scans(path: Path) -> list[Path]:
-    """The NIfTI files meant by `--input`, sorted. Raises `BadData` if none."""
-    if path.is_file():
-        return [path]
+def find_scans(path: Path) -> dict[str, Path]:
+    """What `--input` means: the name of each scan -> its file or DICOM folder, sorted.
+
+    A DICOM series is named by the folder it lies in; in a folder of scans, by all
+    folders on the way where there are several in one. Raises `BadData` if there is no
+    scan, or two would have one name.
+    """
     if not path.exists():
         raise BadData(f"{path}: no such file or folder")
-    scans = sorted(
-        p
-        for p in path.iterdir()
-        if p.name.endswith((".nii", ".nii.gz")) and not p.name.startswith(".")
-    )
-    if not scans:
-        raise BadData(f"{path}: no .nii or .nii.gz file in this folder")
+    if path.is_file() or volumes.holds_dicom(path):
+        return {_stem(path.resolve() if path.is_dir() else path): path}
+    found = [
+        (_stem(file), file)
+        for file in path.iterdir()
+        if file.name.endswith(ENDINGS)
+        and not file.name.startswith(".")
+        and not file.is_dir()
+    ]
+    for folder in path.iterdir():
+        if folder.is_dir() and not folder.name.startswith("."):
+            series = volumes.dicom_folders(folder)
+            for place in series:
+                parts = place.relative_to(path).parts if len(series) > 1 else ()
+                found.append(("_".join(parts) or folder.name, place))
+    if not found:
+        raise BadData(f"{path}: no .nii, .nii.gz or DICOM files in this folder")
+    scans: dict[str, Path] = {}
+    for name, scan in sorted(found):
+        if name in scans:
+            raise BadData(f"{scan}: would be named as {scans[name]} is; rename one")
+        scans[name] = scan
     return scans
 
 

@@ -1,7 +1,6 @@
 """A scan and its geometry: files in, canonical `Volume`s out, and back again."""
 
-from attunet_jax.volume.dicom import read_dicom
-from attunet_jax.volume.dicom_series import dicom_folders, holds_dicom
+from attunet_jax.volume.dicom_files import dicom_folders, holds_dicom
 from attunet_jax.volume.geometry import apart_mm, same_geometry
 from attunet_jax.volume.nifti import (
     read_image,
@@ -27,7 +26,6 @@ __all__ = [
     "holds_dicom",
     "labels_onto_grid",
     "onto_grid",
-    "read_dicom",
     "read_image",
     "read_labels",
     "read_scan",

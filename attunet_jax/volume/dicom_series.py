@@ -4,7 +4,6 @@ Files need no extension. What is no CT slice of the patient (reports, localizers
 secondary captures, other modalities) is passed over, and named where nothing is left.
 """
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from pydicom.uid import (
 )
 
 from attunet_jax.errors import BadData, one_line
+from attunet_jax.volume.dicom_files import dicom_files
 
 _TAGS = [
     "SOPClassUID",
@@ -43,8 +43,6 @@ _TAGS = [
 ]
 # SOP classes "Secondary Capture Image Storage" and its multi-frame kin.
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_NAMED_ENDINGS = (".dcm", ".ima", ".dicom")  # files that say they are DICOM
-_PREAMBLE = 128
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,6 @@ class SliceHeader:
     syntax: UID
 
 
-def holds_dicom(folder: Path) -> bool:
-    """Whether a folder has DICOM files directly in it."""
-    return any(is_dicom(path) for path in _files(folder))
-
-
-def dicom_folders(root: Path) -> list[Path]:
-    """Folders at or below `root` with DICOM files in them; links are not followed."""
-    return sorted(
-        Path(place) for place, _, _ in os.walk(root) if holds_dicom(Path(place))
-    )
-
-
 def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
     """The slices of the one series in `folder`, or of the one asked for by its UID.
 
@@ -89,9 +75,7 @@ def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
     """
     found: dict[str, list[SliceHeader]] = {}
     passed_over: Counter[str] = Counter()
-    for path in _files(folder):
-        if not is_dicom(path):
-            continue
+    for path in dicom_files(folder):
         dataset = read_dataset(path, headers_only=True)
         with dicom_errors(path):
             reason = _no_ct_slice(dataset)
@@ -161,34 +145,6 @@ def dicom_errors(path: Path) -> Iterator[None]:
     except Exception as error:  # struct, zlib, lookups: a damaged file raises anything
         raise BadData(
             f"{path}: damaged DICOM file ({one_line(error)}); copy it again"
-        ) from error
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(
-            path
-            for path in folder.iterdir()
-            if not path.name.startswith(".")
-            and path.name.upper() != "DICOMDIR"
-            and path.is_file()
-        )
-    except OSError as error:
-        raise BadData(
-            f"{folder}: cannot be read ({error.strerror}); name the folder of a series"
-        ) from error
-
-
-def is_dicom(path: Path) -> bool:
-    """By its content, or by its name: then a damaged file is named, not passed over."""
-    if path.suffix.lower() in _NAMED_ENDINGS:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
-    except OSError as error:
-        raise BadData(
-            f"{path}: cannot be read ({error.strerror}); check its permissions"
         ) from error
 
 

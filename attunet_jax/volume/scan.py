@@ -4,7 +4,7 @@ from pathlib import Path
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume.dicom import read_dicom
-from attunet_jax.volume.dicom_series import is_dicom
+from attunet_jax.volume.dicom_files import is_dicom
 from attunet_jax.volume.nifti import read_image
 from attunet_jax.volume.volume import Volume
 

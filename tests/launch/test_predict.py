@@ -128,7 +128,7 @@ def test_windows_and_flips_come_from_the_command_line(
     "change, said, status",
     [
         ({"--input": "nowhere.nii.gz"}, "nowhere.nii.gz: no such file", 3),
-        ({"--input": "{tmp}"}, "no .nii or .nii.gz file in this folder", 3),
+        ({"--input": "{tmp}"}, "no .nii, .nii.gz or DICOM files in this folder", 3),
         ({"--workdir": "{tmp}"}, "no checkpoints here", 3),
         ({"--output": "{tmp}/file/x"}, "cannot be written", 3),
         ({"--config.predict.checkpoint": "7"}, "config.predict.checkpoint='7'", 2),
