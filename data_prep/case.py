@@ -52,7 +52,6 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     table = _table(label_counts(labels.voxels), settings, labels.path)
     mapped = resample(labels, settings.spacing_mm, order="nearest")
     label = table[mapped.voxels]
-    label_path = Path(labels.path)
     del labels, mapped
     original = image.spacing_mm
     if settings.blur_mm:
@@ -82,8 +81,17 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
             organ: int(np.count_nonzero(label == value))
             for value, organ in enumerate(settings.organs, start=1)
         },
+        **origins(pair, settings.organs),
+    }
+
+
+def origins(pair: ScanPair, organs: Mapping[str, tuple[int, ...]]) -> dict[str, dict]:
+    """What the manifest says of the files of a case that has both: their checksums."""
+    assert pair.image is not None
+    labels = label_files(pair, organs)
+    return {
         "image": _origin(pair.image, image_files(pair)),
-        "label": _origin(label_path, label_files(pair, settings.organs)),
+        "label": _origin(labels[0], labels),
     }
 
 
