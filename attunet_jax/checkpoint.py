@@ -4,16 +4,22 @@
 or not at all: a kill during a save leaves the one before.
 """
 
+import errno
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 
-from attunet_jax.errors import BadData, one_line
+from attunet_jax.errors import BadData, Interrupted, one_line
 
 BEST_METRIC = "dice"
 
@@ -25,6 +31,7 @@ class Checkpoints:
         self, directory: Path, *, keep_latest: int, keep_best: int, clean_up: bool
     ) -> None:
         self._directory = directory
+        self._failed = False
         # Not best_fn with max_to_keep: that pair deletes the newest step when its
         # metric is worst, and a resumed run would lose work.
         policy = preserve.AnyPreservationPolicy(
@@ -59,12 +66,17 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._failed:
+            return  # nothing to wait for; Orbax would raise the same once more
+        if kind is not None and jax.process_count() > 1 and kind is not Interrupted:
+            return  # closing waits for the other processes, and they may be elsewhere
         self.close()
 
     def close(self) -> None:
         """Waits for pending saves and ends Orbax's threads."""
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Complete steps, oldest first."""
@@ -91,19 +103,42 @@ class Checkpoints:
         """Saves in the background; a step that is already there stays as it is."""
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                position=ocp.args.JsonSave(position),
-                run=ocp.args.JsonSave(run),
-            ),
-            metrics=metrics,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    position=ocp.args.JsonSave(position),
+                    run=ocp.args.JsonSave(run),
+                ),
+                metrics=metrics,
+            )
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk. Raises `BadData` where it cannot be."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def check(self) -> None:
+        """Raises `BadData` where a save in the background has failed by now."""
+        with self._writing():
+            self._manager.check_for_errors()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written is one line; the checkpoints before are as they were.
+
+        Orbax and TensorStore raise many kinds, some with the system's words only.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            raise BadData(
+                f"{self._directory}: a checkpoint could not be written "
+                f"({_cause(error)}); those before it are whole: make room there and "
+                "the same command goes on from the last"
+            ) from error
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the platform asked all processes to stop at this step."""
@@ -133,15 +168,24 @@ class Checkpoints:
         """The newest step that is whole; names each damaged one it passes over.
 
         Those are removed: with one of them as the newest step, nothing that the run
-        saves on its way there would be kept.
+        saves on its way there would be kept. With several processes all take the same
+        step, the newest that every one of them can read.
         """
+        leader = jax.process_index() == 0
         damaged: dict[int, BadData] = {}
-        for step in reversed(self.steps()):
+        for step in reversed(_as_process_0(self.steps())):
+            found, error = None, None
             try:
                 found = self.restore(step, abstract_state)
-            except BadData as error:
-                logging.warning("%s; trying the one before", error)
-                damaged[step] = error
+            except BadData as raised:
+                error = raised
+            if not _by_all(error is None):
+                damaged[step] = error or BadData(
+                    f"{self._directory / str(step)}: cannot be restored by another "
+                    "process"
+                )
+                if leader:
+                    logging.warning("%s; trying the one before", damaged[step])
                 continue
             for newer in damaged:
                 self._manager.delete(newer)
@@ -187,3 +231,33 @@ def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )
+
+
+def _as_process_0(steps: list[int]) -> list[int]:
+    """Its steps: a shared folder may show each process something else for a while."""
+    if jax.process_count() == 1:
+        return steps
+    count = multihost_utils.broadcast_one_to_all(np.int32(len(steps)))
+    row = np.zeros(int(count), np.int32)
+    mine = np.array(steps[: row.size], np.int32)
+    row[: mine.size] = mine
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(row)]
+
+
+def _by_all(mine: bool) -> bool:
+    """Whether all processes say so; a collective."""
+    if jax.process_count() == 1:
+        return mine
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(mine))))
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own words where there are some: "No space left on device"."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.strerror:
+            return chain.strerror
+        chain = chain.__cause__ or chain.__context__
+    text = one_line(error)
+    words = os.strerror(errno.ENOSPC)
+    return words if words in text else text[:200]

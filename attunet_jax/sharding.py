@@ -4,7 +4,8 @@ The batch is split over `data`, the depth of every volume over `spatial`. This i
 only file that names mesh axes: the compiler derives the rest from the inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import jax
 import numpy as np
@@ -39,12 +40,41 @@ def make_mesh(data: int, spatial: int) -> Mesh:
             "with several processes it must use all"
         )
     # Axes are pinned to Auto: under Explicit, Linen's layers fail (see docs/design.md).
-    return jax.make_mesh(
+    axes = ("data", "spatial")
+    automatic = (AxisType.Auto, AxisType.Auto)
+    mesh = jax.make_mesh(
         (data, spatial),
-        ("data", "spatial"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
+        axes,
+        axis_types=automatic,
         devices=jax.devices()[: data * spatial],
     )
+    if all(_is_block(mesh, process) for process in range(jax.process_count())):
+        return mesh
+    # JAX follows the network's shape; where that scatters a process's devices over
+    # the mesh, it could not read contiguous rows and slices. This order always can.
+    ordered = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    mesh = Mesh(np.array(ordered).reshape(data, spatial), axes, axis_types=automatic)
+    if all(_is_block(mesh, process) for process in range(jax.process_count())):
+        return mesh
+    raise BadArguments(
+        f"a mesh of data={data} x spatial={spatial} cuts across the "
+        f"{jax.local_device_count()} devices of a process: use a config.mesh.spatial "
+        "that divides them or is a multiple of them"
+    )
+
+
+def _is_block(mesh: Mesh, process: int) -> bool:
+    """Whether the process's devices are a rectangle of the mesh, aligned to its size.
+
+    Then its rows are one of equal shards of the batch, whichever shares them.
+    """
+    owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    places = np.argwhere(owners == process)
+    if not len(places):
+        return True
+    first = places.min(axis=0)
+    size = places.max(axis=0) - first + 1
+    return bool(size.prod() == len(places) and not (first % size).any())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -80,6 +110,27 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
         name: _place(np.asarray(rows), shardings[name], count)
         for name, rows in batch.items()
     }
+
+
+def from_every_process(values: np.ndarray, mesh: Mesh) -> jax.Array:
+    """`[n]` of each process to `[processes, n]` on every one: under way, not done.
+
+    A collective: every process calls it as often as the others.
+    """
+    shape = (*mesh.devices.shape, *values.shape)
+    sharding = NamedSharding(mesh, PartitionSpec("data", "spatial"))
+    cells = jax.make_array_from_callback(shape, sharding, lambda _: values[None, None])
+    return _one_a_process(mesh)(cells)
+
+
+@lru_cache
+def _one_a_process(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    owners = [device.process_index for device in mesh.devices.flat]
+    chosen = np.array([owners.index(process) for process in sorted(set(owners))])
+    return jax.jit(
+        lambda cells: cells.reshape(len(owners), -1)[chosen],
+        out_shardings=replicated(mesh),
+    )
 
 
 def _place(rows: np.ndarray, sharding: NamedSharding, count: int) -> jax.Array:

@@ -141,6 +141,8 @@ def get_config() -> Any:
     # Kept: this many newest and this many best by held-out Dice.
     train.keep_latest = 1
     train.keep_best = 1
+    # The cases of each step, in the log of each of several processes.
+    train.log_cases = False
 
     mesh: Any = ConfigDict()
     config.mesh = mesh

@@ -2,10 +2,12 @@
 
     python -m launch.train --config=configs/attention_unet.py --data=DIR --workdir=RUN
     python -m launch.train --data=DIR --workdir=RUN2 --config.data.batch_size=4
+    python -m launch.train --data=DIR --dry_run --config.mesh.spatial=2
+    launch/local.sh 2 -- --data=DIR --workdir=RUN3       (docs/clusters.md has more)
 
 RUN then holds checkpoints/, config.json, environment.json, metrics.jsonl and
-tensorboard/. Exit status: 0 done, 2 bad arguments, 3 bad data, 75 stopped by a signal
-with everything saved.
+tensorboard/; with several processes logs/ too. Exit status: 0 done, 2 bad arguments,
+3 bad data, 75 stopped by a signal with everything saved, 134 another process died.
 """
 
 from pathlib import Path
@@ -13,22 +15,47 @@ from typing import Any
 
 from absl import flags
 
-from launch import program
+from launch import distributed, program
 
 program.define_config("attention_unet")
 flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
 flags.DEFINE_string("data", None, "Prepared data set; sets config.data.directory.")
+flags.DEFINE_bool("dry_run", False, "Say what the run would take; write nothing.")
+flags.DEFINE_string(
+    "profile_steps", None, "FIRST:LAST step to record into RUN/profile."
+)
+distributed.define_flags()
 
 
 def main(values: Any) -> None:
-    from attunet_jax.train.loop import train  # late: --help needs no jax
-
     config = values.config
     if values.data:
         config.data.directory = values.data
     if not config.data.directory:
         program.required("data")
-    train(config, Path(program.required("workdir")))
+    if values.dry_run:
+        distributed.run_together(lambda: _say_what_it_takes(config), values)
+        return
+    workdir = Path(program.required("workdir"))
+
+    def work() -> None:
+        from attunet_jax.train.loop import train  # late: --help needs no jax
+        from attunet_jax.train.profiling import parse_steps
+
+        train(config, workdir, profile_steps=parse_steps(values.profile_steps))
+
+    distributed.run_together(work, values)
+
+
+def _say_what_it_takes(config: Any) -> None:
+    import jax
+
+    from attunet_jax.train.beginning import prepare
+    from attunet_jax.train.dry_run import dry_run
+
+    text = dry_run(prepare(config))
+    if jax.process_index() == 0:
+        print(text)
 
 
 if __name__ == "__main__":

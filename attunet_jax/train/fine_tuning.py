@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from attunet_jax.errors import BadArguments
@@ -29,7 +30,8 @@ def begin_from(
             taken[path] = fresh
             new.append(path)
         elif old is not None and old.shape == fresh.shape:
-            taken[path] = jax.device_put(old, fresh.sharding)
+            # By way of the host: with several processes each has its own copy.
+            taken[path] = jax.device_put(np.asarray(old), fresh.sharding)
         else:
             raise BadArguments(f"config.init_from={source.workdir}: no {path} there")
     variables = unflatten_dict(taken, sep="/")

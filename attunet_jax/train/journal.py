@@ -18,37 +18,21 @@ class Journal:
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1 if step else None
         )
-        self._mark, self._mark_step = time.perf_counter(), step
-        self._waited_s = self._paused_s = 0.0
 
-    def waited(self, seconds: float) -> None:
-        """Adds time in which the loop stood still for want of data."""
-        self._waited_s += seconds
-
-    def paused(self, seconds: float) -> None:
-        """Adds time that was not training: held-out measurement, compilation."""
-        self._paused_s += seconds
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """A row and a line for the steps since the last call."""
-        now = time.perf_counter()
-        count = max(step - self._mark_step, 1)
-        busy = max(now - self._mark - self._paused_s, 1e-9)
-        figures = {
-            "seconds_per_step": busy / count,
-            "data_wait_share": min(self._waited_s / busy, 1.0),
-        }
+    def log(
+        self,
+        step: int,
+        metrics: dict[str, float],
+        figures: dict[str, float],
+        left_s: float,
+    ) -> None:
+        """A row and a line; `figures` are those of `pace.Pace`."""
         self.record(step, metrics | figures)
-        # Time left counts the pauses too: they come again.
-        left = (now - self._mark) / count * (self._steps - step)
         print(
             f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  "
-            f"{figures['seconds_per_step']:.3f} s/step  "
-            f"waiting for data {figures['data_wait_share']:.0%}  left {duration(left)}",
+            f"{speed(figures)}  left {duration(left_s)}",
             flush=True,
         )
-        self._mark, self._mark_step = now, step
-        self._waited_s = self._paused_s = 0.0
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
         """A row in the files, silently."""
@@ -61,6 +45,42 @@ class Journal:
     def close(self) -> None:
         self._rows.close()
         self._events.close()
+
+
+class ProcessLog:
+    """`workdir/logs/process_N.log`: what one of several processes did, with the time.
+
+    With one process there is none: the terminal says it all.
+    """
+
+    def __init__(self, workdir: Path, process: int, processes: int) -> None:
+        self._file = None
+        if processes > 1:
+            folder = workdir / "logs"
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / f"process_{process}.log").open("a", encoding="utf-8")
+
+    def line(self, text: str) -> None:
+        """Appends a line; it is on disk when this returns, whatever comes after."""
+        if self._file:
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+def speed(figures: dict[str, float]) -> str:
+    """0.123 s/step  16.2 cases/s  waiting for data 1%  memory 71%"""
+    words = [
+        f"{figures['seconds_per_step']:.3f} s/step",
+        f"{figures['cases_per_second']:.3g} cases/s",
+        f"waiting for data {figures['data_wait_share']:.0%}",
+    ]
+    if "device_memory_share" in figures:
+        words.append(f"memory {figures['device_memory_share']:.0%}")
+    return "  ".join(words)
 
 
 def duration(seconds: float) -> str:

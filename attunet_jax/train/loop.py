@@ -4,35 +4,25 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from attunet_jax.checkpoint import BEST_METRIC, Checkpoints, with_sharding
-from attunet_jax.data.dataset import Dataset, open_dataset
-from attunet_jax.data.pipeline import training_batches
-from attunet_jax.errors import BadArguments, BadData, Interrupted
-from attunet_jax.sharding import (
-    batch_shardings,
-    data_shard,
-    make_mesh,
-    replicated,
-    to_global,
-)
+from attunet_jax.checkpoint import BEST_METRIC, Checkpoints
+from attunet_jax.errors import BadArguments, Interrupted
+from attunet_jax.sharding import data_shard, to_global
+from attunet_jax.train.agreement import checked_by_all
+from attunet_jax.train.beginning import Run, batches_from, first_state, prepare
+from attunet_jax.train.compiled import compile_step
 from attunet_jax.train.environment import environment
-from attunet_jax.train.fine_tuning import begin_from
-from attunet_jax.train.finished import FinishedRun, load_finished
+from attunet_jax.train.finished import FinishedRun
 from attunet_jax.train.held_out import HeldOut
-from attunet_jax.train.journal import Journal, duration
-from attunet_jax.train.plan import Plan, differing_fields, make_plan
-from attunet_jax.train.state import (
-    TrainState,
-    draw_state,
-    initial_state,
-    parameter_count,
-)
+from attunet_jax.train.journal import Journal, ProcessLog, duration, speed
+from attunet_jax.train.pace import Pace, Sleepless, Stalls
+from attunet_jax.train.profiling import Profile
+from attunet_jax.train.pulse import Beat, Pulse
+from attunet_jax.train.state import TrainState, parameter_count
 from attunet_jax.train.stop import StopRequest
 
 # Steps that may be under way at once: enough to hide the host, few enough that a
@@ -40,212 +30,194 @@ from attunet_jax.train.stop import StopRequest
 IN_FLIGHT = 2
 
 
-def train(config: Any, workdir: Path) -> None:
+def train(
+    config: Any, workdir: Path, *, profile_steps: tuple[int, int] | None = None
+) -> None:
     """Trains, or goes on training, in `workdir` until `config`'s last step.
+
+    In several processes each calls this; process 0 writes the run's files and the
+    terminal, the others a log of their own. `profile_steps` are the first and the last
+    step to record into `workdir/profile`, in process 0.
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
-    # Data, mesh, functions.
-    dataset = open_dataset(Path(config.data.directory))
-    mesh = make_mesh(config.mesh.data, config.mesh.spatial)
-    source = load_finished(Path(config.init_from), {}) if config.init_from else None
-    plan = make_plan(config, dataset, mesh.size, source)
-    shard_index, shard_count = data_shard(mesh)
-    check_fits_mesh(config, mesh)
+    with StopRequest() as stop, Sleepless() as sleepless:
+        run = prepare(config)
+        checked_by_all(lambda: workdir.mkdir(parents=True, exist_ok=True))
+        log = ProcessLog(workdir, jax.process_index(), jax.process_count())
+        with (
+            jax.set_mesh(run.mesh),
+            Checkpoints(
+                workdir / "checkpoints",
+                keep_latest=config.train.keep_latest,
+                keep_best=config.train.keep_best,
+                clean_up=True,
+            ) as checkpoints,
+        ):
+            _train(run, workdir, checkpoints, stop, sleepless, log, profile_steps)
+
+
+def _train(
+    run: Run,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    sleepless: Sleepless,
+    log: ProcessLog,
+    profile_steps: tuple[int, int] | None,
+) -> None:
+    config, plan = run.config, run.plan
     leader = jax.process_index() == 0
+    state, position, new_arrays = first_state(run, checkpoints, workdir)
+    if leader:
+        if run.source is not None and new_arrays is not None:
+            _say_what_was_taken(run.source, state, new_arrays)
+        _describe(run, workdir, state, position)
+    shard_index, shard_count = data_shard(run.mesh)
+    log.line(
+        f"begins on {run.hosts[jax.process_index()]} as process {jax.process_index()} "
+        f"of {jax.process_count()} at step {position}, {jax.local_device_count()} "
+        f"devices, shard {shard_index} of {shard_count} of each batch"
+    )
+    if position >= plan.steps:
+        return
 
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (
-        jax.set_mesh(mesh),
-        Checkpoints(
-            workdir / "checkpoints",
-            keep_latest=config.train.keep_latest,
-            keep_best=config.train.keep_best,
-            clean_up=True,
-        ) as checkpoints,
-        StopRequest() as stop,
-    ):
-        # State: no device ever holds more than its share, not even at the start.
-        everywhere = replicated(mesh)
-        seed = jax.random.key(config.seed)
-        init_key, step_key = jax.random.split(seed)
+    # Compile once, before the clock starts.
+    batches = batches_from(run, position)
+    host_batch = next(batches)
+    batch = to_global(host_batch, run.mesh)
+    began = time.perf_counter()
+    compiled_step = compile_step(plan, run.mesh, state, batch, run.step_key)
+    held_out = HeldOut(config, plan, run.dataset, run.mesh)
+    pulse = Pulse(run.mesh)
+    if leader:
+        print(f"compiled in {duration(time.perf_counter() - began)}", flush=True)
 
-        def begin(key: jax.Array) -> TrainState:
-            return initial_state(key, plan.network, plan.optimizer)
+    journal = Journal(workdir, step=position, steps=plan.steps) if leader else None
+    profile = Profile(workdir, profile_steps if leader else None)
+    pace = Pace(step=position, batch_size=config.data.batch_size)
+    stalls = Stalls()
 
-        # A run begins in one of three ways: 1. it goes on from its newest whole
-        # checkpoint; 2. from random parameters; 3. from those of a finished run.
-        _refuse_other_run(checkpoints, plan.run["config"], workdir)
-        abstract = with_sharding(jax.eval_shape(begin, init_key), everywhere)
-        restored = checkpoints.restore_newest(abstract)
-        if restored is None:
-            state, position = draw_state(begin, init_key, everywhere), 0
-            if source is not None:
-                state, new = begin_from(source, state, tuple(plan.run["outputs"]))
-                if leader:
-                    _say_what_was_taken(source, state, new)
-        else:
-            state, position = restored[0], restored[1]["step"]
-            _refuse_other_data(restored[1], dataset, workdir)
-        if leader:
-            _describe(plan, workdir, state, position, mesh.shape)
-        if position >= plan.steps:
-            return
-
-        # The data stream goes on where the state stands: its position is the step.
-        batches = training_batches(
-            dataset,
-            plan.train_ids,
-            batch_size=config.data.batch_size,
-            crop_shape=tuple(config.data.read_shape),
-            least_shape=tuple(config.data.crop_shape),
-            padding=config.data.padding,
-            foreground_fraction=config.data.foreground_fraction,
-            seed=config.seed,
-            shard_index=shard_index,
-            shard_count=shard_count,
-            start_step=position,
-            threads=config.data.threads,
-            prefetch=config.data.prefetch_batches,
+    def save(step: int, metrics: dict[str, float] | None) -> None:
+        # A copy: the next step reuses the state's memory while Orbax writes.
+        checkpoints.save(
+            step,
+            jax.tree.map(jax.numpy.copy, state),
+            position={"step": step, "manifest_sha256": run.dataset.manifest_sha256},
+            run=plan.run,
+            metrics=metrics,
         )
-        batch = to_global(next(batches), mesh)
+        log.line(f"step {step}: saves a checkpoint")
 
-        # Compile once, before the clock starts.
-        began = time.perf_counter()
-        step_sharding = batch_shardings(mesh, batch)
-        compiled_step = (
-            jax.jit(
-                plan.train_step,
-                in_shardings=(everywhere, step_sharding, everywhere),
-                out_shardings=everywhere,
-                donate_argnums=0,
-            )
-            .lower(state, batch, step_key)
-            .compile()
-        )
-        held_out = HeldOut(config, plan, dataset, mesh)
-        if leader:
-            print(f"compiled in {duration(time.perf_counter() - began)}", flush=True)
-        journal = Journal(workdir, step=position, steps=plan.steps) if leader else None
-
-        def save(step: int, metrics: dict[str, float] | None) -> None:
-            # A copy: the next step reuses the state's memory while Orbax writes.
-            checkpoints.save(
-                step,
-                jax.tree.map(jax.numpy.copy, state),
-                position={"step": step, "manifest_sha256": dataset.manifest_sha256},
-                run=plan.run,
-                metrics=metrics,
-            )
-
-        try:
-            under_way: deque = deque()
-            for step in range(position + 1, plan.steps + 1):
-                state, metrics = compiled_step(state, batch, step_key)
-                under_way.append(metrics)
-                if len(under_way) > IN_FLIGHT:
+    try:
+        under_way: deque = deque()
+        for step in range(position + 1, plan.steps + 1):
+            if config.train.log_cases:
+                log.line(f"step {step}: cases {_names(run, host_batch)}")
+            profile.before(step)
+            state, metrics = compiled_step(state, batch, run.step_key)
+            step_s, own_s = pace.stepped()
+            pulse.send(step, stop.number, step_s, max(own_s, sleepless.worst_s()))
+            under_way.append(metrics)
+            if len(under_way) > IN_FLIGHT:
+                with pace.spending("devices"):
                     jax.block_until_ready(under_way.popleft())
-                if step % config.train.log_every_steps == 0 or step == plan.steps:
-                    figures = {k: float(v) for k, v in metrics.items()}
-                    if not math.isfinite(figures["loss"]):
-                        raise BadArguments(
-                            f"the loss is {figures['loss']} at step {step}: start "
-                            "again with a smaller config.optimizer.learning_rate"
-                        )
-                    if journal:
-                        journal.log(step, figures)
+            beat = pulse.receive(IN_FLIGHT)
+            _tell(stalls, beat, run, log, leader)
+            with pace.spending("pause"):
+                if said := profile.after(step, state):
+                    print(said, flush=True)
+            if step % config.train.log_every_steps == 0 or step == plan.steps:
+                with pace.spending("devices"):
+                    numbers = {k: float(v) for k, v in metrics.items()}
+                _refuse_divergence(numbers["loss"], step)
+                figures = pace.figures(step)
+                log.line(f"step {step}: {speed(figures)}")
+                if journal:
+                    journal.log(step, numbers, figures, pace.left_s(plan.steps))
+            with pace.spending("pause"):
                 if step % config.train.evaluate_every_steps == 0 or step == plan.steps:
-                    began = time.perf_counter()
                     dice = held_out.dice(state)
-                    if journal:
+                    if journal and dice:
                         journal.record(
                             step, {f"held_out_{k}": v for k, v in dice.items()}
                         )
-                        if dice:
-                            print("  held-out " + _named(dice), flush=True)
-                        journal.paused(time.perf_counter() - began)
+                        print("  held-out " + _named(dice), flush=True)
                     save(step, {BEST_METRIC: dice["dice"]} if dice else None)
                 elif step % config.train.checkpoint_every_steps == 0:
                     save(step, None)
-                if _must_stop(stop, checkpoints, step) and step < plan.steps:
-                    save(step, None)
-                    checkpoints.wait()
-                    raise Interrupted(
-                        f"{stop.name or 'the platform'} stopped training; saved at "
-                        f"step {step} of {plan.steps}: the same command goes on"
-                    )
-                if step < plan.steps:
-                    began = time.perf_counter()
+                checkpoints.check()
+            asked = _who_stops(stop, beat, checkpoints, step, run.hosts)
+            if asked and step < plan.steps:
+                save(step, None)
+                checkpoints.wait()
+                log.line(f"step {step}: stopped by {asked}, everything saved")
+                raise Interrupted(
+                    f"{asked} stopped training; saved at step {step} of {plan.steps}: "
+                    "the same command goes on"
+                )
+            if step < plan.steps:
+                with pace.spending("data"):
                     host_batch = next(batches)
-                    if journal:
-                        journal.waited(time.perf_counter() - began)
-                    batch = to_global(host_batch, mesh)
-        finally:
-            if journal:
-                journal.close()
-            _close(batches)
+                batch = to_global(host_batch, run.mesh)
+        checkpoints.wait()
+        log.line(f"step {plan.steps}: done")
+    finally:
+        if journal:
+            journal.close()
+        profile.close()
+        log.close()
+        batches.close()
 
 
-def check_fits_mesh(config: Any, mesh: Any) -> None:
-    """Raises `BadArguments` where the mesh does not divide the batch or the depth."""
-    data, spatial = mesh.devices.shape
-    if config.data.batch_size % data:
-        raise BadArguments(
-            f"config.data.batch_size={config.data.batch_size} cannot be split over "
-            f"{data} devices: use a multiple, or config.mesh.data="
-            f"{math.gcd(data, config.data.batch_size)}"
-        )
-    depth, read_depth = config.data.crop_shape[0], config.data.read_shape[0]
-    slices = spatial * 2 ** (len(config.model.widths) - 1)
-    if spatial > 1 and (depth % slices or depth != read_depth):
-        raise BadArguments(
-            f"with config.mesh.spatial={spatial} the depth of config.data.crop_shape "
-            f"({depth}) must be divisible by {slices} and equal that of "
-            f"config.data.read_shape ({read_depth})"
-        )
+def _who_stops(
+    stop: StopRequest,
+    beat: Beat | None,
+    checkpoints: Checkpoints,
+    step: int,
+    hosts: list[str],
+) -> str | None:
+    """Who asks to stop after this step, in words; the same step in all processes."""
+    if len(hosts) == 1:
+        return stop.name
+    if beat is not None and (asked := beat.who_stops()):
+        process, name = asked
+        return f"{name} to process {process} ({hosts[process]})"
+    return "the platform" if checkpoints.reached_preemption(step) else None
 
 
-def _must_stop(stop: StopRequest, checkpoints: Checkpoints, step: int) -> bool:
-    if jax.process_count() > 1:
-        return checkpoints.reached_preemption(step)  # all agree on one step
-    return stop.name is not None
-
-
-def _refuse_other_run(checkpoints: Checkpoints, config: dict, workdir: Path) -> None:
-    steps = checkpoints.steps()
-    if not steps:
-        return
-    try:
-        there = checkpoints.run(steps[-1])["config"]
-    except BadData:
-        return  # damaged: restoring names it and goes on with the one before
-    differing = differing_fields(there, config)
-    if differing:
-        raise BadArguments(
-            f"{workdir} holds a run with another {'; '.join(differing)}: "
-            "use another --workdir"
-        )
-
-
-def _refuse_other_data(position: dict, dataset: Dataset, workdir: Path) -> None:
-    if position["manifest_sha256"] != dataset.manifest_sha256:
-        raise BadArguments(
-            f"{workdir} was trained on other data than {dataset.directory} (its "
-            "manifest differs): use another --workdir"
-        )
-
-
-def _describe(
-    plan: Plan, workdir: Path, state: TrainState, position: int, mesh_shape: Any
+def _tell(
+    stalls: Stalls, beat: Beat | None, run: Run, log: ProcessLog, leader: bool
 ) -> None:
+    if beat is None:
+        return
+    notice = stalls.notice(beat.step, beat.step_s, beat.own_s, run.hosts)
+    if notice:
+        log.line(notice)
+        if leader:
+            print(f"  {notice}", flush=True)
+
+
+def _refuse_divergence(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise BadArguments(
+            f"the loss is {loss} at step {step}: start again with a smaller "
+            "config.optimizer.learning_rate"
+        )
+
+
+def _describe(run: Run, workdir: Path, state: TrainState, position: int) -> None:
+    plan = run.plan
     for name, content in (("config", plan.run), ("environment", environment())):
         beside = workdir / f".{name}.json.new"
         beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         beside.replace(workdir / f"{name}.json")
+    processes = len(run.hosts)
     print(
         f"{plan.run['config']['name']}: {parameter_count(state.params):,} parameters, "
         f"{len(plan.train_ids)} training and {len(plan.validation_ids)} validation "
-        f"cases, mesh {dict(mesh_shape)}, "
+        f"cases, mesh {dict(run.mesh.shape)}, "
+        + (f"{processes} processes, " if processes > 1 else "")
         + (f"going on at step {position} of" if position else "new run,")
         + f" {plan.steps} steps",
         flush=True,
@@ -262,11 +234,9 @@ def _say_what_was_taken(source: FinishedRun, state: TrainState, new: list[str]) 
     )
 
 
+def _names(run: Run, host_batch: dict) -> str:
+    return " ".join(run.dataset.case_ids[i] for i in host_batch["case_index"])
+
+
 def _named(figures: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-
-
-def _close(batches: Iterator) -> None:
-    close = getattr(batches, "close", None)
-    if close:
-        close()

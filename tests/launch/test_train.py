@@ -30,7 +30,7 @@ def test_each_log_line_says_loss_speed_waiting_and_time_left(trained):
     _, output = trained
     lines = re.findall(
         r"step (\d+)/12  loss (\d\.\d{4})  \d+\.\d{3} s/step  "
-        r"waiting for data \d+%  left \d+:\d\d",
+        r"[\d.e+]+ cases/s  waiting for data \d+%  left \d+:\d\d",
         output,
     )
     assert [int(step) for step, _ in lines] == [4, 8, 12]

@@ -26,12 +26,19 @@ def test_a_resumed_journal_drops_rows_beyond_the_checkpoint(tmp_path):
 
 def test_a_line_says_step_loss_speed_waiting_and_time_left(tmp_path, capsys):
     journal = Journal(tmp_path, step=0, steps=30)
-    journal.waited(1000.0)  # longer than the clock ran: all of it
-    journal.log(10, {"loss": 0.75})
+    figures = {
+        "seconds_per_step": 0.25,
+        "steps_per_second": 4.0,
+        "cases_per_second": 32.0,
+        "data_wait_share": 1.0,
+        "device_memory_share": 0.71,
+    }
+    journal.log(10, {"loss": 0.75}, figures, left_s=65)
     journal.close()
-    line = capsys.readouterr().out
-    assert line.startswith("step 10/30  loss 0.7500  ")
-    assert "waiting for data 100%" in line and "left 0:0" in line
+    assert capsys.readouterr().out == (
+        "step 10/30  loss 0.7500  0.250 s/step  32 cases/s  waiting for data 100%  "
+        "memory 71%  left 1:05\n"
+    )
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert row["step"] == 10 and row["loss"] == 0.75 and row["data_wait_share"] == 1.0
     assert list((tmp_path / "tensorboard").glob("events*"))

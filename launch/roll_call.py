@@ -1,0 +1,203 @@
+"""Every process of a job in, one end for all of them out, with a line that says why.
+
+JAX ends the survivors of a dead process too, but late, with an abort and no name. Each
+process holds a connection to process 0: when it breaks without a goodbye, the process
+is gone; and one that leaves with an error says which before it goes.
+"""
+
+import hmac
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from attunet_jax.errors import INTERRUPTED
+
+# What JAX's own abort would give (128 + SIGABRT): launch scripts start the job again.
+LOST = 134
+# How long an error of another process waits for our own, which may be the same.
+PATIENCE_S = 10.0
+
+
+class RollCall:
+    """The connection of one process, or all connections where it is process 0."""
+
+    def __init__(self, process: int, processes: int, host: str) -> None:
+        self._process, self._processes = process, processes
+        self._host = host
+        self._lock = threading.Lock()
+        self._peers: dict[int, socket.socket] = {}
+        self._gone: set[int] = set()  # said goodbye, or left with an error
+        self._leaving = False
+
+    def leave(self, status: int, line: str) -> None:
+        """Ends this process with `status`, and the others with it. Never returns.
+
+        Process 0 says the line; it goes last, as JAX's coordinator lives in it.
+        """
+        with self._lock:
+            first, self._leaving = not self._leaving, True
+        if not first:  # another thread ends the process already
+            time.sleep(2 * PATIENCE_S)
+        if self._process == 0:
+            _say(line)
+            self._tell({"status": status, "line": line})
+            self._wait_for_others()
+        else:
+            alone = not self._peers
+            self._tell({"status": status, "line": line})
+            if alone:
+                _say(f"process {self._process} ({self._host}): {line}")
+        _end(status)
+
+    def goodbye(self) -> None:
+        """All is done: what happens to the others from now on is not our concern."""
+        self._leaving = True
+        self._tell({"bye": True})
+
+    # Process 0
+
+    def listen(self, token: str) -> int:
+        """Opens the port that the others connect to, and returns it."""
+        if socket.has_dualstack_ipv6():
+            family, dual = socket.AF_INET6, True
+        else:
+            family, dual = socket.AF_INET, False
+        server = socket.create_server(("", 0), family=family, dualstack_ipv6=dual)
+        _thread(self._accept, server, token)
+        return server.getsockname()[1]
+
+    def _accept(self, server: socket.socket, token: str) -> None:
+        while True:
+            connection, _ = server.accept()
+            _thread(self._follow, connection, token)
+
+    def _follow(self, connection: socket.socket, token: str) -> None:
+        _keep_alive(connection)
+        lines = connection.makefile("r", encoding="utf-8")
+        hello = _read(lines)
+        if not hmac.compare_digest(str(hello.get("token")), token):
+            connection.close()
+            return
+        process, host = int(hello["process"]), str(hello["host"])
+        self._peers[process] = connection
+        said = _read(lines)
+        self._gone.add(process)
+        if said.get("bye") or self._leaving:
+            return
+        if "status" in said:
+            if said["status"] == INTERRUPTED:
+                return  # all stop at this step; ours is still being saved
+            time.sleep(PATIENCE_S)
+            if not self._leaving:
+                self.leave(
+                    said["status"], f"process {process} ({host}): {said['line']}"
+                )
+            return
+        self.leave(
+            LOST,
+            f"error: process {process} of {self._processes} ({host}) died; the last "
+            "checkpoint is whole: the same command goes on from it",
+        )
+
+    def _wait_for_others(self) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while len(self._gone) < self._processes - 1 and time.monotonic() < end:
+            time.sleep(0.05)
+
+    # The others
+
+    def connect(self, host: str, port: int, token: str) -> None:
+        """Connects to process 0. Raises `OSError` where that is not possible."""
+        connection = socket.create_connection((host, port), 20)
+        connection.settimeout(None)
+        _keep_alive(connection)
+        self._peers[0] = connection
+        self._tell({"token": token, "process": self._process, "host": self._host})
+        _thread(self._listen_to_0, connection)
+
+    def _listen_to_0(self, connection: socket.socket) -> None:
+        said = _read(connection.makefile("r", encoding="utf-8"))
+        if self._leaving or said.get("bye"):
+            return
+        if "status" in said:  # process 0 has said why
+            if said["status"] != INTERRUPTED:
+                _end(said["status"])
+            return
+        _say(
+            f"error: process 0 of {self._processes} died; the last checkpoint is "
+            "whole: the same command goes on from it"
+        )
+        _end(LOST)
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        line = (json.dumps(what) + "\n").encode()
+        with self._lock:
+            for peer in list(self._peers.values()):
+                try:
+                    peer.sendall(line)
+                except OSError:
+                    pass  # it is gone; who follows it says so
+
+
+def start(
+    process: int, processes: int, address: str, share: Callable[[str], list[str]]
+) -> RollCall:
+    """Connects all processes; `share(text)` gives the text of every process to each.
+
+    `address` is where the others reach process 0. Where that is not possible, JAX's
+    heartbeats alone end the job.
+    """
+    roll_call = RollCall(process, processes, socket.gethostname())
+    token = secrets.token_hex(16)
+    port = roll_call.listen(token) if process == 0 else 0
+    said = share(json.dumps({"port": port, "token": token, "address": address}))
+    first = json.loads(said[0])
+    if process:
+        try:
+            roll_call.connect(first["address"], first["port"], first["token"])
+        except OSError as error:
+            print(
+                f"process {process} cannot reach process 0 at {first['address']}: "
+                f"{error}; a death is noticed by JAX's heartbeats alone",
+                file=sys.stderr,
+            )
+    return roll_call
+
+
+def _thread(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()
+
+
+def _read(lines: Any) -> dict[str, Any]:
+    """The next message; empty where the connection is closed or speaks otherwise."""
+    try:
+        said = json.loads(lines.readline(100_000) or "{}")
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """A host without power sends no goodbye: 25 s of silence end the connection."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("KEEPIDLE", 10), ("KEEPINTVL", 5), ("KEEPCNT", 3)):
+        option = getattr(socket, f"TCP_{name}", None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _end(status: int) -> None:
+    """At once: the main thread may stand in a collective that never ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
