@@ -50,6 +50,65 @@ def scan_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_series():
+    """Writes a DICOM CT series as a scanner would: one file a slice, without ending.
+
+    `hu [slice, row, column]`; `origin` is the centre of its first voxel in DICOM's
+    LPS mm, `spacing` that of slices, rows, columns. Further words are tags; a tuple
+    gives each slice its own. Returns the files in the order of the slices.
+    """
+    import numpy as np
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+
+    def write(
+        folder: Path,
+        hu,
+        *,
+        origin=(-30.0, -40.0, 50.0),
+        spacing=(2.5, 0.75, 0.5),
+        orientation=(1, 0, 0, 0, 1, 0),
+        slope=1,
+        intercept=-1024,
+        name="IM{:04}",
+        uid="1.2.826.0.1.3680043.8.498.1",
+        **tags,
+    ) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        normal = np.cross(orientation[:3], orientation[3:])
+        files = []
+        for index, values in enumerate(hu):
+            data = Dataset()
+            data.file_meta = FileMetaDataset()
+            data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = CTImageStorage
+            own = UID(f"{uid}.{index + 1}")
+            data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = own
+            data.SeriesInstanceUID, data.StudyInstanceUID = uid, "1.2.826.0.1.9"
+            data.Modality, data.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+            data.InstanceNumber, data.SeriesDescription = index + 1, "Abdomen 2.5"
+            place = np.add(origin, index * spacing[0] * normal)
+            data.ImagePositionPatient = [round(float(p), 6) for p in place]
+            data.ImageOrientationPatient = list(orientation)
+            data.PixelSpacing = [spacing[1], spacing[2]]
+            data.Rows, data.Columns = values.shape
+            data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+            data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
+            data.RescaleSlope, data.RescaleIntercept = slope, intercept
+            data.PixelRepresentation = 1
+            stored = np.round((values.astype(float) - intercept) / slope)
+            data.PixelData = stored.astype("<i2").tobytes()
+            for tag, value in tags.items():
+                setattr(data, tag, value[index] if type(value) is tuple else value)
+            files.append(folder / name.format(index + 1))
+            data.save_as(files[-1], enforce_file_format=True)
+        return files
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def prepared(scan_folder, tmp_path_factory) -> Path:
     """The same scans prepared at 4 mm: shards, manifest.json and splits.json."""
     from data_prep import prepare

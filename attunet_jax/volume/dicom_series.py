@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from attunet_jax.errors import BadData, one_line
-from attunet_jax.volume.dicom_files import dicom_files
+from attunet_jax.volume.dicom_files import dicom_files, dicom_folders
 
 _TAGS = [
     "SOPClassUID",
@@ -41,7 +41,8 @@ _TAGS = [
     "RescaleSlope",
     "RescaleIntercept",
 ]
-# SOP classes "Secondary Capture Image Storage" and its multi-frame kin.
+# SOP classes of CT and of secondary captures; their kin begin with the same numbers.
+_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -54,8 +55,6 @@ class SliceHeader:
     """
 
     path: Path
-    series: str
-    description: str
     rows: int
     columns: int
     bits: int
@@ -73,38 +72,29 @@ def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
     In the order of file names. Raises `BadData` naming the file, or the series where
     there are several.
     """
-    found: dict[str, list[SliceHeader]] = {}
+    found: dict[str, list[tuple[Path, Any]]] = {}
     passed_over: Counter[str] = Counter()
     for path in dicom_files(folder):
         dataset = read_dataset(path, headers_only=True)
         with dicom_errors(path):
-            reason = _no_ct_slice(dataset)
-        if reason:
-            passed_over[reason] += 1
-            continue
-        uid = str(dataset.get("SeriesInstanceUID") or "")
-        if series is None or uid == series:
-            header = _header(path, uid, dataset)
-        else:  # of another series, which may be damaged: only named
-            header = None
-        found.setdefault(uid, []).extend([header] if header else [])
-    if series is not None:
-        if series not in found:
-            raise BadData(f"{folder}: no CT series {series} in it{_listed(found)}")
-        return found[series]
+            if reason := _no_ct_slice(path, dataset):
+                passed_over[reason] += 1
+                continue
+            uid = str(dataset.get("SeriesInstanceUID") or "")
+            found.setdefault(uid, []).append((path, dataset))
+    if series is not None and series not in found:
+        raise BadData(f"{folder}: no CT series {series} in it{_listed(found)}")
     if not found:
-        others = ", ".join(f"{n} {what}" for what, n in passed_over.items())
         raise BadData(
-            f"{folder}: no slices of a CT series in it"
-            + (f", only {others}" if others else "; name the folder with the files")
+            f"{folder}: no slices of a CT series in it{_instead(passed_over, folder)}"
         )
-    if len(found) > 1:
+    if series is None and len(found) > 1:
         raise BadData(
             f"{folder}: {len(found)} series in one folder{_listed(found)}; ask for one "
             "by its UID, or move them apart"
         )
-    (headers,) = found.values()
-    return headers
+    slices = found[series] if series is not None else next(iter(found.values()))
+    return [_header(path, dataset) for path, dataset in slices]
 
 
 def read_dataset(path: Path, *, headers_only: bool) -> Any:
@@ -148,7 +138,7 @@ def dicom_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _no_ct_slice(dataset: Any) -> str | None:
+def _no_ct_slice(path: Path, dataset: Any) -> str | None:
     """What a file is, in words, where it is no slice of a CT scan."""
     kind = str(dataset.get("SOPClassUID") or "")
     modality = str(dataset.get("Modality") or "")
@@ -161,13 +151,16 @@ def _no_ct_slice(dataset: Any) -> str | None:
     if modality and modality != "CT":
         return f"files of modality {modality}"
     if "Rows" not in dataset:
-        if not kind:
-            raise ValueError("no picture and no kind of object in it")
-        return "files without a picture"
+        if kind and not kind.startswith(_CT_IMAGE):
+            return "files without a picture"
+        raise BadData(
+            f"{path}: DICOM tag Rows is missing: truncated, or no DICOM picture; copy "
+            "it again, or remove it"
+        )
     return None
 
 
-def _header(path: Path, series: str, dataset: Any) -> SliceHeader:
+def _header(path: Path, dataset: Any) -> SliceHeader:
     frames = _number(path, dataset, "NumberOfFrames", int, 1)
     if frames != 1:
         raise BadData(
@@ -189,8 +182,6 @@ def _header(path: Path, series: str, dataset: Any) -> SliceHeader:
         )
     return SliceHeader(
         path=path,
-        series=series,
-        description=str(dataset.get("SeriesDescription") or ""),
         rows=_number(path, dataset, "Rows", int),
         columns=_number(path, dataset, "Columns", int),
         bits=_number(path, dataset, "BitsAllocated", int),
@@ -235,10 +226,20 @@ def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ..
     return numbers
 
 
-def _listed(found: dict[str, list[SliceHeader]]) -> str:
+def _listed(found: dict[str, list[tuple[Path, Any]]]) -> str:
     rows = [
-        f"{uid or '(no UID)'}"
-        + (f" ({len(headers)} slices, {headers[0].description!r})" if headers else "")
-        for uid, headers in sorted(found.items())
+        f"{uid or '(no UID)'} ({len(slices)} slices, "
+        f"{str(slices[0][1].get('SeriesDescription') or 'no description')!r})"
+        for uid, slices in sorted(found.items())
     ]
     return ": " + ", ".join(rows) if rows else ""
+
+
+def _instead(passed_over: Counter[str], folder: Path) -> str:
+    """What is there where no slice is."""
+    if passed_over:
+        return ", only " + ", ".join(f"{n} {what}" for what, n in passed_over.items())
+    below = [str(place.relative_to(folder)) for place in dicom_folders(folder)]
+    if below:
+        return f", but below, in {', '.join(below[:5])}; name one of these"
+    return "; name the folder of its files"

@@ -1,0 +1,181 @@
+"""DICOM series written here and a real one; beside dcm2niix, hand and pydicom."""
+
+import shutil
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import gdcm
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from attunet_jax.volume import canonical, read_scan, write_on_grid
+from attunet_jax.volume.dicom import read_dicom
+
+HU = np.random.default_rng(0).integers(-1024, 3000, (6, 7, 5)).astype(np.int16)
+# World mm, RAS+, of voxel (slice, row, column) of the usual series by hand: columns run
+# to the left (-x) by 0.5, rows to the back (-y) by 0.75, slices up by 2.5.
+AFFINE = [[0, 0, -0.5, 30], [0, -0.75, 0, 40], [2.5, 0, 0, 50], [0, 0, 0, 1]]
+
+
+def dcm2niix(folder: Path, output: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels in file order and affine that dcm2niix makes of a series."""
+    program = Path(sys.executable).with_name("dcm2niix")
+    output.mkdir(exist_ok=True)
+    words = [program, "-b", "n", "-z", "n", "-f", "scan", "-o", output, folder]
+    subprocess.run(words, check=True, capture_output=True)
+    (written,) = output.glob("*.nii")
+    image = nib.Nifti1Image.from_filename(written)
+    return np.asanyarray(image.dataobj), np.asarray(image.affine)
+
+
+def test_voxels_and_places_are_those_of_the_hand(write_series, tmp_path):
+    write_series(tmp_path / "s", HU)
+    volume = read_dicom(tmp_path / "s")
+    assert volume.voxels.dtype == np.int16 and volume.path == str(tmp_path / "s")
+    np.testing.assert_array_equal(volume.voxels, HU)
+    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-9)
+    np.testing.assert_allclose(volume.spacing_mm, (2.5, 0.75, 0.5))
+
+
+def test_the_order_of_file_names_and_instance_numbers_means_nothing(
+    write_series, tmp_path
+):
+    files = write_series(tmp_path, HU, InstanceNumber=(3, 1, 6, 2, 5, 4))
+    for number, file in zip((4, 0, 5, 2, 1, 3), files, strict=True):
+        file.rename(tmp_path / f"{number}.dcm")
+    np.testing.assert_array_equal(read_dicom(tmp_path).voxels, HU)
+
+
+def test_each_slice_is_rescaled_by_its_own_slope_and_intercept(write_series, tmp_path):
+    slopes, intercepts = (1, 2, 1, 1, 4, 1), (-1024, 0, 10, -5, 0, 1)
+    tags = {"RescaleSlope": slopes, "RescaleIntercept": intercepts}
+    write_series(tmp_path, HU, intercept=0, **tags)
+    by_hand = HU.astype(int) * np.reshape(slopes, (6, 1, 1))
+    by_hand += np.reshape(intercepts, (6, 1, 1))
+    volume = read_dicom(tmp_path)
+    assert volume.voxels.dtype == np.int16
+    np.testing.assert_array_equal(volume.voxels, by_hand)
+
+
+@pytest.mark.parametrize("slope, intercept", [(0.5, 0.25), (40, 0)])
+def test_fractions_and_great_values_are_float32(
+    write_series, tmp_path, slope, intercept
+):
+    write_series(
+        tmp_path, HU, intercept=0, RescaleSlope=slope, RescaleIntercept=intercept
+    )
+    volume = read_dicom(tmp_path)
+    assert volume.voxels.dtype == np.float32
+    np.testing.assert_array_equal(volume.voxels, HU * np.float32(slope) + intercept)
+
+
+def test_unsigned_twelve_bits_are_read(write_series, tmp_path):
+    write_series(tmp_path, HU, PixelRepresentation=0, BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(read_dicom(tmp_path).voxels, HU)
+
+
+DIRECTIONS = [
+    (*a, *b)
+    for x, y in permutations(np.eye(3, dtype=int).tolist(), 2)
+    for a, b in [(x, y), ([-n for n in x], y)]
+] + [(0.96, 0.28, 0.0, -0.28, 0.96, 0.0), (0.8, 0, 0.6, 0, 1, 0)]
+
+
+@pytest.mark.parametrize("orientation", DIRECTIONS, ids=str)
+def test_any_orientation_is_as_dcm2niix_has_it(write_series, tmp_path, orientation):
+    write_series(tmp_path / "s", HU, orientation=tuple(orientation))
+    theirs, affine = dcm2niix(tmp_path / "s", tmp_path / "out")
+    ours = read_dicom(tmp_path / "s")
+    voxels, view = canonical(theirs, affine)
+    np.testing.assert_array_equal(ours.voxels, voxels)
+    np.testing.assert_allclose(ours.affine, view, atol=1e-4)
+
+
+def test_a_label_map_is_written_on_the_grid_that_dcm2niix_writes(
+    write_series, tmp_path
+):
+    write_series(tmp_path / "s", HU)
+    theirs, affine = dcm2niix(tmp_path / "s", tmp_path / "out")
+    volume = read_scan(tmp_path / "s")
+    labels = (volume.voxels > 1000).astype(np.uint8)
+    write_on_grid(tmp_path / "labels.nii", labels, volume.grid)
+    written = nib.Nifti1Image.from_filename(tmp_path / "labels.nii")
+    np.testing.assert_allclose(np.asarray(written.affine), affine, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), theirs > 1000)
+
+
+def test_a_real_series_is_as_dcm2niix_has_it(shared, tmp_path):
+    folder = shared / "data" / "ct" / "totalsegmentator_example_dicom"
+    theirs, affine = dcm2niix(folder, tmp_path / "out")
+    ours = read_dicom(folder)
+    voxels, view = canonical(theirs, affine)
+    np.testing.assert_array_equal(ours.voxels, voxels)
+    np.testing.assert_allclose(ours.affine, view, atol=1e-4)
+    assert ours.grid.shape == theirs.shape
+    np.testing.assert_allclose(ours.grid.affine, affine, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "syntax", ["RLELossless", "JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000"]
+)
+def test_compressed_slices_are_read(write_series, tmp_path, syntax):
+    smooth = np.add.outer(np.arange(4) * 10, np.add.outer(np.arange(32), np.arange(32)))
+    kind = getattr(gdcm.TransferSyntax, syntax.replace("JPEG2000", "JPEG2000Lossless"))
+    for path in write_series(tmp_path, smooth):
+        reader, change, writer = (
+            gdcm.ImageReader(),
+            gdcm.ImageChangeTransferSyntax(),
+            gdcm.ImageWriter(),
+        )
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(kind))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(path))
+        assert writer.Write()
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed
+    np.testing.assert_array_equal(read_dicom(tmp_path).voxels, smooth)
+
+
+def test_files_of_other_kinds_in_the_folder_are_passed_over(write_series, tmp_path):
+    write_series(tmp_path, HU)
+    write_series(tmp_path, HU[:1], name="scout", ImageType=["ORIGINAL", "LOCALIZER"])
+    write_series(
+        tmp_path, HU[:1], name="screen", SOPClassUID="1.2.840.10008.5.1.4.1.1.7"
+    )
+    write_series(tmp_path, HU[:2], name="pet{}", Modality="PT", uid="1.2.3")
+    (tmp_path / "readme.txt").write_text("no DICOM file")
+    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "pet1").read_bytes())
+    (tmp_path / "._IM0001").write_bytes(b"macOS")
+    (tmp_path / "folder").mkdir()
+    np.testing.assert_array_equal(read_dicom(tmp_path).voxels, HU)
+
+
+def test_one_of_several_series_is_read_when_it_is_asked_for(write_series, tmp_path):
+    write_series(tmp_path, HU, name="a{}", uid="1.2.3")
+    write_series(tmp_path, HU[::-1], name="b{}", uid="1.2.4")
+    for uid, expected in (("1.2.3", HU), ("1.2.4", HU[::-1])):
+        np.testing.assert_array_equal(read_scan(tmp_path, uid).voxels, expected)
+
+
+def test_files_without_a_header_of_their_own_are_read(write_series, tmp_path):
+    for path in write_series(tmp_path, HU, name="{}.dcm"):
+        data = pydicom.dcmread(path)
+        bare = pydicom.Dataset({tag: data[tag] for tag in data.keys()})
+        bare.save_as(path, implicit_vr=True, little_endian=True)
+        assert path.read_bytes()[128:132] != b"DICM"
+    np.testing.assert_array_equal(read_dicom(tmp_path).voxels, HU)
+
+
+def test_a_copy_of_a_folder_elsewhere_is_the_same_scan(write_series, tmp_path):
+    write_series(tmp_path / "s", HU)
+    shutil.copytree(tmp_path / "s", tmp_path / "Größe 1")
+    copied = read_dicom(tmp_path / "Größe 1")
+    np.testing.assert_array_equal(copied.voxels, HU)
