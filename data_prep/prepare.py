@@ -7,269 +7,177 @@
 DATA gets cases-*.array_record, manifest.json and splits.json. Interrupted, the same
 command goes on. A case that cannot be used is left out, listed at the end and in
 rejected.json, and the exit status is 3; after mending the file the same command
-prepares what changed.
+prepares what changed. --strict stops at the first such case.
+
+On many machines that see the same folders, as tasks of a job array and a last command:
+
+    python -m data_prep.prepare ... --num_shards=40 --shard_index=7
+    python -m data_prep.prepare ... --num_shards=40 --join
+
+or as an Apache Beam pipeline (pip install 'attunet_jax[beam]'):
+
+    python -m data_prep.prepare ... --runner=flink --beam_options="--parallelism=16"
+
+The folder is the same, byte for byte, whichever way it was made.
 """
 
-import argparse
-import json
-import os
-import signal
+import shlex
 import sys
-from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION
-from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
-from data_prep.case import Settings
-from data_prep.processes import run_in_processes
-from data_prep.shard import PARTS, ShardSpec, finished, prepare_shard, write_json
-from data_prep.sources import SOURCES
-from data_prep.sources.layout import parse_organs
-from data_prep.spacing import parse_spacing
-from data_prep.splits import FOLDS, make_splits
+from attunet_jax.errors import BadArguments, BadData, exit_status
+from data_prep import memory
+from data_prep.join import (
+    claim,
+    collect,
+    join,
+    refuse_rejected,
+    remove_leavings,
+    remove_others,
+)
+from data_prep.plan import Plan, make_plan, parse
+from data_prep.processes import peak_bytes, run_in_processes, stop_on_sigterm
+from data_prep.shard import ShardSpec, finished, prepare_shard
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
-    layout = SOURCES[arguments.source](arguments.input)
-    organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
-    if not organs:
-        raise BadArguments(
-            f"--source={arguments.source} does not say what labels mean: give "
-            "--labels=spleen=1,pancreas=2,kidney=3"
-        )
-    if not layout.pairs:
-        raise BadData(f"{arguments.input}: no scans found for {arguments.source}")
-    if layout.unlabelled:
-        images = {str(pair.image.parent) for pair in layout.unlabelled if pair.image}
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parse(words, __doc__)
+    plan = make_plan(arguments)
+    if arguments.shard_index is not None:
+        return _write_one(plan, plan.specs[arguments.shard_index])
+    if plan.unlabelled:
+        images = {str(pair.image.parent) for pair in plan.unlabelled if pair.image}
         print(
-            f"{len(layout.unlabelled)} scans without labels are not prepared, they are "
+            f"{len(plan.unlabelled)} scans without labels are not prepared, they are "
             f"for launch.predict --input={', '.join(sorted(images))}"
         )
-    settings = Settings(
-        organs=organs,
-        spacing_mm=arguments.spacing_mm,
-        blur_mm=arguments.blur_mm,
-        ignore_unknown_labels=arguments.ignore_unknown_labels,
-    )
-    output = arguments.output
-    remembered = settings.as_json() | {
-        "source": arguments.source,
-        "cases_per_shard": arguments.cases_per_shard,
-    }
-    _claim(output, remembered)
-    size = arguments.cases_per_shard
-    groups = [layout.pairs[i : i + size] for i in range(0, len(layout.pairs), size)]
-    specs = [
-        ShardSpec(i, len(groups), tuple(group), output, settings)
-        for i, group in enumerate(groups)
-    ]
-    _remove_others(output, specs)
-    parts = _run(specs, arguments.workers)
-    return _finish(output, parts, remembered, organs, arguments)
+    claim(plan)
+    if arguments.join:
+        parts = collect(plan)
+        remove_others(plan.output, plan.specs)
+    else:
+        remove_others(plan.output, plan.specs)
+        parts, todo = _sort(plan)
+        if arguments.strict:
+            refuse_rejected(parts.values())
+        if arguments.runner:
+            _write_by_beam(plan, words, todo)
+            parts = {part["file"]: part for part in collect(plan)}
+        else:
+            _write_here(plan, parts, todo)
+        parts = [parts[spec.path.name] for spec in plan.specs]
+    if arguments.strict:
+        refuse_rejected(parts)
+    join(plan, parts)
+    return 0
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--source", required=True, choices=sorted(SOURCES), help="layout of the folder")
-    add("--input", required=True, type=Path, help="folder of the scans")
-    add("--output", required=True, type=Path, help="folder for the prepared data")
-    add("--labels", help="spleen=1,pancreas=2,kidney=3 or kidney=2+3 to merge")
-    add(
-        "--spacing_mm",
-        type=parse_spacing,
-        default=(2.0, 2.0, 2.0),
-        help="one number or three, D,H,W (default 2, as in the paper)",
-    )
-    add(
-        "--blur_mm",
-        type=float,
-        default=0.0,
-        help="Gaussian before resampling (default 0; the published scripts 0.75)",
-    )
-    add("--ignore_unknown_labels", action="store_true", help="count them as background")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    add("--cases_per_shard", type=int, default=8, help="cases in a file (default 8)")
-    add("--seed", type=int, default=0, help="of the splits (default 0)")
-    add("--test_fraction", type=float, default=0.2, help="default 0.2")
-    add(
-        "--validation_fraction",
-        type=float,
-        default=0.1,
-        help="of the training pool, for choosing checkpoints (default 0.1)",
-    )
-    add(
-        "--folds",
-        choices=FOLDS,
-        default=FOLDS[0],
-        help="of 5-fold cross-validation: random, or ct82, the published folds of TCIA "
-        "Pancreas-CT by the number at the end of each case's name",
-    )
-    arguments = parser.parse_args(argv)
-    for name in ("workers", "cases_per_shard"):
-        if getattr(arguments, name) < 1:
-            raise BadArguments(f"--{name}={getattr(arguments, name)} must be 1 or more")
-    for name in ("test_fraction", "validation_fraction"):
-        if not 0 <= getattr(arguments, name) < 1:
-            raise BadArguments(f"--{name}={getattr(arguments, name)} must be in [0, 1)")
-    if arguments.seed < 0:
-        raise BadArguments(f"--seed={arguments.seed} must be 0 or more")
-    if not 0 <= arguments.blur_mm < 20:
-        raise BadArguments(f"--blur_mm={arguments.blur_mm} must be in [0, 20)")
-    return arguments
-
-
-def _claim(output: Path, settings: dict) -> None:
-    """Makes the folder, or refuses one that was prepared whole with other settings.
-
-    What a run left unfinished is not refused: its shards say what they were made with.
-    """
-    path = output / "manifest.json"
-    try:
-        (output / PARTS).mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        differing = ", ".join(
-            f"{key} ({before.get(key)} there, {settings.get(key)} now)"
-            for key in sorted(before.keys() | settings.keys())
-            if before.get(key) != settings.get(key)
-        )
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise BadData(
-            f"{output}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadData(f"{path}: damaged; remove {output} and start again") from None
-    if differing:
-        raise BadArguments(
-            f"{output} was prepared with another {differing}: use another --output"
-        )
-
-
-def _remove_others(output: Path, specs: list[ShardSpec]) -> None:
-    """Shards of an earlier run over another number of cases, and leavings of kills."""
-    keep = {spec.path.name for spec in specs}
-    for path in output.glob("*.array_record*"):
-        if path.name not in keep:
-            path.unlink()
-    for path in [*output.glob(".*.part"), *(output / PARTS).glob(".*.part")]:
-        path.unlink()
-
-
-def _run(specs: list[ShardSpec], workers: int) -> list[dict]:
-    """Prepares what is not there yet, in processes, with time left on a bar."""
-    parts: dict[int, dict] = {}
-    todo = []
-    for spec in specs:
+def _sort(plan: Plan) -> tuple[dict[str, dict], list[ShardSpec]]:
+    """Descriptions by file of the shards that are there, and those to be written."""
+    parts, todo = {}, []
+    for spec in plan.specs:
         part = finished(spec)
         if part is None:
             todo.append(spec)
         else:
-            parts[spec.index] = part
-    total = sum(len(spec.pairs) for spec in specs)
-    begun = total - sum(len(spec.pairs) for spec in todo)
-    with tqdm(total=total, initial=begun, unit="case", desc="prepare") as bar:
-        if workers == 1 or len(todo) <= 1:
-            for spec in todo:
-                parts[spec.index] = prepare_shard(spec, bar.update)
-        else:
-
-            def done(number: int, part: dict) -> None:
-                parts[todo[number].index] = part
-                bar.update(len(todo[number].pairs))
-
-            calls = [(spec,) for spec in todo]
-            run_in_processes(prepare_shard, calls, workers, specs[0].output, done)
-    return [parts[spec.index] for spec in specs]
+            parts[spec.path.name] = part
+    return parts, todo
 
 
-def _finish(
-    output: Path, parts: list[dict], settings: dict, organs: dict, arguments
-) -> int:
-    """Joins the parts into splits.json and manifest.json, the manifest last."""
-    rejected = [row for part in parts for row in part["rejected"]]
-    cases = [case for part in parts for case in part["cases"]]
-    for name in ("manifest.json", "rejected.json"):
-        (output / name).unlink(missing_ok=True)
-    if rejected:
-        write_json(output / "rejected.json", {"rejected": rejected})
-    if not cases:
-        raise BadData(
-            f"{arguments.input}: no case could be used; the first: "
-            f"{rejected[0]['reason']}"
-        )
-    splits = make_splits(
-        [case["case_id"] for case in cases],
-        seed=arguments.seed,
-        test_fraction=arguments.test_fraction,
-        validation_fraction=arguments.validation_fraction,
-        folds=arguments.folds,
+def _write_here(plan: Plan, parts: dict[str, dict], todo: list[ShardSpec]) -> None:
+    """Prepares what is not there yet, in processes, with time left on a bar."""
+    if not todo:
+        return
+    workers = _state_memory(todo, plan.arguments.workers)
+    left = sum(len(spec.pairs) for spec in todo)
+    begun = plan.case_count - left
+    try:
+        with tqdm(
+            total=plan.case_count, initial=begun, unit="case", desc="prepare"
+        ) as bar:
+            if workers == 1 or len(todo) == 1:
+                for spec in todo:
+                    parts[spec.path.name] = prepare_shard(spec, bar.update)
+            else:
+
+                def done(number: int, part: dict) -> None:
+                    parts[part["file"]] = part
+                    bar.update(len(todo[number].pairs))
+
+                calls = [(spec,) for spec in todo]
+                run_in_processes(prepare_shard, calls, workers, plan.output, done)
+    except BaseException:
+        remove_leavings(plan.output)
+        raise
+    used = peak_bytes(of_children=workers > 1 and len(todo) > 1)
+    _say(f"memory: at most {used / 1e9:.2f} GB were used by a process")
+
+
+def _state_memory(todo: list[ShardSpec], wanted: int | None) -> int:
+    """Says the most that will be used; returns the number of processes."""
+    each, free = memory.process_bytes(todo), memory.available_bytes()
+    workers = wanted or memory.core_count()
+    if free is not None and wanted is None:
+        workers = max(1, min(workers, free // each))
+    workers = min(workers, len(todo))
+    _say(
+        f"memory: at most {each / 1e9:.2f} GB a process, {workers * each / 1e9:.2f} GB "
+        f"for {workers}"
     )
-    write_json(
-        output / "splits.json",
-        {"version": 1, "seed": arguments.seed, "splits": splits},
-    )
-    write_json(
-        output / "manifest.json",
-        {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "organs": {organ: i for i, organ in enumerate(organs, start=1)},
-            "spacing_mm": list(arguments.spacing_mm),
-            "settings": settings,
-            "shards": [
-                {key: part[key] for key in ("file", "records", "bytes", "sha256")}
-                for part in parts
-            ],
-            "cases": cases,
-        },
-    )
-    _summarise(output, cases, organs)
-    if rejected:
-        listed = "".join(f"\n  {row['case_id']}: {row['reason']}" for row in rejected)
-        print(f"left out {len(rejected)}:{listed}", file=sys.stderr)
-        raise BadData(
-            f"{output / 'rejected.json'}: {len(rejected)} of "
-            f"{len(rejected) + len(cases)} cases were left out, for the reasons above"
-        )
+    if free is not None and workers * each > free:
+        _say(f"only {free / 1e9:.2f} GB are free here: give fewer --workers")
+    return workers
+
+
+def _write_one(plan: Plan, spec: ShardSpec) -> int:
+    """One task of a job array. What is left out is said by the command that joins."""
+    claim(plan)
+    part = finished(spec)
+    if part is None:
+        _state_memory([spec], 1)
+        with tqdm(total=len(spec.pairs), unit="case", desc="prepare") as bar:
+            part = prepare_shard(spec, bar.update)
+    if spec.strict:
+        refuse_rejected([part])
+    for row in part["rejected"]:
+        print(f"left out {row['case_id']}: {row['reason']}", file=sys.stderr)
+    print(f"{spec.path}: {part['records']} cases; join when all tasks are done")
     return 0
 
 
-def _summarise(output: Path, cases: list[dict], organs: dict) -> None:
-    shapes = np.array([case["shape"] for case in cases])
-    voxel_ml = float(np.prod(cases[0]["spacing_mm"])) / 1000
-    print(
-        f"{len(cases)} cases at {cases[0]['spacing_mm']} mm, shapes "
-        f"{shapes.min(0).tolist()} to {shapes.max(0).tolist()} [D, H, W]"
-    )
-    for organ in organs:
-        volumes = np.array([case["voxels"][organ] for case in cases]) * voxel_ml
-        missing = int((volumes == 0).sum())
-        print(
-            f"  {organ}: median {np.median(volumes):.0f} ml"
-            + (f", absent in {missing} cases" if missing else "")
+def _write_by_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> None:
+    try:
+        from data_prep import beam  # late: an extra
+    except ImportError as error:
+        raise BadArguments(
+            f"--runner={plan.arguments.runner}: Apache Beam cannot be imported "
+            f"({error}); pip install 'attunet_jax[beam]'"
+        ) from None
+    try:
+        options = shlex.split(plan.arguments.beam_options)
+    except ValueError as error:
+        raise BadArguments(f"--beam_options: {error}") from None
+    if not todo:
+        return
+    _state_memory(todo, None)
+    try:
+        beam.write_shards(
+            words, [s.index for s in todo], plan.arguments.runner, options
         )
-    print(
-        "next: python -m launch.train --config=configs/attention_unet.py "
-        f"--data={output} --workdir=RUN"
-    )
+    except Exception as error:  # of a runner, with a traceback of many machines in it
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        said = lines[-1] if lines else type(error).__name__
+        raise BadData(
+            f"{plan.output}: the pipeline failed: {said}; the same command goes on"
+        ) from error
 
 
-def _stop(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
-    raise Interrupted(
-        f"{signal.Signals(number).name}: stopped; the same command goes on from here"
-    )
+def _say(line: str) -> None:
+    print(f"prepare: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_sigterm()
     sys.exit(exit_status(main))

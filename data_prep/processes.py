@@ -6,7 +6,9 @@ killed they notice; and where one of them is killed that is said in one line.
 
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.errors import INTERRUPTED, BadData
+from attunet_jax.errors import INTERRUPTED, BadData, Interrupted
 
 
 def run_in_processes(
@@ -65,3 +67,22 @@ def _leave_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(INTERRUPTED)
+
+
+def stop_on_sigterm() -> None:
+    """A program that a scheduler asks to end says so in one line, with status 75."""
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
+    raise Interrupted(
+        f"{signal.Signals(number).name}: stopped; the same command goes on from here"
+    )
+
+
+def peak_bytes(*, of_children: bool) -> int:
+    """Most memory that this process, or the largest that it started, ever had."""
+    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(who).ru_maxrss * unit

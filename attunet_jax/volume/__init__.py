@@ -3,6 +3,7 @@
 from attunet_jax.volume.dicom_files import dicom_folders, holds_dicom
 from attunet_jax.volume.geometry import apart_mm, same_geometry
 from attunet_jax.volume.nifti import (
+    read_grid,
     read_image,
     read_labels,
     write_nifti,
@@ -26,6 +27,7 @@ __all__ = [
     "holds_dicom",
     "labels_onto_grid",
     "onto_grid",
+    "read_grid",
     "read_image",
     "read_labels",
     "read_scan",

@@ -59,6 +59,20 @@ def read_image(path: str | Path) -> Volume:
     return _volume(path, result, header)
 
 
+def read_grid(path: str | Path) -> tuple[Volume, bool]:
+    """The scan at `path` without its voxels, and whether its type fits in int16.
+
+    `voxels` are one zero seen everywhere, which takes no memory; shape, affine and
+    grid are the scan's. Raises `BadData` for what the header tells.
+    """
+    path = Path(path)
+    with _opened(path) as (_, header):
+        plain = header.slope == 1 and header.inter == 0
+        fits = plain and np.can_cast(header.dtype, np.int16)
+        shape = canonical_grid(Grid(header.shape, header.affine))[0]
+        return _volume(path, np.broadcast_to(np.int16(0), shape), header), fits
+
+
 def read_labels(path: str | Path) -> Volume:
     """The label map at `path`, `[D, H, W]` uint8, or uint16 if a label is above 255.
 

@@ -1,0 +1,92 @@
+"""Headers of scans in, the memory that a process needs at most out; no voxel is read.
+
+The bound follows what `prepare_case` and `write_shard` hold at a time, step by step.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from attunet_jax.errors import BadData
+from attunet_jax.volume import read_grid, resampled_shape
+from data_prep.case import Settings
+from data_prep.read import image_files
+from data_prep.shard import ShardSpec
+from data_prep.sources.layout import ScanPair
+
+# Python with its libraries, before any scan, and buffers of a fixed size.
+BASE_BYTES = 150 * 2**20
+# The record's arrays are copied, packed, compressed and written; the one before is on
+# its way to the disk still.
+_RECORD_COPIES = 6
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def process_bytes(specs: Iterable[ShardSpec]) -> int:
+    """What one process needs at most for any of the cases."""
+    needed = (case_bytes(pair, s.settings) for s in specs for pair in s.pairs)
+    return BASE_BYTES + max(needed, default=0)
+
+
+def case_bytes(pair: ScanPair, settings: Settings) -> int:
+    """Of one case; 0 for a scan whose header cannot be read: it will be left out."""
+    if pair.image is None:
+        return 0
+    if pair.image.is_dir():
+        # DICOM: int16 as a rule, its size that of the files; with one copy.
+        stored = sum(path.stat().st_size for path in image_files(pair))
+        return 6 * stored
+    try:
+        volume, fits_int16 = read_grid(pair.image)
+        made = resampled_shape(volume, settings.spacing_mm)
+    except (BadData, OSError):
+        return 0
+    shape = volume.voxels.shape
+    return _bytes(shape, made, fits_int16=fits_int16, blurred=settings.blur_mm > 0)
+
+
+def _bytes(
+    shape: tuple[int, ...], made: list[int], *, fits_int16: bool, blurred: bool
+) -> int:
+    size, result = int(np.prod(shape)), int(np.prod(made))
+    image = 2 * size if fits_int16 else 4 * size
+    reading = image if fits_int16 else 6 * size  # int16 until a value does not fit
+    labels = image + 2 * size  # uint8, and masks of single organs beside it
+    if blurred:
+        image, blurring = 4 * size, image + 4 * size
+    else:
+        blurring = 0
+    # Passes along one axis each, the coarsest first; float32 from the first on.
+    now, before, passes = list(shape), 0, 0
+    for axis in sorted(range(3), key=lambda a: made[a] / shape[a]):
+        now[axis] = made[axis]
+        after = 4 * int(np.prod(now))
+        passes = max(passes, image + before + after)
+        before = after
+    resampling = max(passes, image + before + 2 * result) + result
+    writing = _RECORD_COPIES * 3 * result
+    return max(reading, labels, blurring + result, resampling, writing) + 3 * result
+
+
+def available_bytes() -> int | None:
+    """Memory that processes can still have here, where the system says it."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+        limit = int((_CGROUP / "memory.max").read_text())  # "max": no limit
+        found.append(limit - int((_CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(min(found), 0) if found else None
+
+
+def core_count() -> int:
+    """Cores this process may use: a scheduler may give fewer than there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
