@@ -49,7 +49,8 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
         raise BadData(reason)
     # What is no longer needed goes before the next thing comes: memory is stated
     # before the start and has to be kept to (`memory.py`).
-    table = _table(label_counts(labels.voxels), settings, labels.path)
+    counts = label_counts(labels.voxels)
+    table = _table(counts, settings, pair.other_labels, labels.path)
     mapped = resample(labels, settings.spacing_mm, order="nearest")
     label = table[mapped.voxels]
     del labels, mapped
@@ -114,10 +115,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _table(counts: Mapping[int, int], settings: Settings, path: str) -> np.ndarray:
-    """File value -> 1..K in the order of the organs; refuses values not named."""
+def _table(
+    counts: Mapping[int, int], settings: Settings, others: tuple[int, ...], path: str
+) -> np.ndarray:
+    """File value -> 1..K in the order of the organs; refuses values not named.
+
+    `others` are values that the layout knows, of no organ that was asked for.
+    """
     table = np.zeros(max(counts) + 1, np.uint8)
-    named = set()
+    named = set(others)
     for value, numbers in enumerate(settings.organs.values(), start=1):
         named |= set(numbers)
         for number in numbers:
