@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.verification.findings import problem
 
 # Sharpest and coarsest spacing of CT in use, mm: slices, and pixels within them.
-USUAL_SPACING_MM = ((0.2, 10.0), (0.2, 3.0), (0.2, 3.0))
+USUAL_SPACING_MM = ((0.2, 10.0), (0.2, 5.0), (0.2, 5.0))
 # An outlier is off the median by this factor, and by so many deviations.
 OUTLIER_FACTOR, OUTLIER_DEVIATIONS, FEWEST_CASES = 2.0, 5.0, 5
 _SHOWN = 5
