@@ -17,10 +17,11 @@ from data_prep.shard import ShardSpec
 from data_prep.sources.layout import ScanPair
 
 # Python with its libraries, before any scan, and buffers of a fixed size.
-BASE_BYTES = 150 * 2**20
-# The record's arrays are copied, packed, compressed and written; the one before is on
-# its way to the disk still.
+BASE_BYTES = 140 * 2**20
+# The record's arrays are copied, packed, compressed and written.
 _RECORD_COPIES = 6
+# Of what is freed the allocator of glibc gives back only pieces above this size.
+_KEPT_BYTES = 32 * 2**20
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -67,7 +68,8 @@ def _bytes(
         before = after
     resampling = max(passes, image + before + 2 * result) + result
     writing = _RECORD_COPIES * 3 * result
-    return max(reading, labels, blurring + result, resampling, writing) + 3 * result
+    kept = _RECORD_COPIES * min(3 * result, _KEPT_BYTES)
+    return kept + max(reading, labels, blurring + result, resampling, writing)
 
 
 def available_bytes() -> int | None:
