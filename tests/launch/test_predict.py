@@ -6,20 +6,25 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet_jax.errors import BadData
+from launch import predict
+
 PERMUTED = np.array(  # file axes point to the feet, the patient's right, the back
     [[0, -2.0, 0, 40], [0, 0, -2.0, 30], [-2.5, 0, 0, 90], [0, 0, 0, 1]]
 )
 
 
 @pytest.fixture(scope="module")
-def scans(scan_folder, tmp_path_factory):
-    """A folder as users have it: two layouts, an odd type, a bad file, other files."""
+def scans(scan_folder, write_series, tmp_path_factory):
+    """A folder as users have it: three layouts, an odd type, a bad file, others."""
     folder = tmp_path_factory.mktemp("mixed")
     first = nib.Nifti1Image.from_filename(scan_folder / "images" / "ball_0.nii.gz")
     voxels = np.asarray(first.dataobj)
     nib.Nifti1Image(voxels, first.affine).to_filename(folder / "plain.nii.gz")
     turned = voxels.transpose(2, 0, 1)[::-1].astype(np.float32)
     nib.Nifti1Image(turned, PERMUTED).to_filename(folder / "turned.nii")
+    series = folder / "patient 1" / "study" / "series"
+    write_series(series, voxels.T, origin=(0, 0, 0), spacing=(2.5, 2, 2))
     (folder / "broken.nii.gz").write_bytes(
         (folder / "plain.nii.gz").read_bytes()[:4000]
     )
@@ -45,10 +50,12 @@ def test_a_bad_scan_is_named_and_the_others_are_done(predicted, scans):
     assert status == 3 and "Traceback" not in errors
     lines = errors.strip().splitlines()
     assert lines[0].startswith(f"error: {scans / 'broken.nii.gz'}: truncated")
-    assert "1 of 3 scans were left out" in lines[-1]
-    assert printed.count(" ml") == 6  # three organs of two scans
+    assert "1 of 4 scans were left out" in lines[-1]
+    assert printed.count(" ml") == 9  # three organs of three scans
     assert sorted(p.name for p in output.iterdir()) == [
         "labels.json",
+        "patient 1.nii.gz",
+        "patient 1.png",
         "plain.nii.gz",
         "plain.png",
         "turned.nii.gz",
@@ -83,6 +90,55 @@ def test_the_same_patient_gets_the_same_labels_in_any_axis_order(predicted):
     )
     assert plain.any()
     np.testing.assert_array_equal(plain.transpose(2, 0, 1)[::-1], turned)
+
+
+def test_a_dicom_series_gets_the_labels_of_the_same_scan_as_nifti(predicted):
+    output, _, _ = predicted
+    plain, dicom = (
+        nib.Nifti1Image.from_filename(output / f"{name}.nii.gz")
+        for name in ("plain", "patient 1")
+    )
+    # As dcm2niix writes it: rows from the last to the first.
+    labels = np.asarray(plain.dataobj)
+    np.testing.assert_array_equal(labels[:, ::-1], np.asarray(dicom.dataobj))
+    by_hand = [[-2, 0, 0, 0], [0, 2, 0, -78], [0, 0, 2.5, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(np.asarray(dicom.affine), by_hand, atol=1e-5)
+
+
+def test_one_of_two_series_in_a_folder_is_predicted_when_it_is_named(
+    run_program, finish, trained, write_series, tmp_path
+):
+    shape = (30, 40, 36)  # that of the balls: nothing is compiled anew
+    noise = np.random.default_rng(0).integers(-90, 90, shape)
+    for uid in ("1.2.3", "1.2.4"):
+        write_series(tmp_path / "both", noise, name=uid + ".{}", uid=uid)
+    words = (f"--workdir={trained[0]}", f"--input={tmp_path / 'both'}")
+    output = tmp_path / "out"
+    status, _, errors = finish(
+        run_program("launch.predict", *words, f"--output={output}", "--series=1.2.4")
+    )
+    assert status == 0, errors
+    assert nib.Nifti1Image.from_filename(output / "both.nii.gz").shape == shape[::-1]
+
+
+def test_scans_are_named_by_file_or_folder(write_series, tmp_path):
+    noise = np.zeros((2, 4, 4))
+    (tmp_path / "a.nii.gz").touch()
+    for place in ("b/series", "c/1/x", "c/2/x", "d"):
+        write_series(tmp_path / place, noise)
+    (tmp_path / "e").mkdir()
+    expected = {"a": "a.nii.gz", "b": "b/series", "c_1_x": "c/1/x", "c_2_x": "c/2/x"}
+    expected |= {"d": "d"}
+    found = {name: str(p.relative_to(tmp_path)) for name, p in scans_in(tmp_path)}
+    assert found == expected
+    assert scans_in(tmp_path / "d") == [("d", tmp_path / "d")]
+    (tmp_path / "a.nii").touch()
+    with pytest.raises(BadData, match="would be named as .*a.nii is; rename one"):
+        scans_in(tmp_path)
+
+
+def scans_in(folder):
+    return list(predict.find_scans(folder).items())
 
 
 def test_what_is_there_is_kept_and_overwritten_only_when_asked(
