@@ -49,6 +49,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             f"--source={arguments.source} does not say what labels mean: give "
             "--labels=spleen=1,pancreas=2,kidney=3"
         )
+    if layout.unlabelled and not layout.pairs:
+        raise BadData(
+            f"{arguments.input}: {len(layout.unlabelled)} scans and no label maps for "
+            f"--source={arguments.source}; training needs both"
+        )
     if not layout.pairs:
         raise BadData(f"{arguments.input}: no scans found for {arguments.source}")
     settings = Settings(

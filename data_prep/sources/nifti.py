@@ -1,12 +1,33 @@
-"""A folder with `images/` and `labels/` whose files have equal names."""
+"""A folder with `images/` and `labels/` whose files have equal names.
+
+A scan may be the folder of a DICOM series instead of a NIfTI file: `images/anna/` goes
+with `labels/anna.nii.gz`. Without `labels/` all scans are for prediction.
+"""
 
 from pathlib import Path
 
+from attunet_jax.errors import BadData
+from attunet_jax.volume import dicom_folders
 from data_prep.sources.layout import Layout, paired, scans_by_name
 
 
 def find_nifti(folder: Path) -> Layout:
     """What the labels mean is not written there: --labels says it."""
     images = scans_by_name(folder / "images")
-    labels = scans_by_name(folder / "labels")
-    return Layout(paired(images, labels), organs=None)
+    for name, series in _dicom_by_name(folder / "images").items():
+        if name in images:
+            raise BadData(f"{series}: there is also {images[name].name}; remove one")
+        images[name] = series
+    if not (folder / "labels").is_dir():
+        return Layout([], None, unlabelled=paired(images, {}))
+    return Layout(paired(images, scans_by_name(folder / "labels")), organs=None)
+
+
+def _dicom_by_name(folder: Path) -> dict[str, Path]:
+    """Folders with a DICOM series in them or below; with two, reading says so."""
+    found = {}
+    for place in sorted(folder.iterdir()):
+        if place.is_dir() and not place.name.startswith("."):
+            if series := dicom_folders(place):
+                found[place.name] = series[0] if len(series) == 1 else place
+    return found

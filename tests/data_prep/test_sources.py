@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet_jax.data.dataset import open_dataset
 from attunet_jax.data.records import CASE_ID
 from attunet_jax.errors import BadArguments, BadData
 from data_prep.sources import find_nifti, find_nnunet
@@ -82,10 +83,43 @@ def test_a_name_that_is_there_with_both_endings_is_refused(tmp_path, folder):
     assert str(tmp_path / folder / "a.nii") in message and "remove one" in message
 
 
-@pytest.mark.parametrize("missing", ["images", "labels"])
-def test_a_missing_folder_is_named(tmp_path, missing):
-    touch(tmp_path / ({"images", "labels"} - {missing}).pop(), "a.nii.gz")
-    with pytest.raises(BadData, match=f"{missing}: no such folder"):
+def test_a_missing_folder_of_images_is_named(tmp_path):
+    touch(tmp_path / "labels", "a.nii.gz")
+    with pytest.raises(BadData, match="images: no such folder"):
+        find_nifti(tmp_path)
+
+
+def test_without_a_folder_of_labels_scans_are_for_prediction(tmp_path, prepare_here):
+    touch(tmp_path / "images", "a.nii.gz", "b.nii")
+    layout = find_nifti(tmp_path)
+    found = [(pair.case_id, pair.image) for pair in layout.unlabelled]
+    images = tmp_path / "images"
+    assert found == [("a", images / "a.nii.gz"), ("b", images / "b.nii")]
+    assert layout.pairs == []
+    words = (f"--input={tmp_path}", f"--output={tmp_path / 'out'}", "--labels=x=1")
+    outcome = prepare_here("--source=nifti", *words)
+    assert outcome.status == 3 and "2 scans and no label maps" in outcome.err
+
+
+def test_a_dicom_series_and_a_nifti_label_map_are_a_case(
+    tmp_path, write_series, save_nifti, prepare_here
+):
+    label = np.zeros((5, 6, 4), np.uint8)  # columns, rows, slices
+    label[1:3, 1:4, 1:3] = 1
+    hu = np.arange(4 * 6 * 5).reshape(4, 6, 5)
+    write_series(tmp_path / "images" / "anna" / "study", hu)
+    affine = np.array([[-0.5, 0, 0, 30], [0, -0.75, 0, 40], [0, 0, 2.5, 50]])
+    save_nifti(
+        tmp_path / "labels" / "anna.nii.gz", label, np.r_[affine, [[0, 0, 0, 1]]]
+    )
+    words = (f"--input={tmp_path}", "--labels=pancreas=1", "--spacing_mm=2.5,0.75,0.5")
+    outcome = prepare_here("--source=nifti", *words, f"--output={tmp_path / 'out'}")
+    assert outcome.status == 0, outcome.err
+    case = open_dataset(tmp_path / "out").case("anna")
+    np.testing.assert_array_equal(case.image_hu, hu)
+    np.testing.assert_array_equal(case.label, label.T)
+    touch(tmp_path / "images", "anna.nii.gz")
+    with pytest.raises(BadData, match="study: there is also anna.nii.gz; remove one"):
         find_nifti(tmp_path)
 
 
