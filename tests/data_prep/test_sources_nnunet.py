@@ -162,3 +162,14 @@ def test_an_nnunet_folder_is_prepared_without_labels_being_named(
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert manifest["organs"] == {"gland": 1}
     assert manifest["cases"][0]["voxels"] == {"gland": 27}
+
+
+def test_nnunets_test_images_are_found_without_labels(tmp_path):
+    touch(tmp_path / "imagesTr", "a_0000.nii.gz")
+    touch(tmp_path / "labelsTr", "a.nii.gz")
+    touch(tmp_path / "imagesTs", "b_0000.nii.gz", "b_0001.nii.gz")
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (alone,) = find_nnunet(tmp_path).unlabelled
+    assert alone.case_id == "b" and not alone.labelled
+    assert alone.image == tmp_path / "imagesTs" / "b_0000.nii.gz"

@@ -292,17 +292,6 @@ def test_real_masks_of_totalsegmentator_are_its_real_label_map(
     assert (masks == 7).sum() == 695
 
 
-def test_nnunets_test_images_are_found_without_labels(tmp_path):
-    touch(tmp_path / "imagesTr", "a_0000.nii.gz")
-    touch(tmp_path / "labelsTr", "a.nii.gz")
-    touch(tmp_path / "imagesTs", "b_0000.nii.gz", "b_0001.nii.gz")
-    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": 1}}
-    (tmp_path / "dataset.json").write_text(json.dumps(description))
-    (alone,) = SOURCES["nnunet"](tmp_path).unlabelled
-    assert alone.case_id == "b" and not alone.labelled
-    assert alone.image == tmp_path / "imagesTs" / "b_0000.nii.gz"
-
-
 @pytest.mark.parametrize("source", sorted(SOURCES))
 def test_a_folder_that_is_not_there_is_named(tmp_path, source):
     with pytest.raises(BadData, match="nowhere"):
