@@ -1,6 +1,7 @@
 """A scan and its geometry: files in, canonical `Volume`s out, and back again."""
 
 from attunet_jax.volume.dicom_files import dicom_folders, holds_dicom
+from attunet_jax.volume.dicom_series import most_voxels
 from attunet_jax.volume.geometry import apart_mm, same_geometry
 from attunet_jax.volume.nifti import (
     read_grid,
@@ -26,6 +27,7 @@ __all__ = [
     "from_canonical",
     "holds_dicom",
     "labels_onto_grid",
+    "most_voxels",
     "onto_grid",
     "read_grid",
     "read_image",

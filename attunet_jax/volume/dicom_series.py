@@ -97,6 +97,18 @@ def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
     return [_header(path, dataset) for path, dataset in slices]
 
 
+def most_voxels(folder: Path) -> int:
+    """Voxels of the series in `folder` at most: of one header and the count of files.
+
+    Raises `BadData` where the first file is no slice.
+    """
+    files = dicom_files(folder)
+    if not files:
+        raise BadData(f"{folder}: no DICOM files in it")
+    first = _header(files[0], read_dataset(files[0], headers_only=True))
+    return first.rows * first.columns * len(files)
+
+
 def read_dataset(path: Path, *, headers_only: bool) -> Any:
     """A file's tags: those of `_TAGS`, or all with the pixels, still as stored."""
     with dicom_errors(path):

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from attunet_jax.volume import canonical, read_scan, write_on_grid
+from attunet_jax.volume import canonical, most_voxels, read_scan, write_on_grid
 from attunet_jax.volume.dicom import read_dicom
 
 HU = np.random.default_rng(0).integers(-1024, 3000, (6, 7, 5)).astype(np.int16)
@@ -179,3 +179,8 @@ def test_a_copy_of_a_folder_elsewhere_is_the_same_scan(write_series, tmp_path):
     shutil.copytree(tmp_path / "s", tmp_path / "Größe 1")
     copied = read_dicom(tmp_path / "Größe 1")
     np.testing.assert_array_equal(copied.voxels, HU)
+
+
+def test_the_size_of_a_series_is_told_by_one_header(write_series, tmp_path):
+    write_series(tmp_path, HU)
+    assert most_voxels(tmp_path) == 6 * 7 * 5
