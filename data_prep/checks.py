@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -17,11 +18,15 @@ GEOMETRY_TOLERANCE_MM = 0.1
 def missing_half(pair: ScanPair) -> str | None:
     """An image without its label map, or the other way round."""
     if pair.image is None:
-        there = pair.label or (pair.masks[0][0].parent if pair.masks else pair.case_id)
-        return f"{there}: a label map without an image of the same name"
+        return f"{label_place(pair)}: a label map without an image of the same name"
     if not pair.labelled:
         return f"{pair.image}: an image without a label map of the same name"
     return None
+
+
+def label_place(pair: ScanPair) -> Path | None:
+    """The label map's file, or the folder of its masks."""
+    return pair.masks[0][0].parent if pair.masks else pair.label
 
 
 def different_grids(image: Volume, labels: Volume) -> str | None:

@@ -6,16 +6,20 @@ A pure function of the files, run in worker processes: one scan each at a time.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume import Volume, resampled_shape
-from data_prep.checks import label_counts, missing_half, unnamed_labels
+from data_prep.checks import label_counts, label_place, missing_half, unnamed_labels
 from data_prep.read import read_pair
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.findings import (
     ERROR,
     image_findings,
     label_findings,
+    mirrored_finding,
     problem,
+    soft_tissue,
 )
 from data_prep.verification.measure import (
     content,
@@ -24,6 +28,7 @@ from data_prep.verification.measure import (
     merged,
 )
 from data_prep.verification.mends import compare
+from data_prep.verification.mirrored import mirrored_axes
 from data_prep.verification.pictures import UNNAMED, Picture, case_pictures, colour
 
 
@@ -47,7 +52,7 @@ def examine(
     report: dict = {
         "case_id": pair.case_id,
         "image": None if pair.image is None else str(pair.image),
-        "label": None,
+        "label": str(label_place(pair)) if pair.labelled else None,
         "problems": [],
     }
     problems = report["problems"]
@@ -121,11 +126,18 @@ def _examine(
         organs = {
             f"label_{value}": (value,) for value in counts if value not in {0, *others}
         }
-    report["label"] = labels.path
-    report["geometry"] = compare(image, labels)
+    report["mirrored"] = None
+    if labels.voxels.shape == image.voxels.shape:
+        soft = [
+            v for name, values in organs.items() if soft_tissue(name) for v in values
+        ]
+        report["mirrored"] = mirrored_axes(image, np.isin(labels.voxels, soft))
+    report["geometry"] = compare(image, labels, report["mirrored"])
     if difference := report["geometry"]["difference"]:
         text = f"{difference}. To mend it: {report['geometry']['mend']}"
         problems.append(problem("different_grids", text, ERROR))
+    elif report["mirrored"]:
+        problems.append(mirrored_finding(report["mirrored"]))
     measured = measure_labels(labels, counts, image)
     named = others.union(*organs.values())
     report["organs"] = {

@@ -3,7 +3,7 @@
 Errors are what `prepare` refuses, from its own checks; all else is a warning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 ERROR, WARNING = "error", "warning"
 # Kinds of problems and what the summary calls them.
@@ -20,6 +20,7 @@ KINDS = {
     "organ_missing": "organ missing",
     "touches_border": "organ touches the border of the scan",
     "not_tissue": "organ does not lie on soft tissue",
+    "mirrored": "label map mirrored",
     "duplicate_scan": "same scan in several cases",
     "duplicate_label": "same label map for different scans",
     "unusual_spacing": "unusual spacing",
@@ -86,7 +87,7 @@ def label_findings(organs: Mapping[str, Mapping]) -> list[dict]:
         for name, organ in there.items()
         if organ["mean_hu"] is not None
         and not TISSUE_HU[0] <= organ["mean_hu"] <= TISSUE_HU[1]
-        and not any(word in name.lower() for word in NOT_TISSUE)
+        and soft_tissue(name)
     ]
     if elsewhere:
         found.append(
@@ -97,6 +98,20 @@ def label_findings(organs: Mapping[str, Mapping]) -> list[dict]:
             )
         )
     return found
+
+
+def soft_tissue(organ: str) -> bool:
+    """Whether an organ of that name is."""
+    return not any(word in organ.lower() for word in NOT_TISSUE)
+
+
+def mirrored_finding(axes: Sequence[str]) -> dict:
+    """Of what `mirrored_axes` found in a label map on the grid of its image."""
+    return problem(
+        "mirrored",
+        f"the organs lie on soft tissue far better with {' and '.join(axes)} of the "
+        "label map flipped: compare the pictures, mend the label map",
+    )
 
 
 def _not_hu(hu: Mapping) -> str | None:

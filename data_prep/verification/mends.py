@@ -3,6 +3,7 @@
 Nothing is mended here: which of two headers tells the truth only a look can say.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -14,22 +15,24 @@ _SAME_VOX = 0.01  # of a voxel, over the whole scan: what affines in float32 may
 COPY = "copy the image's affine into the label's header"
 
 
-def compare(image: Volume, labels: Volume) -> dict:
+def compare(
+    image: Volume, labels: Volume, mirrored: Sequence[str] | None = None
+) -> dict:
     """`apart_mm` (None where shapes differ), and `difference` and `mend` in words, None
-    where the two lie on one grid."""
+    where the two lie on one grid. `mirrored`: what `mirrored_axes` says of them."""
     apart = apart_mm(image, labels)
     difference = different_grids(image, labels)
     return {
         "apart_mm": None if apart is None else round(apart, 4),
         "difference": difference,
-        "mend": None if difference is None else mend(image, labels),
+        "mend": None if difference is None else mend(image, labels, mirrored),
     }
 
 
-def mend(image: Volume, labels: Volume) -> str:
+def mend(image: Volume, labels: Volume, mirrored: Sequence[str] | None = None) -> str:
     """What to do with a label map that lies on another grid than its image."""
     if image.voxels.shape == labels.voxels.shape:
-        return _header_mend(image, labels)
+        return _header_mend(image, labels, mirrored)
     shared = overlap(image, labels)
     if shared == 0:
         return (
@@ -59,7 +62,7 @@ def mend(image: Volume, labels: Volume) -> str:
     )
 
 
-def _header_mend(image: Volume, labels: Volume) -> str:
+def _header_mend(image: Volume, labels: Volume, mirrored: Sequence[str] | None) -> str:
     """For label maps of the image's shape: the voxels most likely fit by index."""
     turn = np.abs(image.affine[:3, :3] - labels.affine[:3, :3])
     if (turn * image.voxels.shape < 1e-3).all():
@@ -69,10 +72,15 @@ def _header_mend(image: Volume, labels: Volume) -> str:
         what = "the directions of axes differ"
     else:
         what = "the spacings differ"
-    return (
-        f"{what}: {COPY}, if the outlines fit in the pictures (drawn by index); flip "
-        "its voxels where they are mirrored"
-    )
+    if mirrored is None:
+        return (
+            f"{what}: {COPY}, if the outlines fit in the pictures (drawn by index); "
+            "flip its voxels where they are mirrored"
+        )
+    if mirrored:
+        axes = " and ".join(mirrored)
+        return f"{what}, and by the HU its voxels are mirrored: flip {axes} and {COPY}"
+    return f"{what}, and by the HU its voxels fit index by index: {COPY}"
 
 
 def overlap(image: Volume, labels: Volume) -> float:

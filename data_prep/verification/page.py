@@ -7,8 +7,16 @@ from html import escape
 import numpy as np
 
 from data_prep.verification.findings import ERROR, KINDS
-from data_prep.verification.pictures import Picture
+from data_prep.verification.pictures import WINDOW_HU, Picture
 from data_prep.verification.style import STYLE
+
+_LEGEND = (
+    "<p class=legend>Shapes and spacings are D x H x W: feet to head, front to back, "
+    "the patient's right to left. Axes are those of the file: LPS runs to the left, the "
+    "back (posterior) and the head (superior). Pictures show "
+    f"{WINDOW_HU[0]} to {WINDOW_HU[1]} HU, the patient's right on the left, in sagittal "
+    "ones the front. Label values that no organ has are outlined in white.</p>"
+)
 
 
 def page(
@@ -32,10 +40,11 @@ def page(
             '<meta http-equiv="Content-Security-Policy" content="default-src '
             "'none'; img-src data:; style-src 'unsafe-inline'\">\n",
             f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n",
-            f"<body>\n<h1>{escape(title)}</h1>\n{verdict}\n",
+            f"<body>\n<h1>{escape(title)}</h1>\n{verdict}\n{_LEGEND}\n",
             _kinds(reports),
             _organs(reports, colours),
             _overview(reports),
+            "<h2>Pictures</h2>\n",
             *(_case(r, pictures.get(r["case_id"], ()), colours) for r in reports),
             "</body>\n</html>\n",
         ]
@@ -86,7 +95,7 @@ def _organs(reports: Sequence[Mapping], colours: Mapping[str, str]) -> str:
             else "<td class=number>-" * 3
         )
         lines.append(
-            f"<tr><td>{_swatch(colours[organ])}{escape(organ)}"
+            f"<tr><td class=organ>{_swatch(colours[organ])}{escape(organ)}"
             f"<td class=number>{len(ml)} of {len(labelled)}{volumes}"
         )
     if not lines:
@@ -131,17 +140,17 @@ def _case(
         for row in sorted(report["problems"], key=lambda r: r["severity"] != ERROR)
     )
     figures = "".join(
-        "<figure><img loading=lazy decoding=async "
+        f"<figure><img decoding=async width={picture.width} height={picture.height} "
         f'alt="{picture.plane} slice of {name}" src="data:image/png;base64,'
         f'{base64.b64encode(picture.png).decode()}"><figcaption>{picture.plane}, slice '
         f"{picture.index + 1} of {picture.count}</figcaption></figure>\n"
         for picture in pictures
     )
     facts = "".join(
-        f"<dt>{escape(key)}<dd>{escape(value)}" for key, value in _facts(report)
+        f"<dt>{escape(key)}<dd>{escape(value)}\n" for key, value in _facts(report)
     )
     organs = "".join(
-        f"<tr><td>{_swatch(colours[organ])}{escape(organ)}"
+        f"<tr><td class=organ>{_swatch(colours[organ])}{escape(organ)}"
         f"<td class=number>{row['voxels']}<td class=number>{row['ml']:.1f}"
         f"<td class=number>{'-' if row['mean_hu'] is None else row['mean_hu']}"
         f"<td>{escape(', '.join(row['touches']) or '-')}"

@@ -17,7 +17,7 @@ PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 # circle by the golden angle.
 COLOURS = ("#ffb000", "#00d0ff", "#ff4f9a", "#7be36a", "#b58cff", "#ff7043", "#f5f564")
 UNNAMED = "#ffffff"  # outline of labels that no organ has
-LONGEST_PX = 288
+WIDTH_PX, TALLEST_PX = 288, 400  # of axial slices; of long scans, head to feet
 MOST_BYTES = 56_000  # of the three pictures of a case
 _GREYS = (48, 32, 24, 16, 10)  # the first that keeps within it is taken
 
@@ -29,6 +29,8 @@ class Picture:
     plane: str
     index: int
     count: int
+    width: int
+    height: int
     png: bytes
 
 
@@ -46,6 +48,7 @@ def case_pictures(
     spacing_mm = image.spacing_mm
     drawn = None if placed is None else np.isin(placed, list(colours))
     centre = _centre(drawn, image.voxels.shape)
+    px_per_mm = WIDTH_PX / float((image.voxels.shape * spacing_mm)[1:].max())
     names = [*dict.fromkeys(colours.values())]
     slices = []
     for plane, axis in PLANES.items():
@@ -53,7 +56,7 @@ def case_pictures(
         hu = image.voxels.take(index, axis)
         outlined = None if placed is None else placed.take(index, axis)
         pixel_mm = np.delete(spacing_mm, axis)
-        grey, outline = _drawn(hu, outlined, pixel_mm, colours, names)
+        grey, outline = _drawn(hu, outlined, pixel_mm, px_per_mm, colours, names)
         if plane != "axial":
             grey, outline = grey[::-1], outline[::-1]
         slices.append((plane, index, image.voxels.shape[axis], grey, outline))
@@ -65,6 +68,8 @@ def case_pictures(
                 plane,
                 index,
                 count,
+                grey.shape[1],
+                grey.shape[0],
                 palette_png(
                     np.where(
                         outline,
@@ -123,12 +128,14 @@ def _drawn(
     hu: np.ndarray,
     labels: np.ndarray | None,
     pixel_mm: np.ndarray,
+    px_per_mm: float,
     colours: Mapping[int, str],
     names: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grey in [0, 1] and the outline (0 none, else 1 + place in `names`), in pixels."""
     sides_mm = np.array(hu.shape) * pixel_mm
-    shape = np.maximum(np.rint(sides_mm * LONGEST_PX / sides_mm.max()), 1).astype(int)
+    scale = min(px_per_mm, TALLEST_PX / sides_mm.max())
+    shape = np.maximum(np.rint(sides_mm * scale), 1).astype(int)
     places = [
         (np.arange(n) + 0.5) * old / n - 0.5
         for n, old in zip(shape, hu.shape, strict=True)

@@ -21,7 +21,9 @@ th, td { text-align: left; padding: .25rem .75rem .25rem 0; vertical-align: top;
 th { color: var(--dim); font-weight: 600; position: sticky; top: 0;
   background: var(--ground); }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.links { overflow-wrap: anywhere; }
+.links { overflow-wrap: anywhere; min-width: 9rem; }
+.organ { white-space: nowrap; }
+.legend { color: var(--dim); font-size: .875rem; max-width: 48rem; }
 .tag { font-size: .75rem; font-weight: 600; border: 1px solid currentColor;
   border-radius: .25rem; padding: 0 .35rem; white-space: nowrap; }
 .error .tag, .bad { color: var(--error); }
@@ -36,7 +38,7 @@ section ul { list-style: none; margin: 0 0 .75rem; padding: 0; }
 section li { margin: .25rem 0; overflow-wrap: anywhere; font-size: .9rem; }
 .figures { display: flex; flex-wrap: wrap; gap: .75rem; align-items: flex-end; }
 figure { margin: 0; }
-figure img { display: block; background: #000; max-width: 100%; }
+figure img { display: block; background: #000; max-width: 100%; height: auto; }
 figcaption { color: var(--dim); font-size: .8rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 1rem 3rem; margin-top: .75rem; }
 .facts .wide { flex: 0 1 auto; }
