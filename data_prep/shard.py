@@ -82,9 +82,15 @@ def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) ->
                     del record
             tick()
 
-    spec.description.parent.mkdir(parents=True, exist_ok=True)
     sources = {pair.case_id: _fingerprint(pair, spec.settings) for pair in spec.pairs}
-    count = write_shard(spec.path, records())
+    try:
+        spec.description.parent.mkdir(parents=True, exist_ok=True)
+        count = write_shard(spec.path, records())
+    except OSError as error:
+        raise BadData(
+            f"{spec.path}: cannot be written ({error.strerror}); choose another "
+            "--output"
+        ) from None
     description = {
         "version": VERSION,
         "file": spec.path.name,
@@ -197,5 +203,10 @@ def write_json(path: Path, content: dict) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except OSError as error:
+        raise BadData(
+            f"{path}: cannot be written ({error.strerror}); make room there, then the "
+            "same command goes on"
+        ) from None
     finally:
         beside.unlink(missing_ok=True)

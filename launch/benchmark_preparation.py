@@ -6,10 +6,10 @@
 
 Makes scans (noise as of a scanner, balls for organs; --scans=DIR keeps them for the
 next time), then runs data_prep.prepare and each peer on the same files, in turn, with
-equally many processes and the same new spacing of 2 mm. nnunet is nnU-Net's own preprocessor
-(cubic), nnunet_linear the same with linear interpolation, monai its LoadImaged,
-Orientationd, Spacingd, ScaleIntensityRanged. Ours is timed with the start of the
-program, peers without. Peers need the extra attunet_jax[benchmark].
+equally many processes and the same new spacing of 2 mm. nnunet is nnU-Net's own
+preprocessor (cubic), nnunet_linear the same with linear interpolation, monai its
+LoadImaged, Orientationd, Spacingd, ScaleIntensityRanged. Ours is timed with the start
+of the program, peers without. Peers need the extra attunet_jax[benchmark].
 """
 
 import argparse

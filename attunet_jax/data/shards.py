@@ -40,7 +40,7 @@ def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
                 writer.write(record)
                 count += 1
         finally:
-            _close(writer, path, "cannot be written")
+            _close(writer, path, "cannot be written; is there room for it?")
         with open(beside, "rb") as written:
             os.fsync(written.fileno())
         if (readable := count_records(beside)) != count:
