@@ -12,10 +12,10 @@ from data_prep.verification.style import STYLE
 
 _LEGEND = (
     "<p class=legend>Shapes and spacings are D x H x W: feet to head, front to back, "
-    "the patient's right to left. Axes are those of the file: LPS runs to the left, the "
-    "back (posterior) and the head (superior). Pictures show "
-    f"{WINDOW_HU[0]} to {WINDOW_HU[1]} HU, the patient's right on the left, in sagittal "
-    "ones the front. Label values that no organ has are outlined in white.</p>"
+    "the patient's right to left. Axes are those of the file: LPS runs to the left, "
+    "the back (posterior) and the head (superior). Pictures show "
+    f"{WINDOW_HU[0]} to {WINDOW_HU[1]} HU, the patient's right on the left, in "
+    "sagittal ones the front. Label values that no organ has are outlined in white.</p>"
 )
 
 

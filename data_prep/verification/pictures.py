@@ -48,7 +48,7 @@ def case_pictures(
     spacing_mm = image.spacing_mm
     drawn = None if placed is None else np.isin(placed, list(colours))
     centre = _centre(drawn, image.voxels.shape)
-    px_per_mm = WIDTH_PX / float((image.voxels.shape * spacing_mm)[1:].max())
+    px_per_mm = WIDTH_PX / float((spacing_mm * image.voxels.shape)[1:].max())
     names = [*dict.fromkeys(colours.values())]
     slices = []
     for plane, axis in PLANES.items():

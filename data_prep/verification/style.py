@@ -43,7 +43,7 @@ figcaption { color: var(--dim); font-size: .8rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 1rem 3rem; margin-top: .75rem; }
 .facts .wide { flex: 0 1 auto; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0;
-  font-size: .875rem; flex: 0 1 24rem; align-content: start; }
+  font-size: .875rem; flex: 0 1 28rem; align-content: start; }
 dt { color: var(--dim); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .45em;
