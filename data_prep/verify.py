@@ -24,6 +24,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
+from data_prep.flags import Parser
 from data_prep.processes import run_in_processes
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs
@@ -49,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     output = arguments.output
     _claim(output)
     reports, pictures = _examine_all(calls, arguments.workers, output)
-    for report in reports:
-        report["problems"] += across_cases(reports).get(report["case_id"], [])
+    for report, found in zip(reports, across_cases(reports), strict=True):
+        report["problems"] += found
     organs = organs or _values(reports)
     title = f"{arguments.input} ({arguments.source})"
     _write(
@@ -64,11 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.verify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m data_prep.verify", __doc__)
     add = parser.add_argument
     add("--source", required=True, choices=sorted(SOURCES), help="layout of the folder")
     add("--input", required=True, type=Path, help="folder of the scans; only read")
@@ -119,13 +116,13 @@ def _claim(output: Path) -> None:
 
 def _examine_all(
     calls: Sequence[tuple], workers: int, output: Path
-) -> tuple[list[dict], dict[str, list[Picture]]]:
-    """Reports by case id, and pictures, with time left on a bar."""
-    results = {}
+) -> tuple[list[dict], list[list[Picture]]]:
+    """Reports and pictures in the order of the calls, with time left on a bar."""
+    results: dict[int, tuple[dict, list[Picture]]] = {}
     with tqdm(total=len(calls), unit="case", desc="verify") as bar:
 
-        def done(_: int, result: tuple[dict, list[Picture]]) -> None:
-            results[result[0]["case_id"]] = result
+        def done(number: int, result: tuple[dict, list[Picture]]) -> None:
+            results[number] = result
             bar.update()
 
         if workers == 1 or len(calls) == 1:
@@ -133,8 +130,8 @@ def _examine_all(
                 done(number, examine(*call))
         else:
             run_in_processes(examine, calls, workers, output, done)
-    reports = [results[case_id][0] for case_id in sorted(results)]
-    return reports, {case_id: result[1] for case_id, result in results.items()}
+    in_order = [results[number] for number in range(len(calls))]
+    return [report for report, _ in in_order], [pictures for _, pictures in in_order]
 
 
 def _values(reports: Sequence[Mapping]) -> dict[str, tuple[int, ...]]:

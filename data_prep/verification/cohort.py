@@ -15,9 +15,9 @@ OUTLIER_FACTOR, OUTLIER_DEVIATIONS, FEWEST_CASES = 2.0, 5.0, 5
 _SHOWN = 5
 
 
-def across_cases(reports: Sequence[Mapping]) -> dict[str, list[dict]]:
-    """Duplicates and spacings unlike the others': case id -> problems."""
-    found: dict[str, list[dict]] = defaultdict(list)
+def across_cases(reports: Sequence[Mapping]) -> list[list[dict]]:
+    """Duplicates and spacings unlike the others': the problems of each report."""
+    found: dict[int, list[dict]] = defaultdict(list)
     read = [report for report in reports if "content" in report]
     for report, twins in _groups(read, "content"):
         others = [twin["case_id"] for twin in twins]
@@ -26,21 +26,21 @@ def across_cases(reports: Sequence[Mapping]) -> dict[str, list[dict]]:
             text = f"the very file of {_listed(others)}: the same case twice"
         else:
             text = f"the same voxels as {_listed(others)}: keep one"
-        found[report["case_id"]].append(problem("duplicate_scan", text))
+        found[id(report)].append(problem("duplicate_scan", text))
     for report, twins in _groups(read, "content_unordered"):
         turned = [t["case_id"] for t in twins if t["content"] != report["content"]]
         if turned:
             text = f"a mirrored or turned copy of {_listed(turned)}: keep one"
-            found[report["case_id"]].append(problem("duplicate_scan", text))
+            found[id(report)].append(problem("duplicate_scan", text))
     labelled = [report for report in read if report.get("label_content")]
     for report, twins in _groups(labelled, "label_content"):
         others = [t["case_id"] for t in twins if t["content"] != report["content"]]
         if others:
             text = f"the label map is that of {_listed(others)}, the scan is not"
-            found[report["case_id"]].append(problem("duplicate_label", text))
-    for case_id, text in _unusual_spacings(read):
-        found[case_id].append(problem("unusual_spacing", text))
-    return dict(found)
+            found[id(report)].append(problem("duplicate_label", text))
+    for report, text in _unusual_spacings(read):
+        found[id(report)].append(problem("unusual_spacing", text))
+    return [found[id(report)] for report in reports]
 
 
 def _groups(
@@ -55,7 +55,7 @@ def _groups(
             yield report, twins
 
 
-def _unusual_spacings(reports: Sequence[Mapping]) -> Iterable[tuple[str, str]]:
+def _unusual_spacings(reports: Sequence[Mapping]) -> Iterable[tuple[Mapping, str]]:
     spacings = np.array([report["spacing_mm"] for report in reports]).reshape(-1, 3)
     logs = np.log(spacings)
     enough = len(reports) >= FEWEST_CASES
@@ -68,11 +68,11 @@ def _unusual_spacings(reports: Sequence[Mapping]) -> Iterable[tuple[str, str]]:
             a <= s <= b for s, (a, b) in zip(spacing, USUAL_SPACING_MM, strict=True)
         ]
         if not all(usual):
-            yield report["case_id"], f"{by} mm (D x H x W) is unusual for CT"
+            yield report, f"{by} mm (D x H x W) is unusual for CT"
         elif enough and (np.abs(log - median) > limit).any():
             middle = " x ".join(f"{s:g}" for s in np.exp(median).round(3))
             yield (
-                report["case_id"],
+                report,
                 f"{by} mm (D x H x W), the median of all is {middle}",
             )
 

@@ -21,11 +21,11 @@ _LEGEND = (
 
 def page(
     reports: Sequence[Mapping],
-    pictures: Mapping[str, Sequence[Picture]],
+    pictures: Sequence[Sequence[Picture]],
     colours: Mapping[str, str],
     title: str,
 ) -> str:
-    """`pictures` by case id; `colours`: "#rrggbb" of each organ's outline."""
+    """`pictures` of each report; `colours`: "#rrggbb" of each organ's outline."""
     unusable = sum(not report["usable"] for report in reports)
     verdict = (
         f'<p class="bad">{unusable} of {len(reports)} cases cannot be used.</p>'
@@ -45,7 +45,10 @@ def page(
             _organs(reports, colours),
             _overview(reports),
             "<h2>Pictures</h2>\n",
-            *(_case(r, pictures.get(r["case_id"], ()), colours) for r in reports),
+            *(
+                _case(report, shown, colours)
+                for report, shown in zip(reports, pictures, strict=True)
+            ),
             "</body>\n</html>\n",
         ]
     )
