@@ -59,7 +59,8 @@ def get_config() -> Any:
     model.compute_dtype = "float32"
     # Recompute activations in the backward pass: less memory, about a third more work.
     model.rematerialise = False
-    # 3x3x3 convolutions: "auto" picks "matrix" on one CPU device, else "compiler".
+    # 3x3x3 convolutions: "auto" picks on one CPU device "onednn" where jaxlib holds it,
+    # else "matrix"; everywhere else "compiler".
     model.convolution = "auto"
 
     data: Any = ConfigDict()
@@ -141,7 +142,7 @@ def get_config() -> Any:
     # Kept: this many newest and this many best by held-out Dice.
     train.keep_latest = 1
     train.keep_best = 1
-    # The cases of each step, in the log of each of several processes.
+    # Each process names the cases of each step, in workdir/logs.
     train.log_cases = False
 
     mesh: Any = ConfigDict()

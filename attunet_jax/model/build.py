@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from attunet_jax.errors import BadArguments
-from attunet_jax.model.convolution import choose_formulation
+from attunet_jax.model import onednn
+from attunet_jax.model.convolution import FORMULATIONS, ONEDNN, choose_formulation
 from attunet_jax.model.unet import UNet3D
 
 CHOICES = {
@@ -14,7 +15,7 @@ CHOICES = {
     "gate_initialisation": ("pass_through", "kaiming"),
     "deep_supervision": ("fused", "auxiliary", "none"),
     "compute_dtype": ("float32", "bfloat16"),
-    "convolution": ("auto", "compiler", "matrix"),
+    "convolution": ("auto", *FORMULATIONS),
 }
 
 
@@ -44,7 +45,16 @@ def build_network(
             )
     settled = dict(fields, widths=widths)
     if settled["convolution"] == "auto":
-        settled["convolution"] = choose_formulation(backend, device_count)
+        settled["convolution"] = choose_formulation(
+            backend, device_count, fields["compute_dtype"]
+        )
+    elif settled["convolution"] == ONEDNN and not (
+        backend == "cpu" and onednn.available(fields["compute_dtype"])
+    ):
+        raise BadArguments(
+            "config.model.convolution='onednn' is not to be had here (this processor, "
+            "jaxlib or compute_dtype); use 'auto'"
+        )
     return UNet3D(class_count=class_count, **settled)
 
 

@@ -38,7 +38,7 @@ class UNet3D(nn.Module):
     align_corners: bool
     compute_dtype: str
     rematerialise: bool
-    convolution: str  # "compiler" or "matrix"
+    convolution: str  # one of `convolution.FORMULATIONS`
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> jax.Array:

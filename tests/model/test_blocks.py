@@ -11,6 +11,7 @@ from numpy_network import NumpyNetwork, random_variables
 from scipy import ndimage
 
 from attunet_jax.model.blocks import BatchNorm, Conv, ConvBlock, PointwiseBlock
+from attunet_jax.model.convolution import choose_formulation
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1.0, 2.0, (2, 4, 4, 6, 3)).astype(np.float32)
@@ -22,7 +23,10 @@ def init(module: Any, *inputs: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("formulation", ["compiler", "matrix"])
+FORMS = ("compiler", "matrix", choose_formulation("cpu", 1, "float32"))
+
+
+@pytest.mark.parametrize("formulation", sorted(set(FORMS)))
 def test_a_3x3x3_convolution_is_scipys_correlation_summed_over_channels(formulation):
     conv = Conv(2, 3, jnp.float32, formulation)
     variables: Any = {

@@ -3,7 +3,7 @@
 import pytest
 
 from attunet_jax.errors import BadArguments
-from attunet_jax.model import build_network, check_divisible
+from attunet_jax.model import build_network, check_divisible, onednn
 from configs import base
 
 FIELDS = base.get_config().model.to_dict()
@@ -27,16 +27,26 @@ def test_a_network_carries_the_fields_as_they_were_given():
 @pytest.mark.parametrize(
     "backend, device_count, expected",
     [
-        ("cpu", 1, "matrix"),
+        ("cpu", 1, "matrix"),  # as on a processor without oneDNN
         ("cpu", 8, "compiler"),
         ("gpu", 1, "compiler"),
         ("tpu", 4, "compiler"),
     ],
 )
-def test_auto_is_matrix_on_one_cpu_device_only(backend, device_count, expected):
+def test_auto_is_matrix_on_one_cpu_device_only(
+    monkeypatch, backend, device_count, expected
+):
+    monkeypatch.setattr(onednn, "available", lambda dtype: False)
     assert build(backend, device_count).convolution == expected
     forced = build(backend, device_count, convolution="matrix")
     assert forced.convolution == "matrix"
+
+
+@pytest.mark.parametrize("backend, there", [("gpu", True), ("cpu", False)])
+def test_onednn_is_refused_where_it_cannot_be_had(monkeypatch, backend, there):
+    monkeypatch.setattr(onednn, "available", lambda dtype: there)
+    with pytest.raises(BadArguments, match="'onednn' is not to be had here.*'auto'"):
+        build(backend, convolution="onednn")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +58,7 @@ def test_auto_is_matrix_on_one_cpu_device_only(backend, device_count, expected):
         ("gate_initialisation", "zeros", "pass_through, kaiming"),
         ("deep_supervision", True, "fused, auxiliary, none"),
         ("compute_dtype", "float16", "float32, bfloat16"),
-        ("convolution", "cudnn", "auto, compiler, matrix"),
+        ("convolution", "cudnn", "auto, compiler, matrix, onednn"),
     ],
 )
 def test_a_value_that_is_no_choice_is_named_with_those_there_are(field, value, allowed):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.errors import BadArguments
+from attunet_jax.model import onednn
 from attunet_jax.model.convolution import (
     choose_formulation,
     conv3x3x3,
@@ -43,15 +44,22 @@ def _pair(formulation, x, kernel, cotangent):
     return y, *vjp(cotangent)
 
 
+needs_onednn = pytest.mark.skipif(
+    not onednn.available("float32"), reason="this jaxlib or processor has no oneDNN"
+)
+CPU_FORMS = ["matrix", pytest.param("onednn", marks=needs_onednn)]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_matrix_form_equals_compiler_form_in_value_and_both_gradients(shape):
+@pytest.mark.parametrize("form", CPU_FORMS)
+def test_cpu_forms_equal_compiler_form_in_value_and_both_gradients(form, shape):
     batch, depth, height, width, channels, outputs = shape
     rng = np.random.default_rng(0)
     volume = (batch, depth, height, width)
     x = rng.normal(size=(*volume, channels)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 3, channels, outputs)).astype(np.float32)
     cotangent = rng.normal(size=(*volume, outputs)).astype(np.float32)
-    ours = jax.jit(_pair, static_argnums=0)("matrix", x, kernel, cotangent)
+    ours = jax.jit(_pair, static_argnums=0)(form, x, kernel, cotangent)
     compilers = jax.jit(_pair, static_argnums=0)("compiler", x, kernel, cotangent)
     for got, expected in zip(ours, compilers, strict=True):
         assert got.shape == expected.shape and got.dtype == expected.dtype
@@ -95,14 +103,38 @@ def test_an_unknown_formulation_is_named_with_those_there_are():
         conv3x3x3(x, jnp.zeros((3, 3, 3, 1, 1)), formulation="winograd")
 
 
-@pytest.mark.parametrize(
-    "backend, devices, formulation",
-    [("cpu", 1, "matrix"), ("cpu", 2, "compiler"), ("gpu", 1, "compiler")],
-)
-def test_the_matrix_form_is_chosen_on_one_cpu_device_only(
-    backend, devices, formulation
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backend, devices", [("cpu", 2), ("gpu", 1), ("tpu", 4)])
+def test_the_compilers_form_is_chosen_but_on_one_cpu_device(backend, devices, dtype):
+    assert choose_formulation(backend, devices, dtype) == "compiler"
+
+
+@pytest.mark.parametrize("there, chosen", [(True, "onednn"), (False, "matrix")])
+def test_onednn_is_chosen_where_it_is_and_the_matrix_form_elsewhere(
+    monkeypatch, there, chosen
 ):
-    assert choose_formulation(backend, devices) == formulation
+    monkeypatch.setattr(onednn, "available", lambda dtype: there)
+    assert choose_formulation("cpu", 1, "float32") == chosen
+
+
+@needs_onednn
+def test_a_call_that_is_missing_counts_as_not_available(monkeypatch):
+    monkeypatch.setattr(onednn, "_CALL", "__no_such_call")
+    assert not onednn.available.__wrapped__("float32")
+
+
+@needs_onednn
+@pytest.mark.parametrize("version", ["0.12.0", "0.9.1", "0.110.1"])
+def test_a_release_in_which_it_was_not_tried_is_not_asked(monkeypatch, version):
+    monkeypatch.setattr(onednn.metadata, "version", lambda name: version)
+    assert not onednn.available.__wrapped__("float32")
+
+
+@needs_onednn
+def test_a_call_with_wrong_answers_counts_as_not_available(monkeypatch):
+    right = onednn.conv3x3x3
+    monkeypatch.setattr(onednn, "conv3x3x3", lambda x, k: right(x, k) * 1.001)
+    assert not onednn.available.__wrapped__("float32")
 
 
 def test_a_1x1x1_convolution_multiplies_every_voxel_by_one_matrix():
