@@ -1,13 +1,14 @@
 # A fresh machine needs python3 >= 3.11 (with pip and venv) and make; nothing else.
 #   make demo    the whole job on made-up scans: data, training, evaluation, a Table 1
 #   make test    the test suite
+#   make test-cluster   runs in several processes: kills, stops, other meshes; long
 #   make lint    formatting, lint and types
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo_output
 
-.PHONY: demo test lint format constraints clean
+.PHONY: demo test test-cluster lint format constraints clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed; this is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
@@ -20,7 +21,10 @@ demo: $(VENV)/installed
 	$(BIN)/python -m launch.demo --output=$(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not cluster'
+
+test-cluster: $(VENV)/installed
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -105,7 +105,8 @@ class Job:
         }
         if self._cpu_devices:
             count = f"--xla_force_host_platform_device_count={self._cpu_devices}"
-            own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": count}
+            flags = f"{os.environ.get('XLA_FLAGS', '')} {count}"  # the last one counts
+            own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip()}
         elif self._count > 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
             share = _share_of_gpus(_gpu_count(), i, self._count)
             if share:
@@ -125,10 +126,8 @@ class Job:
                 if status == 0 or failed is not None:
                     continue
                 failed, end = i, time.monotonic() + self._grace_s
-                _say(
-                    f"process {i} {_ending(status)}"
-                    + ("; ends the others" * bool(running))
-                )
+                others = "; the others are to end with it" if running else ""
+                _say(f"process {i} {_ending(status)}{others}")
             if failed is not None and running and time.monotonic() > end:
                 for i in sorted(running):
                     _say(f"process {i} does not end by itself: killed")

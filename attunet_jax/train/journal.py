@@ -48,14 +48,11 @@ class Journal:
 
 
 class ProcessLog:
-    """`workdir/logs/process_N.log`: what one of several processes did, with the time.
+    """`workdir/logs/process_N.log`: what one process did, with the time; if `kept`."""
 
-    With one process there is none: the terminal says it all.
-    """
-
-    def __init__(self, workdir: Path, process: int, processes: int) -> None:
+    def __init__(self, workdir: Path, process: int, kept: bool) -> None:
         self._file = None
-        if processes > 1:
+        if kept:
             folder = workdir / "logs"
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / f"process_{process}.log").open("a", encoding="utf-8")

@@ -44,7 +44,9 @@ def train(
     with StopRequest() as stop, Sleepless() as sleepless:
         run = prepare(config)
         checked_by_all(lambda: workdir.mkdir(parents=True, exist_ok=True))
-        log = ProcessLog(workdir, jax.process_index(), jax.process_count())
+        # One process alone says all on the terminal.
+        logged = jax.process_count() > 1 or config.train.log_cases
+        log = ProcessLog(workdir, jax.process_index(), logged)
         with (
             jax.set_mesh(run.mesh),
             Checkpoints(
