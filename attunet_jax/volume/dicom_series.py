@@ -94,7 +94,7 @@ def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
             "by its UID, or move them apart"
         )
     slices = found[series] if series is not None else next(iter(found.values()))
-    return [_header(path, dataset) for path, dataset in slices]
+    return [header_of(path, dataset) for path, dataset in slices]
 
 
 def most_voxels(folder: Path) -> int:
@@ -105,7 +105,7 @@ def most_voxels(folder: Path) -> int:
     files = dicom_files(folder)
     if not files:
         raise BadData(f"{folder}: no DICOM files in it")
-    first = _header(files[0], read_dataset(files[0], headers_only=True))
+    first = header_of(files[0], read_dataset(files[0], headers_only=True))
     return first.rows * first.columns * len(files)
 
 
@@ -172,6 +172,12 @@ def _no_ct_slice(path: Path, dataset: Any) -> str | None:
     return None
 
 
+def header_of(path: Path, dataset: Any) -> SliceHeader:
+    """What the tags say of a slice. Raises `BadData` where one is missing or odd."""
+    with dicom_errors(path):
+        return _header(path, dataset)
+
+
 def _header(path: Path, dataset: Any) -> SliceHeader:
     frames = _number(path, dataset, "NumberOfFrames", int, 1)
     if frames != 1:
@@ -221,8 +227,7 @@ def _number(
 
 def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ...]:
     """The values of a tag. Raises `BadData` where it is missing or not so many."""
-    with dicom_errors(path):
-        value = dataset.get(name)
+    value = dataset.get(name)
     if value is None or value == "":
         raise BadData(f"{path}: DICOM tag {name} is missing; export the series again")
     values = value if isinstance(value, Sequence) else [value]
