@@ -45,6 +45,7 @@ SIZES = {
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
     count, shape = SIZES[arguments.size]
+    count = arguments.count or count
     with tempfile.TemporaryDirectory(prefix="attunet_preparation_") as temporary:
         folder = Path(temporary)
         scans = arguments.scans or folder / "scans"
@@ -73,7 +74,8 @@ def main(argv: list[str]) -> int:
 
 
 def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> None:
-    """images/ and labels/; scans that are there are kept."""
+    """images/ and labels/; scans that are there are kept. Raises `BadArguments` where
+    there are more."""
     for number in range(count):
         paths = [folder / k / f"scan_{number:03}.nii.gz" for k in ("images", "labels")]
         if all(path.exists() for path in paths):
@@ -83,6 +85,8 @@ def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> None:
         affine = np.diag([-SCAN_MM[2], -SCAN_MM[1], SCAN_MM[0], 1.0])
         for path, voxels in zip(paths, (case.image_hu, case.label), strict=True):
             write_nifti(path, voxels.transpose(2, 1, 0), affine)
+    if (there := len(list((folder / "images").iterdir()))) != count:
+        raise BadArguments(f"--scans={folder}: has {there} scans, {count} are wanted")
 
 
 def _run(name: str, scans: Path, output: Path, arguments: argparse.Namespace) -> dict:
@@ -111,6 +115,7 @@ def _run(name: str, scans: Path, output: Path, arguments: argparse.Namespace) ->
 def _figures(name: str, ended: Watched) -> dict:
     figures = {
         "seconds": ended.seconds,
+        "cpu_seconds": ended.cpu_seconds,
         "together_bytes": ended.together_bytes,
         "largest_bytes": ended.largest_bytes,
         "versions": {},
@@ -132,19 +137,24 @@ def to_markdown(document: dict) -> str:
         f"medians of {len(runs[OURS])} rounds in turn"
         + "".join(f"; {name} {number}" for name, number in versions.items()),
         "",
-        "| by | scans/min | time / ours | largest process | in scans | all processes |",
-        "|---|---|---|---|---|---|",
+        "| by | scans/min | time / ours | CPU s/scan | CPU / ours | largest process | "
+        "in scans | all processes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, rounds in runs.items():
         seconds = statistics.median(r["seconds"] for r in rounds)
-        ratio = statistics.median(
-            r["seconds"] / ours["seconds"]
-            for r, ours in zip(rounds, runs[OURS], strict=True)
+        cpu = statistics.median(r["cpu_seconds"] for r in rounds)
+        ratio, cpu_ratio = (
+            statistics.median(
+                r[key] / ours[key] for r, ours in zip(rounds, runs[OURS], strict=True)
+            )
+            for key in ("seconds", "cpu_seconds")
         )
         largest = max(r["largest_bytes"] for r in rounds)
         together = max(r["together_bytes"] for r in rounds)
         lines.append(
-            f"| {name} | {60 * scans / seconds:.1f} | {ratio:.2f} | "
+            f"| {name} | {60 * scans / seconds:.1f} | {ratio:.1f} | "
+            f"{cpu / scans:.2f} | {cpu_ratio:.1f} | "
             f"{largest / 1e6:.0f} MB | {largest / scan_bytes:.1f} | "
             f"{together / 1e6:.0f} MB |"
         )
@@ -160,6 +170,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--size", choices=sorted(SIZES), default="small", help="default small")
+    add("--count", type=int, help="scans (default 3, 8 and 24)")
     add("--rounds", type=int, default=3, help="of each, in turn (default 3)")
     add("--workers", type=int, default=2, help="processes of each (default 2)")
     add("--scans", type=Path, help="folder for the scans, kept (default: none)")
@@ -171,8 +182,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for name in arguments.against:
         if name not in NAMES:
             raise BadArguments(f"--against={name}: there are {', '.join(NAMES)}")
-    if min(arguments.rounds, arguments.workers) < 1:
-        raise BadArguments("--rounds and --workers must be 1 or more")
+    if min(arguments.rounds, arguments.workers, arguments.count or 1) < 1:
+        raise BadArguments("--rounds, --workers and --count must be 1 or more")
     if not available():
         raise BadArguments("memory of processes can be measured on Linux only")
     return arguments

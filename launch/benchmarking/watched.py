@@ -1,5 +1,6 @@
 """A command in; how long it ran and how much memory all its processes had, out."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_EVERY_S = 0.1
+_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
 class Watched:
-    """`together_bytes`: most at one time of all processes, pages they share counted
+    """`cpu_seconds`: of all its processes, what a busy machine changes least.
+    `together_bytes`: most at one time of all processes, pages they share counted
     once. `largest_bytes`: most that a single process ever had."""
 
     status: int
     seconds: float
+    cpu_seconds: float
     together_bytes: int
     largest_bytes: int
     out: str
@@ -33,11 +36,14 @@ def watch(command: Sequence[str], log: Path) -> Watched:
         began = time.perf_counter()
         process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr)
         try:
-            while process.poll() is None:
+            ended = 0
+            while not ended:
                 found = [_memory(pid) for pid in _family(process.pid)]
                 together = max(together, sum(now for now, _ in found))
                 largest = max(largest, *(most for _, most in found), 0)
                 time.sleep(_EVERY_S)
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:
             process.terminate()
             process.wait()
@@ -46,6 +52,7 @@ def watch(command: Sequence[str], log: Path) -> Watched:
     return Watched(
         process.returncode,
         seconds,
+        usage.ru_utime + usage.ru_stime,
         together,
         largest,
         out.read_text(errors="replace"),

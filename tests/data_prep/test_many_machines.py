@@ -1,0 +1,176 @@
+"""Shards by processes here, by tasks of a job array, by Beam: the same bytes."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from attunet_jax.data.dataset import open_dataset
+
+LABELS = "--labels=spleen=1,pancreas=2,kidney=3"
+
+
+@pytest.fixture
+def words(scan_folder) -> tuple[str, ...]:
+    return (
+        "--source=nifti",
+        f"--input={scan_folder}",
+        LABELS,
+        "--spacing_mm=4",
+        "--num_shards=3",
+        "--workers=1",
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def here(words, tmp_path, prepare_here) -> Path:
+    """The same by one process, without any way of many machines."""
+    assert prepare_here(*words, f"--output={tmp_path / 'here'}").status == 0
+    return tmp_path / "here"
+
+
+def test_ten_cases_in_three_shards_are_three_three_and_four(here):
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert [shard["records"] for shard in manifest["shards"]] == [3, 3, 4]
+    assert [case["case_id"] for case in manifest["cases"]] == [
+        f"ball_{i}" for i in range(10)
+    ]
+
+
+def test_tasks_of_a_job_array_in_any_order_and_a_join_write_the_same_bytes(
+    words, here, tmp_path, prepare_here
+):
+    output = f"--output={tmp_path / 'array'}"
+    for index in (2, 0, 1):
+        assert prepare_here(*words, output, f"--shard_index={index}").status == 0
+        assert not (tmp_path / "array" / "manifest.json").exists()
+    assert prepare_here(*words, output, "--join").status == 0
+    assert files(tmp_path / "array") == files(here)
+
+
+def test_worker_processes_write_the_same_bytes(words, here, tmp_path, run_program):
+    output = f"--output={tmp_path / 'two'}"
+    process = run_program("data_prep.prepare", *words, output, "--workers=2")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert files(tmp_path / "two") == files(here)
+
+
+BEAM = importlib.util.find_spec("apache_beam") is not None
+
+
+@pytest.mark.skipif(not BEAM, reason="apache_beam is not installed: attunet_jax[beam]")
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--direct_running_mode=in_memory",
+        "--direct_running_mode=multi_processing --direct_num_workers=2",
+    ],
+)
+def test_beams_direct_runner_writes_the_same_bytes(
+    words, here, tmp_path, run_program, options
+):
+    output = f"--output={tmp_path / 'beam'}"
+    beam = ("--runner=direct", f"--beam_options={options}")
+    process = run_program("data_prep.prepare", *words, output, *beam)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert files(tmp_path / "beam") == files(here)
+
+
+@pytest.mark.skipif(BEAM, reason="apache_beam is installed")
+def test_without_beam_a_runner_says_what_to_install(words, tmp_path, prepare_here):
+    outcome = prepare_here(*words, f"--output={tmp_path}", "--runner=flink")
+    assert outcome.status == 2
+    assert "--runner=flink" in outcome.err
+    assert "pip install 'attunet_jax[beam]'" in outcome.err
+
+
+def test_a_join_names_the_tasks_that_are_missing_and_removes_nothing(
+    words, tmp_path, prepare_here
+):
+    output = f"--output={tmp_path / 'array'}"
+    assert prepare_here(*words, output, "--shard_index=1").status == 0
+    before = files(tmp_path / "array")
+    outcome = prepare_here(*words, output, "--join")
+    assert outcome.status == 3 and outcome.err.count("\n") == 1
+    assert "2 of 3 shards are not there" in outcome.err and ": 0,2;" in outcome.err
+    assert files(tmp_path / "array") == before
+
+
+def test_a_task_leaves_alone_what_another_is_writing(words, tmp_path, prepare_here):
+    (tmp_path / ".parts").mkdir()
+    others = [
+        tmp_path / ".cases-00001-of-00003.array_record.77.new",
+        tmp_path / ".parts" / ".cases-00001-of-00003.json.77.part",
+    ]
+    for path in others:
+        path.write_text("half of it")
+    assert prepare_here(*words, f"--output={tmp_path}", "--shard_index=0").status == 0
+    assert [path.read_text() for path in others] == ["half of it"] * 2
+
+
+def test_a_task_that_is_done_does_nothing_again(words, tmp_path, prepare_here):
+    words = (*words, f"--output={tmp_path}", "--shard_index=2")
+    assert prepare_here(*words).status == 0
+    (shard,) = tmp_path.glob("*.array_record")
+    before = shard.stat().st_mtime_ns
+    assert prepare_here(*words).status == 0
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_a_bad_case_does_not_fail_its_task_and_is_said_by_the_join(
+    tmp_path, make_scans, prepare_here
+):
+    scans = make_scans(tmp_path / "scans", "a", "b", "c")
+    bad = scans / "images" / "b.nii.gz"
+    bad.write_bytes(b"")
+    words = ("--source=nifti", f"--input={scans}", LABELS, "--num_shards=3")
+    output = f"--output={tmp_path / 'array'}"
+    for index in range(3):
+        outcome = prepare_here(*words, output, f"--shard_index={index}")
+        assert outcome.status == 0
+        assert (f"left out b: {bad}: " in outcome.err) == (index == 1)
+    outcome = prepare_here(*words, output, "--join")
+    assert outcome.status == 3 and f"  b: {bad}: content is not gzip" in outcome.err
+    assert open_dataset(tmp_path / "array").case_ids == ("a", "c")
+    strict = prepare_here(*words, output, "--shard_index=1", "--strict")
+    assert strict.status == 3 and strict.err.startswith(f"error: {bad}: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        (["--shard_index=3"], "--shard_index=3: shards are 0 to 2"),
+        (["--shard_index=0", "--join"], "--shard_index and --join: give one"),
+        (["--join", "--runner=direct"], "--join and --runner: give one"),
+        (["--cases_per_shard=2"], "--num_shards and --cases_per_shard: give one"),
+        (["--num_shards=11"], "--num_shards=11: there are only 10 cases"),
+        (["--beam_options=--x=1"], "--beam_options needs --runner"),
+        (["--work=2"], "--work=2"),  # no abbreviation of --workers
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused_in_one_line(
+    words, tmp_path, prepare_here, more, part
+):
+    outcome = prepare_here(*words, f"--output={tmp_path / 'out'}", *more)
+    assert outcome.status == 2 and part in outcome.err
+    assert outcome.err.count("\n") == 1 and outcome.err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_index_without_the_number_of_shards_is_refused(
+    scan_folder, tmp_path, prepare_here
+):
+    words = ("--source=nifti", f"--input={scan_folder}", LABELS)
+    outcome = prepare_here(*words, f"--output={tmp_path}", "--shard_index=0")
+    assert outcome.status == 2 and "--shard_index=0 needs --num_shards" in outcome.err

@@ -1,0 +1,92 @@
+"""Memory that is stated before the start, and what the kernel counted afterwards."""
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = 512, 512, 200
+SCAN_BYTES = 2 * 512 * 512 * 200
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """Three scans of 512 x 512 x 200: rows of the same noise, which pack quickly."""
+    import nibabel as nib
+
+    folder = tmp_path_factory.mktemp("large")
+    row = np.random.default_rng(0).integers(-900, 900, 512).astype(np.int16)
+    label = np.zeros(512, np.uint8)
+    label[100:300] = 1
+    for kind, line in (("images", row), ("labels", label)):
+        header = nib.Nifti1Header()  # pyright: ignore
+        header.set_data_dtype(line.dtype)
+        header.set_data_shape(SHAPE)
+        header.set_sform(np.diag([-0.8, -0.8, 1, 1]), 1)
+        header["vox_offset"] = 352
+        header["magic"] = b"n+1"
+        (folder / kind).mkdir()
+        voxels = np.broadcast_to(line, SHAPE[::-1]).tobytes()
+        first = folder / kind / "a.nii.gz"
+        first.write_bytes(gzip.compress(header.binaryblock + bytes(4) + voxels, 1))
+        for name in "bc":
+            os.link(first, folder / kind / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
+@pytest.mark.parametrize("more", [(), ("--blur_mm=0.75",)], ids=["plain", "blurred"])
+def test_a_process_takes_at_most_what_was_stated_and_six_times_a_scan(
+    large, tmp_path, more
+):
+    words = ("--source=nifti", f"--input={large}", f"--output={tmp_path / 'out'}")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "data_prep.prepare",
+            *words,
+            "--labels=spleen=1",
+            "--workers=1",
+            *more,
+        ],  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    with process.stderr:
+        said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    (stated,) = re.findall(r"^prepare: memory: at most (\S+) GB a process", said, re.M)
+    used = usage.ru_maxrss * 1024
+    # The whole program is this process, from Python's start to its end.
+    assert SCAN_BYTES < used <= float(stated) * 1e9 <= 6 * SCAN_BYTES
+    (told,) = re.findall(r"at most (\S+) GB were used", said)
+    assert float(told) * 1e9 == pytest.approx(used, rel=0.02)
+
+
+def test_nobody_reads_voxels_for_the_statement(large, monkeypatch):
+    """Headers of files cut off after 4 kB say as much as whole files."""
+    from data_prep import memory
+    from data_prep.case import Settings
+    from data_prep.sources.layout import ScanPair
+
+    cut = large / "cut.nii.gz"
+    cut.write_bytes((large / "images" / "a.nii.gz").read_bytes()[:4096])
+    settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), 0.0, False)
+    needed = [
+        memory.case_bytes(ScanPair("a", path, None), settings)
+        for path in (cut, large / "images" / "a.nii.gz")
+    ]
+    # The file's size is checked against the header: a lie is refused beforehand.
+    assert needed[0] == 0 and needed[1] > SCAN_BYTES
