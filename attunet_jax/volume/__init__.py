@@ -1,7 +1,6 @@
 """A scan and its geometry: files in, canonical `Volume`s out, and back again."""
 
 from attunet_jax.volume.dicom_files import dicom_folders, holds_dicom
-from attunet_jax.volume.dicom_series import most_voxels
 from attunet_jax.volume.geometry import apart_mm, same_geometry
 from attunet_jax.volume.nifti import (
     read_grid,
@@ -13,7 +12,7 @@ from attunet_jax.volume.nifti import (
 from attunet_jax.volume.orientation import axis_codes, canonical, from_canonical
 from attunet_jax.volume.regrid import labels_onto_grid, onto_grid
 from attunet_jax.volume.resample import blur, resample, resampled_shape
-from attunet_jax.volume.scan import read_scan
+from attunet_jax.volume.scan import most_voxels, read_scan
 from attunet_jax.volume.volume import Grid, Volume
 
 __all__ = [

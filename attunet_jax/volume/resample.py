@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume.interpolate import Order, interpolate
@@ -56,6 +55,9 @@ def resampled_shape(
 
 def blur(volume: Volume, sigma_mm: float) -> Volume:
     """`volume` smoothed by a Gaussian of `sigma_mm` in the world, float32."""
+    # Late: it takes a good part of a program's start, and few runs blur.
+    from scipy import ndimage
+
     voxels = ndimage.gaussian_filter(
         volume.voxels,
         sigma_mm / volume.spacing_mm,

@@ -22,3 +22,10 @@ def read_scan(path: str | Path, series: str | None = None) -> Volume:
         if is_dicom(path):
             raise BadData(f"{path}: one file of a DICOM series; name its folder")
     return read_image(path)
+
+
+def most_voxels(folder: Path) -> int:
+    """The most that any series in the DICOM `folder` can have, by its first header."""
+    from attunet_jax.volume.dicom_series import most_voxels
+
+    return most_voxels(folder)
