@@ -41,7 +41,7 @@ def train(environment, prepared, tiny_flags, tmp_path_factory):
     """Starts a run: how many processes, devices of each, its folder, more words."""
     outputs = tmp_path_factory.mktemp("outputs")
 
-    def start(processes, devices, workdir, *more, own=(), profile=None):
+    def start(processes, devices, workdir, *more, own=(), profile=None, depth=8):
         words = [
             str(processes),
             f"--cpu_devices={devices}",
@@ -50,9 +50,9 @@ def train(environment, prepared, tiny_flags, tmp_path_factory):
             "--config=configs/attention_unet.py",
             f"--data={prepared}",
             f"--workdir={workdir}",
-            *tiny_flags,
-            "--config.data.crop_shape=(8,8,8)",
-            "--config.data.read_shape=(8,12,12)",
+            *(flag for flag in tiny_flags if "_shape=" not in flag),
+            f"--config.data.crop_shape=({depth},8,8)",
+            f"--config.data.read_shape=({depth},12,12)",
             f"--config.train.steps={STEPS}",
             "--config.train.log_every_steps=1",
             "--config.train.checkpoint_every_steps=2",
@@ -206,16 +206,14 @@ def test_two_processes_of_four_devices_equal_one_of_eight(train, tmp_path, spati
     """
     words = (
         f"--config.mesh.spatial={spatial}",
-        "--config.data.crop_shape=(16,8,8)",
-        "--config.data.read_shape=(16,12,12)",
         "--config.train.steps=20",
         "--config.optimizer.name=sgd",
         "--config.data.batch_size=8",
         "--config.train.evaluate_every_steps=20",
     )
     one, two = tmp_path / "one", tmp_path / "two"
-    finish(train(1, 8, one, *words))
-    finish(train(2, 4, two, *words))
+    finish(train(1, 8, one, *words, depth=16))
+    finish(train(2, 4, two, *words, depth=16))
     assert_same_state(one, two, 20, within=1e-6)
     assert losses(two) == pytest.approx(losses(one), abs=1e-6)
     # Where depth spans both, both read all cases; else each its half.
