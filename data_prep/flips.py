@@ -9,7 +9,6 @@ soft tissue, and just outside it there is fat as well.
 from itertools import product
 
 import numpy as np
-from scipy import ndimage
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume import Volume, canonical, from_canonical
@@ -93,6 +92,9 @@ def _inside_and_ring(
     box = label[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] != 0
     y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
     disc = ((y / rows) ** 2 + (x / columns) ** 2 <= 1)[None]
+    # Late: it takes a good part of a program's start.
+    from scipy import ndimage
+
     ring = ndimage.binary_dilation(box, disc) & ~box
     return inside, np.argwhere(ring) + low
 
