@@ -51,6 +51,7 @@ def train(environment, prepared, tiny_flags, tmp_path_factory):
             f"--data={prepared}",
             f"--workdir={workdir}",
             *(flag for flag in tiny_flags if "_shape=" not in flag),
+            "--config.model.sub_gates=1",
             f"--config.data.crop_shape=({depth},8,8)",
             f"--config.data.read_shape=({depth},12,12)",
             f"--config.train.steps={STEPS}",
