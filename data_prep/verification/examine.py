@@ -10,7 +10,13 @@ import numpy as np
 
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume import Volume, resampled_shape
-from data_prep.checks import label_counts, label_place, missing_half, unnamed_labels
+from data_prep.checks import (
+    different_grids,
+    label_counts,
+    label_place,
+    missing_half,
+    unnamed_labels,
+)
 from data_prep.read import read_pair
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.findings import (
@@ -27,7 +33,7 @@ from data_prep.verification.measure import (
     measure_labels,
     merged,
 )
-from data_prep.verification.mends import compare
+from data_prep.verification.mends import by_index, compare
 from data_prep.verification.mirrored import mirrored_axes
 from data_prep.verification.pictures import UNNAMED, Picture, case_pictures, colour
 
@@ -119,26 +125,38 @@ def _examine(
         problems.append(problem("too_large", str(error), ERROR))
     if labels is None:
         return case_pictures(image, None, {})
+    return _examine_labels(image, labels, terms, others, report)
 
+
+def _examine_labels(
+    image: Volume,
+    labels: Volume,
+    terms: Terms,
+    others: frozenset[int],
+    report: dict,
+) -> list[Picture]:
+    """As `_examine`, of what the label map adds."""
+    problems = report["problems"]
     counts = label_counts(labels.voxels)
     organs = terms.organs
     if organs is None:
         organs = {
             f"label_{value}": (value,) for value in counts if value not in {0, *others}
         }
+    laid = by_index(image, labels) if different_grids(image, labels) else labels
     report["mirrored"] = None
-    if labels.voxels.shape == image.voxels.shape:
+    if laid.voxels.shape == image.voxels.shape:
         soft = [
             v for name, values in organs.items() if soft_tissue(name) for v in values
         ]
-        report["mirrored"] = mirrored_axes(image, np.isin(labels.voxels, soft))
+        report["mirrored"] = mirrored_axes(image, np.isin(laid.voxels, soft))
     report["geometry"] = compare(image, labels, report["mirrored"])
     if difference := report["geometry"]["difference"]:
         text = f"{difference}. To mend it: {report['geometry']['mend']}"
         problems.append(problem("different_grids", text, ERROR))
     elif report["mirrored"]:
         problems.append(mirrored_finding(report["mirrored"]))
-    measured = measure_labels(labels, counts, image)
+    measured = measure_labels(laid, counts, image)
     named = others.union(*organs.values())
     report["organs"] = {
         name: merged([measured[value] for value in values if value in measured])
@@ -159,7 +177,7 @@ def _examine(
     }
     if not terms.ignore_unknown_labels:
         outlines |= dict.fromkeys(unknown, UNNAMED)
-    return case_pictures(image, labels, outlines)
+    return case_pictures(image, laid, outlines)
 
 
 def organ_colours(organs: Mapping[str, tuple[int, ...]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from attunet_jax.volume import Volume, apart_mm
+from attunet_jax.volume import Volume, apart_mm, canonical, from_canonical
 from data_prep.checks import different_grids
 
 _SAME_VOX = 0.01  # of a voxel, over the whole scan: what affines in float32 may lose
@@ -19,7 +19,8 @@ def compare(
     image: Volume, labels: Volume, mirrored: Sequence[str] | None = None
 ) -> dict:
     """`apart_mm` (None where shapes differ), and `difference` and `mend` in words, None
-    where the two lie on one grid. `mirrored`: what `mirrored_axes` says of them."""
+    where the two lie on one grid. `mirrored`: what `mirrored_axes` says of the
+    labels laid on the image `by_index`."""
     apart = apart_mm(image, labels)
     difference = different_grids(image, labels)
     return {
@@ -31,7 +32,7 @@ def compare(
 
 def mend(image: Volume, labels: Volume, mirrored: Sequence[str] | None = None) -> str:
     """What to do with a label map that lies on another grid than its image."""
-    if image.voxels.shape == labels.voxels.shape:
+    if image.grid.shape == labels.grid.shape:
         return _header_mend(image, labels, mirrored)
     shared = overlap(image, labels)
     if shared == 0:
@@ -63,12 +64,13 @@ def mend(image: Volume, labels: Volume, mirrored: Sequence[str] | None = None) -
 
 
 def _header_mend(image: Volume, labels: Volume, mirrored: Sequence[str] | None) -> str:
-    """For label maps of the image's shape: the voxels most likely fit by index."""
-    turn = np.abs(image.affine[:3, :3] - labels.affine[:3, :3])
-    if (turn * image.voxels.shape < 1e-3).all():
-        shift = labels.affine[:3, 3] - image.affine[:3, 3]
+    """For files of one shape: the voxels most likely fit by index."""
+    first, second = image.grid.affine, labels.grid.affine
+    spacings = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (first, second)]
+    if (np.abs((first - second)[:3, :3]) * image.grid.shape < 1e-3).all():
+        shift = second[:3, 3] - first[:3, 3]
         what = f"only the origin differs, by {_by(shift)} mm (x x y x z)"
-    elif np.allclose(image.spacing_mm, labels.spacing_mm, rtol=1e-3):
+    elif np.allclose(*spacings, rtol=1e-3):
         what = "the directions of axes differ"
     else:
         what = "the spacings differ"
@@ -81,6 +83,16 @@ def _header_mend(image: Volume, labels: Volume, mirrored: Sequence[str] | None) 
         axes = " and ".join(mirrored)
         return f"{what}, and by the HU its voxels are mirrored: flip {axes} and {COPY}"
     return f"{what}, and by the HU its voxels fit index by index: {COPY}"
+
+
+def by_index(image: Volume, labels: Volume) -> Volume:
+    """`labels` as they would lie with the image's affine in their header; as they do
+    where the files' shapes differ."""
+    if labels.grid.shape != image.grid.shape:
+        return labels
+    stored = from_canonical(labels.voxels, labels.grid)
+    voxels, affine = canonical(stored, image.grid.affine)
+    return Volume(np.ascontiguousarray(voxels), affine, image.grid, labels.path)
 
 
 def overlap(image: Volume, labels: Volume) -> float:
