@@ -2,12 +2,18 @@
 
 import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from attunet_jax.data.dataset import open_dataset
+from data_prep.plan import parse
 
+ROOT = Path(__file__).resolve().parents[2]
 LABELS = "--labels=spleen=1,pancreas=2,kidney=3"
 
 
@@ -174,3 +180,50 @@ def test_a_shard_index_without_the_number_of_shards_is_refused(
     words = ("--source=nifti", f"--input={scan_folder}", LABELS)
     outcome = prepare_here(*words, f"--output={tmp_path}", "--shard_index=0")
     assert outcome.status == 2 and "--shard_index=0 needs --num_shards" in outcome.err
+
+
+def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
+    words, here, tmp_path
+):
+    """SLURM itself is not here: this sbatch runs at once what the real one would."""
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        "#!/bin/bash\n"
+        f'echo "$@" >> {tmp_path}/submitted\n'
+        "shift\n"  # --parsable
+        "case $1 in\n"
+        "--array=0-*) for i in $(seq 0 ${1#--array=0-}); do\n"
+        "    SLURM_JOB_ID=7 SLURM_ARRAY_TASK_ID=$i bash ${@:2} >&2; done ;;\n"
+        "*) SLURM_JOB_ID=8 bash ${@:2} >&2 ;;\n"
+        "esac\n"
+        "echo 7\n"
+    )
+    sbatch.chmod(0o755)
+    output = tmp_path / "slurm"
+    plain = [word for word in words if not word.startswith("--num_shards")]
+    done = subprocess.run(
+        ["bash", "data_prep/slurm_array.sh", "3", *plain, f"--output={output}"],
+        cwd=ROOT,
+        env=os.environ
+        | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}", "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (tmp_path / "submitted").read_text().splitlines()
+    assert first.startswith("--parsable --array=0-2 data_prep/slurm_array.sh --source")
+    assert second.startswith(
+        "--parsable --dependency=afterok:7 data_prep/slurm_array.sh"
+    )
+    assert files(output) == files(here)
+
+
+def test_every_pod_of_the_kubernetes_job_has_a_shard_of_its_own():
+    text = (ROOT / "data_prep" / "kubernetes_job.yaml").read_text(encoding="utf-8")
+    (completions,) = re.findall(r"completions: (\d+)", text)
+    command = re.findall(r"^ +- (--\w+=\S+)", text, re.M)
+    given = [word.replace("$(JOB_COMPLETION_INDEX)", "39") for word in command]
+    arguments = parse(given, None)
+    assert "completionMode: Indexed" in text
+    assert (arguments.num_shards, arguments.shard_index) == (int(completions), 39)
