@@ -72,8 +72,16 @@ def _split_names(config: Any) -> None:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Checkpoints between two measurements have no metrics, and that is right."""
-    return "did not provide metrics" not in record.getMessage()
+    """What Orbax logs though all is right, or raises as well as logs."""
+    said = record.getMessage()
+    return not any(
+        words in said
+        for words in (
+            "did not provide metrics",  # those between two measurements
+            "Failed to write metadata",
+            "raised an exception",
+        )
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -342,11 +342,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     while not (workdir / "checkpoints" / "2").exists():
         assert job.process.poll() is None, job.printed()
         time.sleep(0.05)
-    filler = (small_disk / "filler").open("wb")
     with pytest.raises(OSError, match="No space left"):
-        while True:
-            filler.write(b"0" * 4096)
-            filler.flush()
+        with (small_disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"0" * 4096)
     assert job.end() == 3
     lines = [x for x in job.printed().splitlines() if "error:" in x]
     assert len(lines) == 1 and "No space left on device" in lines[0], job.printed()
