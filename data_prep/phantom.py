@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.volume import write_nifti
+from data_prep.flags import Parser
 from data_prep.patient import make_patient
-from data_prep.processes import run_in_processes
+from data_prep.processes import run_in_processes, stop_on_sigterm
 
 VERSION = 1
 # Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.
@@ -58,11 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.phantom",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m data_prep.phantom", __doc__)
     add = parser.add_argument
     add("--output", required=True, type=Path, help="folder for the scans")
     add("--cases", type=int, default=40, help="how many (default 40)")
@@ -150,4 +147,5 @@ def _remember(output: Path, settings: dict) -> None:
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     sys.exit(exit_status(main))

@@ -221,6 +221,7 @@ def test_a_stopped_run_says_so_in_one_line_and_the_same_command_goes_on(
         ("prepare", signal.SIGTERM, 1),
         ("prepare", signal.SIGINT, 0),
         ("phantom", signal.SIGINT, 1),
+        ("phantom", signal.SIGTERM, 1),
     ],
 )
 def test_a_signal_to_the_whole_group_is_the_same_as_to_the_program(
