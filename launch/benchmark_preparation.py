@@ -56,7 +56,14 @@ def main(argv: list[str]) -> int:
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-                runs[name].append(_run(name, scans, folder / "output", arguments))
+                figures = _run(name, scans, folder / "output", arguments)
+                runs[name].append(figures)
+                print(
+                    f"  {figures['seconds']:.1f} s, {figures['cpu_seconds']:.1f} s of "
+                    f"CPU, {figures['together_bytes'] / 1e6:.0f} MB",
+                    file=sys.stderr,
+                    flush=True,
+                )
     document = {
         "format": "attunet_jax.benchmark_preparation",
         "version": 1,
