@@ -199,14 +199,16 @@ def _cannot_write(path: Path, error: OSError) -> BadData:
     )
 
 
-def _stop(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
-    raise Interrupted(
-        f"{signal.Signals(number).name}: stopped; nothing was written, start it again"
-    )
+def _program() -> int:
+    try:
+        return main()
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # another, amid leaving
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted("stopped; nothing was written, start it again") from None
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
-    sys.exit(exit_status(main))
+    # KeyboardInterrupt for both: libraries catch and forget what is an Exception.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(exit_status(_program))

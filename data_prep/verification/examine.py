@@ -75,6 +75,7 @@ def examine(
         except MemoryError:
             text = f"{pair.image}: too large for the memory of this machine"
             problems.append(problem("unreadable", text, ERROR))
+    problems.sort(key=lambda row: row["severity"] != ERROR)
     for row in problems:
         row["text"] = printable(row["text"])
     report["usable"] = not any(row["severity"] == ERROR for row in problems)

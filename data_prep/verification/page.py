@@ -140,7 +140,7 @@ def _case(
     problems = "".join(
         f"<li class={row['severity']}><span class=tag>{row['severity']}</span> "
         f"{escape(row['text'])}</li>\n"
-        for row in sorted(report["problems"], key=lambda r: r["severity"] != ERROR)
+        for row in report["problems"]
     )
     figures = "".join(
         f"<figure><img decoding=async width={picture.width} height={picture.height} "
