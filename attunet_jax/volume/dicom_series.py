@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume.dicom_files import dicom_files, dicom_folders
@@ -119,11 +114,8 @@ def read_dataset(path: Path, *, headers_only: bool) -> Any:
             specific_tags=list(_TAGS) if headers_only else None,
         )
         if "TransferSyntaxUID" not in dataset.file_meta:  # as before DICOM had files
-            implicit, little = dataset.original_encoding
-            if not little:
-                plain = ExplicitVRBigEndian
-            else:
-                plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            _, little = dataset.original_encoding
+            plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = plain
         return dataset
 

@@ -149,6 +149,8 @@ def test_btcv_has_thirteen_organs_of_which_ours_are_read(
     places = (training / "img/img0001.nii.gz", training / "label/label0001.nii.gz")
     scan_with(save_nifti, *places, *range(1, 14))
     touch(training.parent / "Testing" / "img", "img0061.nii.gz")
+    found = SOURCES["btcv"](tmp_path / "btcv").organs
+    assert found == {"spleen": (1,), "pancreas": (11,), "kidney": (2, 3)}
     manifest = prepared(prepare_here, "btcv", tmp_path / "btcv")
     assert manifest["organs"] == {"spleen": 1, "pancreas": 2, "kidney": 3}
     (case,) = manifest["cases"]
@@ -177,6 +179,8 @@ def test_amos_pools_training_and_validation_and_passes_mri_over(
             )
             scan_with(save_nifti, *places, *range(1, 16))
     touch(tmp_path / "amos22" / "imagesTs", "amos_0411.nii.gz", "amos_0541.nii.gz")
+    found = SOURCES["amos"](tmp_path / "amos22").organs
+    assert found == {"spleen": (1,), "pancreas": (10,), "kidney": (2, 3)}
     manifest = prepared(prepare_here, "amos", tmp_path / "amos22")
     ids = [case["case_id"] for case in manifest["cases"]]
     assert ids == ["amos_0001", "amos_0008", "amos_0500"]

@@ -197,6 +197,17 @@ def test_a_number_that_occurs_twice_is_refused(add_case):
         SOURCES["tcia_pancreas"](root)
 
 
+def test_a_label_whose_mirror_image_lies_in_the_liver_is_told_by_its_ring():
+    hu = np.full((10, 20, 40), -100, np.int16)
+    hu[:, :, 22:] = 90  # as soft as the organ, and all around the mirrored label
+    label = np.zeros(hu.shape, np.uint8)
+    label[2:5, 4:9, 5:12] = 1
+    hu[label > 0] = 80
+    image = Volume(hu, np.diag([5.0, 4.0, 4.0, 1.0]), None, "s")  # pyright: ignore
+    for flips in ALL_FLIPS:
+        assert best_flip(image, np.flip(label, flips), "label") == flips
+
+
 @pytest.mark.parametrize("value, organ", [(1, "spleen"), (2, "kidney"), (5, "liver")])
 def test_organs_of_a_real_scan_lie_right_unflipped(shared, value, organ):
     ct = shared / "data" / "ct"

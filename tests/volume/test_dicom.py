@@ -152,8 +152,8 @@ def test_files_of_other_kinds_in_the_folder_are_passed_over(write_series, tmp_pa
     )
     write_series(tmp_path, HU[:2], name="pet{}", Modality="PT", uid="1.2.3")
     (tmp_path / "readme.txt").write_text("no DICOM file")
-    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "pet1").read_bytes())
-    (tmp_path / "._IM0001").write_bytes(b"macOS")
+    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "IM0001").read_bytes())
+    (tmp_path / "._IM0001.dcm").write_bytes(b"macOS")
     (tmp_path / "folder").mkdir()
     np.testing.assert_array_equal(read_dicom(tmp_path).voxels, HU)
 
