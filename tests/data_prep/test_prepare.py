@@ -356,10 +356,13 @@ def test_a_mended_file_is_prepared_again_and_nothing_else(three, tmp_path, save_
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
-def test_a_replaced_file_is_prepared_again(three, tmp_path, kind):
+def test_a_replaced_file_is_prepared_again(three, tmp_path, kind, save_nifti):
     first = three()
     path = tmp_path / "scans" / kind / "c.nii.gz"
-    shutil.copyfile(tmp_path / "scans" / kind / "a.nii.gz", path)
+    if kind == "images":
+        shutil.copyfile(tmp_path / "scans" / kind / "a.nii.gz", path)
+    else:  # all labels are alike
+        save_nifti(path, np.eye(8, 90, dtype=np.uint8).reshape(8, 9, 10))
     second = three()
     assert {name for name in first if first[name] != second[name]} == {"00002"}
     dataset = open_dataset(tmp_path / "prepared")
