@@ -20,6 +20,8 @@ from absl import flags
 
 from attunet_jax.errors import (
     BAD_ARGUMENTS,
+    BAD_DATA,
+    INTERRUPTED,
     BadArguments,
     BadData,
     Interrupted,
@@ -229,6 +231,12 @@ def run_together(work: Callable[[], None], program: Mapping[str, Any]) -> None:
         work()
     except (BadArguments, BadData, Interrupted) as error:
         roll_call.leave(error.status, f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        roll_call.leave(INTERRUPTED, "interrupted: the same command goes on from here")
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        line = f"error: {place}{error.strerror or one_line(error)}"
+        roll_call.leave(BAD_DATA, line)
     except BaseException as error:
         # Not re-raised: at its exit JAX would wait for the others, and they for us.
         traceback.print_exc()

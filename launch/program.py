@@ -3,6 +3,7 @@
 import ast
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def run(main: Callable[[Any], int | None], documentation: str) -> None:
         _parse(sys.argv)
         if "config" in FLAGS:
             _split_names(FLAGS["config"].value)
-        logging.getLogger("absl").addFilter(_worth_saying)
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).addFilter(_worth_saying)
+        threading.excepthook = _in_a_thread
+        sys.unraisablehook = _unraisable
         return main(FLAGS)
 
     sys.exit(exit_status(program))
@@ -72,16 +76,29 @@ def _split_names(config: Any) -> None:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """What Orbax logs though all is right, or raises as well as logs."""
+    """Not what Orbax logs though all is right, nor the errors it raises as well."""
+    if record.exc_info:
+        return False
     said = record.getMessage()
-    return not any(
-        words in said
-        for words in (
-            "did not provide metrics",  # those between two measurements
-            "Failed to write metadata",
-            "raised an exception",
-        )
-    )
+    # The first: checkpoints between two measurements have none.
+    right = ("did not provide metrics", "exception was never retrieved")
+    return not any(words in said for words in right)
+
+
+def _in_a_thread(arguments: threading.ExceptHookArgs) -> None:
+    """A full disk ends a library's thread too; the main thread says it in one line."""
+    if not _of_the_disk(arguments.exc_value):
+        threading.__excepthook__(arguments)
+
+
+def _unraisable(arguments: Any) -> None:
+    """The same of what libraries do when they are torn down, some after the others."""
+    if not _of_the_disk(arguments.exc_value):
+        sys.__unraisablehook__(arguments)
+
+
+def _of_the_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) or str(error) == "Event loop is closed"
 
 
 def _reason(error: Exception) -> str:

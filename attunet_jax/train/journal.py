@@ -2,13 +2,20 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorboardX
 
+from attunet_jax.errors import BadData
+
 
 class Journal:
-    """Writes what happens; a resume drops rows beyond the restored step."""
+    """Writes what happens; a resume drops rows beyond the restored step.
+
+    A context manager. Raises `BadData` where the disk is full.
+    """
 
     def __init__(self, workdir: Path, *, step: int, steps: int) -> None:
         self._path = workdir / "metrics.jsonl"
@@ -37,14 +44,27 @@ class Journal:
     def record(self, step: int, metrics: dict[str, float]) -> None:
         """A row in the files, silently."""
         row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
-        self._rows.write(json.dumps(row) + "\n")
-        self._rows.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(name, float(value), step)
+        with _writing(self._path):
+            self._rows.write(json.dumps(row) + "\n")
+            self._rows.flush()
+            for name, value in metrics.items():
+                self._events.add_scalar(name, float(value), step)
 
     def close(self) -> None:
-        self._rows.close()
-        self._events.close()
+        """Everything is on disk when this returns."""
+        with _writing(self._path):
+            self._rows.close()
+            self._events.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except BadData:
+            if kind is None:  # else what came first says more
+                raise
 
 
 class ProcessLog:
@@ -53,19 +73,31 @@ class ProcessLog:
     def __init__(self, workdir: Path, process: int, kept: bool) -> None:
         self._file = None
         if kept:
-            folder = workdir / "logs"
+            self._path = folder = workdir / "logs"
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / f"process_{process}.log").open("a", encoding="utf-8")
 
     def line(self, text: str) -> None:
         """Appends a line; it is on disk when this returns, whatever comes after."""
         if self._file:
-            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-            self._file.flush()
+            with _writing(self._path):
+                self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+                self._file.flush()
 
     def close(self) -> None:
         if self._file:
             self._file.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadData(
+            f"{path}: cannot be written ({error.strerror}); make room there and the "
+            "same command goes on from the last checkpoint"
+        ) from error
 
 
 def speed(figures: dict[str, float]) -> str:

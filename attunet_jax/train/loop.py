@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections import deque
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def train(
         checked_by_all(lambda: workdir.mkdir(parents=True, exist_ok=True))
         # One process alone says all on the terminal.
         logged = jax.process_count() > 1 or config.train.log_cases
-        log = ProcessLog(workdir, jax.process_index(), logged)
         with (
+            closing(ProcessLog(workdir, jax.process_index(), logged)) as log,
             jax.set_mesh(run.mesh),
             Checkpoints(
                 workdir / "checkpoints",
@@ -95,8 +96,6 @@ def _train(
     if leader:
         print(f"compiled in {duration(time.perf_counter() - began)}", flush=True)
 
-    journal = Journal(workdir, step=position, steps=plan.steps) if leader else None
-    profile = Profile(workdir, profile_steps if leader else None)
     pace = Pace(step=position, batch_size=config.data.batch_size)
     stalls = Stalls()
 
@@ -111,8 +110,15 @@ def _train(
         )
         log.line(f"step {step}: saves a checkpoint")
 
-    try:
-        under_way: deque = deque()
+    under_way: deque = deque()
+    profile = Profile(workdir, profile_steps if leader else None)
+    with (
+        closing(batches),
+        closing(profile),
+        Journal(workdir, step=position, steps=plan.steps)
+        if leader
+        else nullcontext() as journal,
+    ):
         for step in range(position + 1, plan.steps + 1):
             if config.train.log_cases:
                 log.line(f"step {step}: cases {_names(run, host_batch)}")
@@ -164,12 +170,6 @@ def _train(
                 batch = to_global(host_batch, run.mesh)
         checkpoints.wait()
         log.line(f"step {plan.steps}: done")
-    finally:
-        if journal:
-            journal.close()
-        profile.close()
-        log.close()
-        batches.close()
 
 
 def _who_stops(
