@@ -16,7 +16,7 @@ On many machines that see the same folders, as tasks of a job array and a last c
 
 or as an Apache Beam pipeline (pip install 'attunet_jax[beam]'):
 
-    python -m data_prep.prepare ... --runner=flink --beam_options="--parallelism=16"
+    python -m data_prep.prepare ... --num_shards=40 --runner=flink --beam_options="..."
 
 The folder is the same, byte for byte, whichever way it was made.
 """

@@ -183,7 +183,7 @@ def test_a_shard_index_without_the_number_of_shards_is_refused(
 
 
 def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
-    words, here, tmp_path
+    words, tmp_path, prepare_here
 ):
     """SLURM itself is not here: this sbatch runs at once what the real one would."""
     sbatch = tmp_path / "bin" / "sbatch"
@@ -203,7 +203,7 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
     output = tmp_path / "slurm"
     plain = [word for word in words if not word.startswith("--num_shards")]
     done = subprocess.run(
-        ["bash", "data_prep/slurm_array.sh", "3", *plain, f"--output={output}"],
+        ["bash", "data_prep/slurm_array.sh", "2", *plain, f"--output={output}"],
         cwd=ROOT,
         env=os.environ
         | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}", "PYTHON": sys.executable},
@@ -212,7 +212,7 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
     )
     assert done.returncode == 0, done.stderr
     first, second = (tmp_path / "submitted").read_text().splitlines()
-    assert first.startswith("--parsable --array=0-2 data_prep/slurm_array.sh --source")
+    assert first.startswith("--parsable --array=0-1 data_prep/slurm_array.sh --source")
     assert second.startswith(
         "--parsable --dependency=afterok:7 data_prep/slurm_array.sh"
     )

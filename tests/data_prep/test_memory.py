@@ -17,7 +17,7 @@ SCAN_BYTES = 2 * 512 * 512 * 200
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
-    """Three scans of 512 x 512 x 200: rows of the same noise, which pack quickly."""
+    """A scan of 512 x 512 x 200: rows of the same noise, which pack quickly."""
     import nibabel as nib
 
     folder = tmp_path_factory.mktemp("large")
@@ -33,19 +33,28 @@ def large(tmp_path_factory) -> Path:
         header["magic"] = b"n+1"
         (folder / kind).mkdir()
         voxels = np.broadcast_to(line, SHAPE[::-1]).tobytes()
-        first = folder / kind / "a.nii.gz"
-        first.write_bytes(gzip.compress(header.binaryblock + bytes(4) + voxels, 1))
-        for name in "bc":
-            os.link(first, folder / kind / f"{name}.nii.gz")
+        path = folder / kind / "a.nii.gz"
+        path.write_bytes(gzip.compress(header.binaryblock + bytes(4) + voxels, 1))
     return folder
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
-@pytest.mark.parametrize("more", [(), ("--blur_mm=0.75",)], ids=["plain", "blurred"])
+@pytest.mark.parametrize(
+    ("more", "cases"), [((), 3), (("--blur_mm=0.75",), 1)], ids=["plain", "blurred"]
+)
 def test_a_process_takes_at_most_what_was_stated_and_six_times_a_scan(
-    large, tmp_path, more
+    large, tmp_path, more, cases
 ):
-    words = ("--source=nifti", f"--input={large}", f"--output={tmp_path / 'out'}")
+    for path in large.glob("*/a.nii.gz"):
+        for name in "abc"[:cases]:
+            link = tmp_path / "scans" / path.parent.name / f"{name}.nii.gz"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    words = (
+        "--source=nifti",
+        f"--input={tmp_path / 'scans'}",
+        f"--output={tmp_path / 'out'}",
+    )
     process = subprocess.Popen(
         [
             sys.executable,
@@ -75,18 +84,39 @@ def test_a_process_takes_at_most_what_was_stated_and_six_times_a_scan(
     assert float(told) * 1e9 == pytest.approx(used, rel=0.02)
 
 
-def test_nobody_reads_voxels_for_the_statement(large, monkeypatch):
-    """Headers of files cut off after 4 kB say as much as whole files."""
+def test_a_statement_is_made_of_headers_alone(large, tmp_path):
+    """The voxels of this copy are damaged, and nobody sees it."""
     from data_prep import memory
     from data_prep.case import Settings
     from data_prep.sources.layout import ScanPair
 
-    cut = large / "cut.nii.gz"
-    cut.write_bytes((large / "images" / "a.nii.gz").read_bytes()[:4096])
+    content = bytearray((large / "images" / "a.nii.gz").read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    damaged = tmp_path / "a.nii.gz"
+    damaged.write_bytes(content)
     settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), 0.0, False)
     needed = [
         memory.case_bytes(ScanPair("a", path, None), settings)
-        for path in (cut, large / "images" / "a.nii.gz")
+        for path in (damaged, large / "images" / "a.nii.gz")
     ]
-    # The file's size is checked against the header: a lie is refused beforehand.
-    assert needed[0] == 0 and needed[1] > SCAN_BYTES
+    assert needed[0] == needed[1] > SCAN_BYTES
+
+
+def test_without_workers_no_more_processes_start_than_memory_holds(
+    large, monkeypatch, capfd
+):
+    from data_prep import memory, prepare
+    from data_prep.case import Settings
+    from data_prep.shard import ShardSpec
+    from data_prep.sources.layout import ScanPair
+
+    pair = ScanPair("a", large / "images" / "a.nii.gz", None)
+    settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), 0.0, False)
+    specs = [ShardSpec(i, 9, (pair,), large, settings) for i in range(9)]
+    each = memory.process_bytes(specs)
+    monkeypatch.setattr(memory, "core_count", lambda: 8)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3 * each + 1)
+    assert prepare._state_memory(specs, None) == 3
+    assert "give fewer" not in capfd.readouterr().err
+    assert prepare._state_memory(specs, 4) == 4  # the user's word counts, and is said
+    assert "are free here: give fewer --workers" in capfd.readouterr().err

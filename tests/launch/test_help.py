@@ -14,6 +14,7 @@ PROGRAMS = [
     "launch.demo",
     "launch.parity",
     "launch.benchmark",
+    "launch.benchmark_preparation",
 ]
 
 
