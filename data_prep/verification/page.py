@@ -190,8 +190,9 @@ def _facts(report: Mapping) -> list[tuple[str, str]]:
     if apart is not None:
         facts.append(("image and label", f"{apart:.3g} mm apart"))
     if report.get("unnamed_labels"):
-        values = report["unnamed_labels"].items()
-        said = ", ".join(f"{value} ({voxels})" for value, voxels in values)
+        values = [*report["unnamed_labels"].items()]
+        said = ", ".join(f"{value} ({voxels})" for value, voxels in values[:8])
+        said += f" and {len(values) - 8} more" if len(values) > 8 else ""
         facts.append(("labels without a name", said))
     for half in ("image", "label"):
         facts.append((half, report[half] or "none"))

@@ -18,7 +18,7 @@ def palette_png(indices: np.ndarray, palette: np.ndarray) -> bytes:
         for name, body in (
             (b"IHDR", header),
             (b"PLTE", palette.astype(np.uint8).tobytes()),
-            (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+            (b"IDAT", zlib.compress(rows.tobytes(), 6)),
             (b"IEND", b""),
         )
         for crc in [zlib.crc32(name + body)]
