@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from attunet_jax.data.records import Case
+from attunet_jax.data.records import Case, PackedCase
 
 Piece = dict[str, Any]
 PADDINGS = LOWEST, LINE_MINIMUM = ("lowest", "line_minimum")
 
 
 def random_crop(
-    case: Case,
+    case: Case | PackedCase,
     rng: np.random.Generator,
     *,
     crop_shape: Sequence[int],
@@ -38,59 +38,58 @@ def random_crop(
     room = np.maximum(size - crop, 0)
     start = rng.integers(0, room + 1)
     if rng.random() < foreground_fraction:
-        organs = np.flatnonzero(case.label != 0)  # bool: nine times as fast as uint8
+        organs = np.flatnonzero(
+            np.asarray(case.label) != 0
+        )  # bool: nine times as fast as uint8
         if organs.size:
             voxel = np.unravel_index(rng.choice(organs), case.label.shape)
             start = np.clip(np.array(voxel) - crop // 2, 0, room)
     return _cut(case, start, crop, np.array(least_shape), padding)
 
 
-def centre_crop(case: Case, *, crop_shape: Sequence[int], padding: str) -> Piece:
+def centre_crop(
+    case: Case | PackedCase, *, crop_shape: Sequence[int], padding: str
+) -> Piece:
     """The crop in the middle of the case."""
     size, crop = np.array(case.image_hu.shape), np.array(crop_shape)
     return _cut(case, np.maximum(size - crop, 0) // 2, crop, crop, padding)
 
 
 def _cut(
-    case: Case, start: np.ndarray, crop: np.ndarray, least: np.ndarray, padding: str
+    case: Case | PackedCase,
+    start: np.ndarray,
+    crop: np.ndarray,
+    least: np.ndarray,
+    padding: str,
 ) -> Piece:
     """Copies what lies in the crop; nothing as large as the scan is made."""
     size = np.array(case.image_hu.shape)
     scan_size = np.minimum(np.maximum(size, least), crop)
     scan_start = (crop - scan_size) // 2
     before = (scan_size - np.minimum(size, scan_size)) // 2
-    read = tuple(slice(s, s + n) for s, n in zip(start, scan_size, strict=True))
-    mean_hu, std_hu = mean_and_std(case.image_hu)
+    d, h, w = (slice(s, s + n) for s, n in zip(start, scan_size, strict=True))
     piece = {
-        "mean_hu": np.float32(mean_hu),
-        "std_hu": np.float32(std_hu),
+        "mean_hu": np.float32(case.hu.mean),
+        "std_hu": np.float32(case.hu.std),
         "scan_start": scan_start.astype(np.int32),
         "scan_size": scan_size.astype(np.int32),
     }
     small = (crop > size).any()
     for name, whole, outside in (
-        ("image_hu", case.image_hu, case.image_hu.min() if small else 0),
+        ("image_hu", case.image_hu, case.hu.least),
         ("label", case.label, 0),
     ):
-        part = whole[read]
+        part = whole[d, h, w]
         if padding == LINE_MINIMUM:
             after = scan_size - before - part.shape
             part = np.pad(part, np.stack([before, after], 1), mode="minimum")
             where = scan_start
         else:
             where = scan_start + before
+        if not small:
+            piece[name] = np.ascontiguousarray(part)
+            continue
         piece[name] = np.full(crop, outside, whole.dtype)
         write = tuple(slice(w, w + n) for w, n in zip(where, part.shape, strict=True))
         piece[name][write] = part
     return piece
-
-
-def mean_and_std(image_hu: np.ndarray) -> tuple[float, float]:
-    """Of all voxels of an int16 image.
-
-    Sums of squares of int16 are exact in float64, so that no second pass over
-    deviations, and no float copy of the scan, is needed.
-    """
-    mean = float(image_hu.mean(dtype=np.float64))
-    square = float(np.einsum("dhw,dhw->", image_hu, image_hu, dtype=np.float64))
-    return mean, max(square / image_hu.size - mean**2, 0.0) ** 0.5

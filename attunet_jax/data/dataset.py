@@ -9,13 +9,15 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from attunet_jax.data import shards
-from attunet_jax.data.records import CASE_ID, Case, from_bytes
+from attunet_jax.data.records import CASE_ID, Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
 
 FORMAT = "attunet_jax.cases"
@@ -72,23 +74,31 @@ class Dataset:
     def case(self, case_id: str) -> Case:
         """Reads one case. Raises `BadArguments` if unknown, `BadData` if damaged."""
         record = self._entry(case_id)["record"]
-        return self.decode(
+        packed = self.open(
             case_id, shards.read_record(self.shard_path(case_id), record)
         )
+        with self.naming(case_id):
+            return packed.case()
 
-    def decode(self, case_id: str, record: bytes) -> Case:
+    def open(self, case_id: str, record: bytes) -> PackedCase:
         """The case of a record read from this data set, checked to be that case."""
-        path = self.shard_path(case_id)
-        try:
-            case = from_bytes(record)
-        except BadData as error:
-            raise BadData(f"{path}: record of case {case_id}: {error}") from error
+        with self.naming(case_id):
+            case = open_bytes(record)
         if case.case_id != case_id:
             raise BadData(
-                f"{path}: holds case {case.case_id} where manifest.json says "
-                f"{case_id}: prepare the data again"
+                f"{self.shard_path(case_id)}: holds case {case.case_id} where "
+                f"manifest.json says {case_id}: prepare the data again"
             )
         return case
+
+    @contextmanager
+    def naming(self, case_id: str) -> Iterator[None]:
+        """Says in which file and record `BadData` was found."""
+        try:
+            yield
+        except BadData as error:
+            path = self.shard_path(case_id)
+            raise BadData(f"{path}: record of case {case_id}: {error}") from error
 
     def verify_checksums(self) -> None:
         """Reads every shard whole; raises `BadData` naming those that have changed."""

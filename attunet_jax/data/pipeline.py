@@ -163,8 +163,10 @@ def _random_row(
     **settings: Any,
 ) -> Piece:
     place, record = element
-    case = dataset.decode(dataset.case_ids[place], record)
-    piece = random_crop(case, rng, **settings)
+    case_id = dataset.case_ids[place]
+    case = dataset.open(case_id, record)
+    with dataset.naming(case_id):
+        piece = random_crop(case, rng, **settings)
     return piece | {"case_index": np.int32(place)}
 
 

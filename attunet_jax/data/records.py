@@ -2,25 +2,31 @@
 
 A record is a msgpack map that says what it is; no code in it is ever run:
 
-    {"format": "attunet_jax.case", "version": 1, "case_id": "amos_0007",
-     "image_hu": ["<i2", [D, H, W], bytes], "label": ["|u1", [D, H, W], bytes],
+    {"format": "attunet_jax.case", "version": 2, "case_id": "amos_0007",
+     "image_hu": ["<i2", [D, H, W], slabs], "label": ["|u1", [D, H, W], slabs],
      "spacing_mm": ["<f8", [3], bytes], "affine": ["<f8", [4, 4], bytes],
-     "original_shape": ["<i8", [3], bytes], "original_affine": ["<f8", [4, 4], bytes]}
+     "original_shape": ["<i8", [3], bytes], "original_affine": ["<f8", [4, 4], bytes],
+     "hu": ["<f8", [3], bytes]}
 
-Arrays are little-endian and in C order.
+Arrays are little-endian and in C order; slabs are a list of bytes (`slabs.py`); `hu` is
+lowest, mean and deviation of the image. Version 1, which is still read, had bytes for
+slabs and no `hu`.
 """
 
+import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgpack
 import numpy as np
 
+from attunet_jax.data.slabs import PackedArray, pack
 from attunet_jax.errors import BadData, one_line
 
 FORMAT = "attunet_jax.case"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Also a safe file name: no separators, no leading dot.
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -33,7 +39,29 @@ _ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "original_shape": ("<i8", (3,)),
     "original_affine": ("<f8", (4, 4)),
 }
+_VOXELS = ("image_hu", "label")
 _KEYS = {"format", "version", "case_id", *_ARRAYS}
+
+
+@dataclass(frozen=True)
+class HuStatistics:
+    """Of all voxels of a scan, in HU."""
+
+    least: float
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, image_hu: np.ndarray) -> "HuStatistics":
+        """Of an int16 image.
+
+        Sums of squares of int16 are exact in float64, so that no second pass over
+        deviations, and no float copy of the scan, is needed.
+        """
+        mean = float(image_hu.mean(dtype=np.float64))
+        square = float(np.einsum("dhw,dhw->", image_hu, image_hu, dtype=np.float64))
+        std = max(square / image_hu.size - mean**2, 0.0) ** 0.5
+        return cls(float(image_hu.min()), mean, std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +82,13 @@ class Case:
     case_id: str
     version: int = FORMAT_VERSION
 
+    @cached_property
+    def hu(self) -> HuStatistics:
+        """Of `image_hu`."""
+        return HuStatistics.of(self.image_hu)
+
     def __post_init__(self) -> None:
-        if not isinstance(self.case_id, str) or not CASE_ID.fullmatch(self.case_id):
-            raise BadData(
-                f"{self.case_id!r} is no case id: letters, digits, '.', '_' and '-' "
-                "are allowed, beginning with a letter or digit"
-            )
+        _check_case_id(self.case_id)
         lengths: dict[int | str, int] = {}
         for name, (dtype, shape) in _ARRAYS.items():
             values = np.asarray(getattr(self, name))
@@ -93,26 +122,65 @@ class Case:
                 raise BadData(f"case {self.case_id}: {name} is not finite")
 
 
+def _check_case_id(case_id: Any) -> str:
+    if not isinstance(case_id, str) or not CASE_ID.fullmatch(case_id):
+        raise BadData(
+            f"{case_id!r} is no case id: letters, digits, '.', '_' and '-' are "
+            "allowed, beginning with a letter or digit"
+        )
+    return case_id
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCase:
+    """A record that is open: voxels are unpacked where they are indexed, no others."""
+
+    case_id: str
+    version: int
+    image_hu: PackedArray | np.ndarray
+    label: PackedArray | np.ndarray
+    hu: HuStatistics
+    grid: dict[str, Any]  # the other fields of `Case`
+
+    def case(self) -> Case:
+        """All of it. Raises `BadData` as `Case` does, or where a slab is damaged."""
+        return Case(
+            image_hu=np.asarray(self.image_hu),
+            label=np.asarray(self.label),
+            case_id=self.case_id,
+            version=self.version,
+            **self.grid,
+        )
+
+
 def to_bytes(case: Case) -> bytes:
     """The record of a case."""
     fields: dict[str, Any] = {
         "format": FORMAT,
-        "version": case.version,
+        "version": FORMAT_VERSION,
         "case_id": case.case_id,
     }
     for name, (dtype, _) in _ARRAYS.items():
         values = np.ascontiguousarray(getattr(case, name), dtype)
-        fields[name] = [dtype, list(values.shape), values.tobytes()]
+        content = pack(values) if name in _VOXELS else values.tobytes()
+        fields[name] = [dtype, list(values.shape), content]
+    hu = np.array([case.hu.least, case.hu.mean, case.hu.std], "<f8")
+    fields["hu"] = ["<f8", [3], hu.tobytes()]
     packed = msgpack.packb(fields)
     assert packed is not None  # says the type that msgpack's stubs leave open
     return packed
 
 
 def from_bytes(data: bytes) -> Case:
-    """The case of a record; its arrays are read-only views of the decoded bytes.
+    """The case of a record; see `open_bytes` for what is refused."""
+    return open_bytes(data).case()
 
-    Raises `BadData` for anything but a whole record of this version; whoever knows
-    the file puts its name before the message.
+
+def open_bytes(data: bytes) -> PackedCase:
+    """The record as it lies there, its voxels still packed.
+
+    Raises `BadData` for anything but a whole record of a version that is known;
+    whoever knows the file puts its name before the message.
     """
     try:
         fields = msgpack.unpackb(data)
@@ -122,7 +190,7 @@ def from_bytes(data: bytes) -> Case:
         ) from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise BadData("this record is no case of attunet_jax")
-    version = fields.get("version")
+    version, case_id = fields.get("version"), fields.get("case_id")
     if type(version) is not int or version < 1:
         raise BadData(f"damaged record: its version is {version!r}")
     if version > FORMAT_VERSION:
@@ -130,32 +198,68 @@ def from_bytes(data: bytes) -> Case:
             f"record of format version {version}, this program reads up to "
             f"{FORMAT_VERSION}: update attunet_jax"
         )
-    if fields.keys() != _KEYS:
-        wrong = sorted(map(repr, fields.keys() ^ _KEYS))
+    keys = _KEYS | ({"hu"} if version > 1 else set())
+    if fields.keys() != keys:
+        wrong = sorted(map(repr, fields.keys() ^ keys))
         raise BadData(f"damaged record: missing or unknown field {', '.join(wrong)}")
-    arrays: dict[str, Any] = {name: _array(name, fields[name]) for name in _ARRAYS}
+    case_id = _check_case_id(case_id)
+    arrays: dict[str, Any] = {
+        name: _packed(name, fields[name])
+        if version > 1 and name in _VOXELS
+        else _array(name, fields[name], dtype)
+        for name, (dtype, _) in _ARRAYS.items()
+    }
+    if arrays["image_hu"].shape != arrays["label"].shape:
+        raise BadData("damaged record: label is of another shape than image_hu")
     arrays["original_shape"] = tuple(arrays["original_shape"].tolist())
-    return Case(**arrays, case_id=fields["case_id"], version=version)
+    hu = _hu(fields["hu"]) if version > 1 else HuStatistics.of(arrays["image_hu"])
+    image_hu, label = (arrays.pop(name) for name in _VOXELS)
+    return PackedCase(case_id, version, image_hu, label, hu, arrays)
 
 
-def _array(name: str, entry: Any) -> np.ndarray:
-    """`[dtype, shape, bytes]` to an array; only the type a field must have is read."""
-    dtype = np.dtype(_ARRAYS[name][0])
-    match entry:
-        case [dtype.str, list(shape), bytes(raw)]:
-            pass
-        case [str(other), list(), bytes()]:
-            raise BadData(f"damaged record: {name} is of type {other!r}")
-        case _:
-            raise BadData(f"damaged record: {name} is no [dtype, shape, bytes]")
-    count = 1
-    for n in shape:
-        if type(n) is not int or n < 0:
-            raise BadData(f"damaged record: {name} has the shape {shape}")
-        count *= n
-    if count * dtype.itemsize != len(raw):
+def _hu(entry: Any) -> HuStatistics:
+    values = _array("hu", entry, "<f8")
+    if values.shape != (3,) or not np.isfinite(values).all():
+        raise BadData(f"damaged record: hu is {values.tolist()}")
+    return HuStatistics(*values.tolist())
+
+
+def _packed(name: str, entry: Any) -> PackedArray:
+    dtype, shape, slabs = _entry(name, entry, _ARRAYS[name][0], list)
+    if len(shape) != 3 or 0 in shape or not all(type(s) is bytes for s in slabs):
+        raise BadData(f"damaged record: {name} is no slabs of three sizes {shape}")
+    try:
+        return PackedArray(dtype, tuple(shape), slabs)
+    except BadData as error:
+        raise BadData(f"damaged record: {name}: {error}") from error
+
+
+def _array(name: str, entry: Any, dtype: str) -> np.ndarray:
+    """`[dtype, shape, bytes]` to a read-only view of those bytes."""
+    found, shape, raw = _entry(name, entry, dtype, bytes)
+    count = math.prod(shape)
+    if count * found.itemsize != len(raw):
         raise BadData(
             f"damaged record: {name} of shape {shape} has {len(raw)} bytes, not "
-            f"{count * dtype.itemsize}"
+            f"{count * found.itemsize}"
         )
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return np.frombuffer(raw, found).reshape(shape)
+
+
+def _entry(
+    name: str, entry: Any, dtype: str, content: type
+) -> tuple[np.dtype, list[int], Any]:
+    """The parts of `[dtype, shape, content]`; only the type it must have is read."""
+    if not (
+        isinstance(entry, list)
+        and len(entry) == 3
+        and isinstance(entry[1], list)
+        and isinstance(entry[2], content)
+    ):
+        raise BadData(f"damaged record: {name} is no [dtype, shape, content]")
+    found, shape, raw = entry
+    if found != dtype:
+        raise BadData(f"damaged record: {name} is of type {found!r}")
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise BadData(f"damaged record: {name} has the shape {shape}")
+    return np.dtype(dtype), shape, raw

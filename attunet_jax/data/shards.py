@@ -16,8 +16,8 @@ from array_record.python.array_record_module import (
 
 from attunet_jax.errors import BadData, one_line
 
-# A record a group: random access without decompressing neighbours.
-WRITER_OPTIONS = "group_size:1,zstd:3"
+# A record a group: random access without reading neighbours. Voxels come packed.
+WRITER_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 

@@ -213,7 +213,7 @@ def test_a_damaged_record_is_noticed_when_read(prepared, damage):
 def test_bytes_that_are_no_case_are_named_with_shard_and_case(prepared):
     dataset = open_dataset(prepared)
     with pytest.raises(BadData, match=f"{SHARD_1}: record of case case_4: damaged"):
-        dataset.decode("case_4", b"")
+        dataset.open("case_4", b"")
 
 
 def test_checksums_hold_for_what_was_written(prepared):

@@ -7,8 +7,11 @@ import msgpack
 import numpy as np
 import pytest
 
-from attunet_jax.data.records import from_bytes, to_bytes
+from attunet_jax.data.records import HuStatistics, from_bytes, open_bytes, to_bytes
 from attunet_jax.errors import BadData
+
+HAND_STD = HuStatistics.of(np.array([[[1, -2, 300]]], np.int16)).std
+assert abs(HAND_STD**2 - (90005 / 3 - (299 / 3) ** 2)) < 1e-6
 
 
 def fields_of(case):
@@ -35,7 +38,7 @@ def test_a_case_comes_back_as_it_was(make_case):
         assert after.dtype == before.dtype
         np.testing.assert_array_equal(after, before)
     assert back.original_shape == (12, 10, 8)
-    assert (back.case_id, back.version) == ("amos_0007.v-2", 1)
+    assert (back.case_id, back.version) == ("amos_0007.v-2", 2)
 
 
 def test_a_case_whose_arrays_are_views_comes_back(make_case):
@@ -69,7 +72,92 @@ def test_a_record_written_by_hand_is_read():
     assert case.label.tolist() == [[[0, 2, 255]]]
     assert case.affine[1].tolist() == [4, 5, 6, 7]
     assert case.original_shape == (3, 1, 1)
-    assert fields_of(case) == record
+    assert open_bytes(packed(record)).hu == HuStatistics(-2, 299 / 3, HAND_STD)
+
+    # Version 2: low bytes, then high bytes, in LZ4's own words "so many literals".
+    record |= {
+        "version": 2,
+        "image_hu": ["<i2", [1, 1, 3], [b"\x60\x01\xfe\x2c\x00\xff\x01"]],
+        "label": ["|u1", [1, 1, 3], [b"\x30\x00\x02\xff"]],
+        "hu": ["<f8", [3], np.array([-2, 299 / 3, HAND_STD], "<f8").tobytes()],
+    }
+    newer = from_bytes(packed(record))
+    assert newer.image_hu.tolist() == [[[1, -2, 300]]]
+    assert newer.label.tolist() == [[[0, 2, 255]]]
+    written = fields_of(newer)
+    for name in ("image_hu", "label"):  # what LZ4 makes of it is its own affair
+        written[name][2] = record[name][2]
+    assert written == record
+
+
+def test_a_part_of_a_record_is_that_part_of_the_case(make_case):
+    rng = np.random.default_rng(5)
+    case = make_case(shape=(21, 5, 6))  # slabs of 8, 8 and 5 slices
+    record = open_bytes(to_bytes(case))
+    for _ in range(60):
+        ends = [sorted(rng.integers(0, n + 1, 2)) for n in (21, 5, 6)]
+        part = tuple(slice(a, b) for a, b in ends)
+        for name in ("image_hu", "label"):
+            got = getattr(record, name)[part]
+            np.testing.assert_array_equal(got, getattr(case, name)[part])
+            assert got.dtype == getattr(case, name).dtype
+
+
+def test_only_the_slabs_that_are_asked_for_are_read(make_case):
+    fields = fields_of(make_case(shape=(24, 3, 4)))
+    fields["image_hu"][2][1] = b"\x00"
+    record = open_bytes(packed(fields))
+    assert record.image_hu[0:8, :, :].shape == (8, 3, 4)
+    assert record.image_hu[16:24, :, :].shape == (8, 3, 4)
+    with pytest.raises(BadData, match="slab 1"):
+        record.image_hu[7:9, :, :]
+
+
+@pytest.mark.parametrize(
+    "slabs",
+    [
+        [],
+        [b"\x00"],
+        [b"\x00"] * 4,
+        ["text"] * 3,
+        [b""] * 3,
+        b"\x00" * 3,
+        [b"\x10\x01"] * 3,
+        # A match that reaches before the beginning, and one without an end.
+        [b"\x1f\x01\xff\xff\xff\xff\xff\xff"] * 3,
+    ],
+)
+def test_slabs_that_do_not_hold_the_shape_are_refused(make_case, slabs):
+    fields = fields_of(make_case(shape=(24, 3, 4)))
+    fields["label"][2] = slabs
+    refusal(packed(fields))
+
+
+def test_a_shape_no_slab_can_hold_is_refused_before_memory_is_asked_for(make_case):
+    fields = fields_of(make_case(shape=(8, 5, 6)))
+    fields["image_hu"][1] = fields["label"][1] = [8, 2**20, 2**20]
+    assert "cannot hold" in refusal(packed(fields))
+
+
+def test_statistics_are_those_of_all_voxels(make_case):
+    case = make_case(shape=(9, 8, 7), seed=2)
+    values = case.image_hu.astype(np.float64)
+    hu = open_bytes(to_bytes(case)).hu
+    assert (hu.least, hu.mean) == (values.min(), values.mean())
+    np.testing.assert_allclose(hu.std, values.std(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [-32768, -1024, 0, 32767])
+def test_a_constant_image_has_no_deviation(value):
+    image = np.full((30, 70, 50), value, np.int16)
+    assert HuStatistics.of(image) == HuStatistics(value, value, 0.0)
+
+
+def test_extreme_values_do_not_overflow():
+    image = np.full((20, 100, 100), 32767, np.int16)
+    image[:10] = -32768
+    hu = HuStatistics.of(image)
+    assert hu.mean == -0.5 and hu.std == pytest.approx(32767.5, rel=1e-12)
 
 
 def test_a_record_cut_off_anywhere_is_refused(make_case):
@@ -114,8 +202,8 @@ def test_foreign_bytes_are_refused(data):
 
 
 def test_a_newer_version_says_to_update(make_case):
-    message = refusal(packed(fields_of(make_case()) | {"version": 2}))
-    assert "version 2" in message and "update attunet_jax" in message
+    message = refusal(packed(fields_of(make_case()) | {"version": 3}))
+    assert "version 3" in message and "update attunet_jax" in message
 
 
 @pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", None])
