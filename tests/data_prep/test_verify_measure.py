@@ -93,6 +93,8 @@ def test_content_is_that_of_the_voxels_whatever_the_file_is_like():
     mirrored = measure_image(scan(array[::-1]))
     assert same["content"] == first["content"] != mirrored["content"]
     assert first["content_unordered"] == mirrored["content_unordered"]
+    turned = measure_image(scan(array.transpose(2, 0, 1)))
+    assert first["content_unordered"] == turned["content_unordered"]
     other = measure_image(scan(array + np.int16(1)))
     assert other["content_unordered"] != first["content_unordered"]
     labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
