@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from attunet_jax.data.records import to_bytes
+from attunet_jax.data.records import FORMAT_VERSION, to_bytes
 from attunet_jax.data.shards import read_record, write_shard
 from attunet_jax.errors import BadData, Interrupted, one_line
 from data_prep.case import Settings, origins, prepare_case, sha256
@@ -18,9 +18,10 @@ from data_prep.read import pair_files
 from data_prep.sources.layout import ScanPair
 
 PARTS = ".parts"
-# Of what becomes of a file's voxels: raise it where a case's bytes change, so that no
-# folder holds cases of both kinds.
-VERSION = 1
+# Of what becomes of a file's voxels: raise it where that changes, so that no folder
+# holds cases of both kinds.
+_PREPARATION_VERSION = 1
+VERSION = [_PREPARATION_VERSION, FORMAT_VERSION]
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,8 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
     assert second.startswith(
         "--parsable --dependency=afterok:7 data_prep/slurm_array.sh"
     )
-    assert files(output) == files(here)
+    alone = prepare_here(*plain, "--num_shards=2", f"--output={tmp_path / 'here'}")
+    assert alone.status == 0 and files(output) == files(tmp_path / "here")
 
 
 def test_every_pod_of_the_kubernetes_job_has_a_shard_of_its_own():

@@ -270,3 +270,18 @@ def test_a_disk_that_is_full_at_the_manifest_is_said_in_one_line(
     assert not half_written(tmp_path) and not manifest.exists()
     assert prepare.main(words) == 0
     assert files(tmp_path / "out") == expected
+
+
+def test_shards_of_an_older_record_format_are_prepared_again(
+    tmp_path, make_scans, prepare_here, monkeypatch
+):
+    from data_prep import shard
+
+    scans = make_scans(tmp_path / "scans", "a")
+    words = ("--source=nifti", f"--input={scans}", LABELS, "--workers=1")
+    assert prepare_here(*words, f"--output={tmp_path / 'out'}").status == 0
+    (path,) = (tmp_path / "out").glob("*.array_record")
+    before = path.stat().st_mtime_ns
+    monkeypatch.setattr(shard, "VERSION", [1, 1000])
+    assert prepare_here(*words, f"--output={tmp_path / 'out'}").status == 0
+    assert path.stat().st_mtime_ns > before
