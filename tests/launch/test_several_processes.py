@@ -266,30 +266,34 @@ def test_every_case_comes_once_an_epoch_on_one_two_four_and_one_process(
 def test_thirty_kills_at_random_moments_change_nothing(train, tmp_path):
     """From the start of the processes to the middle of a save; each of one of two."""
     chance = random.Random(7)
-    steps = 30
-    words = (f"--config.train.steps={steps}", "--config.train.evaluate_every_steps=10")
+    steps, broken = 60, tmp_path / "broken"
+    words = (f"--config.train.steps={steps}", "--config.train.evaluate_every_steps=20")
     finish(train(2, 1, tmp_path / "alone", *words))
-    kills, broken = 0, tmp_path / "broken"
-    while kills < 30:
+    kills = Counter()
+    while kills.total() < 30:
         job = train(2, 1, broken, *words)
-        began = time.monotonic()
-        # Half of them as soon as so many steps are newly done, half at any time.
-        wanted = chance.randrange(1, 4) if kills % 2 else 99
-        at_most = chance.uniform(1, 40)
-        while len(re.findall(r"step \d+/", job.printed())) < wanted:
-            if time.monotonic() - began > at_most or job.process.poll() is not None:
+        moment = ("start", "steps", "save")[kills.total() % 3]
+        until, new_steps = time.monotonic() + chance.uniform(1, 20), chance.randrange(3)
+        while job.process.poll() is None:
+            if moment == "start" and time.monotonic() > until:
                 break
-            time.sleep(0.02)
-        time.sleep(chance.uniform(0, 0.3))
-        if job.process.poll() is None:
-            try:
-                os.kill(job.child(chance.randrange(2)), signal.SIGKILL)
-                kills += 1
-            except (AssertionError, OSError):
-                pass  # not yet begun, or just done
+            done = len(re.findall(r"step \d+/", job.printed()))
+            if moment == "steps" and done > new_steps:
+                time.sleep(chance.uniform(0, 0.3))
+                break
+            saving = list((broken / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+            if moment == "save" and done and saving:
+                break
+            time.sleep(0.002)
+        try:
+            os.kill(job.child(chance.randrange(2)), signal.SIGKILL)
+            kills[moment] += 1
+        except (AssertionError, OSError):
+            pass  # just begun, or just done
         assert job.end() in (0, 134, 137), job.printed()
-        if "going on at step 30 of 30" in job.printed():
+        if f"step {steps}/" in job.printed():
             shutil.rmtree(broken)  # done too soon: once more from the start
+    assert min(kills[moment] for moment in ("start", "steps", "save")) >= 8, kills
     finish(train(2, 1, broken, *words))
     assert_same_state(tmp_path / "alone", broken, steps)
     assert losses(tmp_path / "alone") == losses(broken)
