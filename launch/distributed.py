@@ -197,6 +197,18 @@ def join(way: Way, *, join_timeout_s: int, heartbeat_timeout_s: int) -> bool:
     return jax.process_count() > 1
 
 
+def another_does_it(environ: Mapping[str, str]) -> bool:
+    """Whether this is process 1, 2, ... of a job, where process 0 can do all alone.
+
+    For programs that do not join the others, and would all write the same files.
+    """
+    if find_way(environ) == ALONE:
+        return False
+    names = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    number = next((environ[name] for name in names if name in environ), "0")
+    return number != "0"
+
+
 def run_together(work: Callable[[], None], program: Mapping[str, Any]) -> None:
     """Runs `work` in this process and, by the flags, in step with the others.
 

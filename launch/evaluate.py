@@ -9,13 +9,14 @@ distances), summary.json and summary.md; OUTPUT is RUN/evaluation/PART unless gi
 An interrupted evaluation goes on with the same command.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from attunet_jax.errors import BadArguments
-from launch import program
+from launch import distributed, program
 
 program.define_config("base")
 flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -28,6 +29,9 @@ flags.DEFINE_bool("label_maps", False, "Keep predictions on the scans' own grids
 
 
 def main(values: Any) -> None:
+    if distributed.another_does_it(os.environ):
+        print("evaluation runs in process 0 of the job; nothing to do here")
+        return
     workdir = Path(program.required("workdir"))
     data = Path(program.required("data"))
 

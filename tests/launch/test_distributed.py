@@ -3,7 +3,13 @@
 import pytest
 
 from attunet_jax.errors import BadArguments
-from launch.distributed import ALL_VISIBLE, ALONE, Way, find_way
+from launch.distributed import (
+    ALL_VISIBLE,
+    ALONE,
+    Way,
+    another_does_it,
+    find_way,
+)
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -62,6 +68,21 @@ FOUR_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
 def test_each_cluster_is_found_by_its_own_variables(environment, packages, expected):
     found = find_way(environment, has_package=lambda name: name in packages)
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    "environment, another",
+    [
+        ({}, False),
+        (OURS | {"JAX_PROCESS_ID": "0"}, False),
+        (OURS | {"JAX_PROCESS_ID": "2"}, True),
+        (SLURM, True),
+        (SLURM | {"SLURM_PROCID": "0"}, False),
+        (SLURM | {"SLURM_NTASKS": "1"}, False),
+    ],
+)
+def test_a_program_that_needs_no_others_runs_in_process_0(environment, another):
+    assert another_does_it(environment) == another
 
 
 def test_flags_come_before_the_environment():
