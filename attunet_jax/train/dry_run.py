@@ -62,12 +62,12 @@ def _memory(compiled: Any) -> dict[str, str]:
     new = told.output_size_in_bytes - told.alias_size_in_bytes
     work = told.temp_size_in_bytes + new
     found = {
-        "memory per device": f"{(state_and_batch + work) / mib:,.0f} MiB: "
-        f"state and batch {state_and_batch / mib:,.0f}, work {work / mib:,.0f}"
+        "memory per device": f"{(state_and_batch + work) / mib:,.1f} MiB: "
+        f"state and batch {state_and_batch / mib:,.1f}, work {work / mib:,.1f}"
     }
     stats = jax.local_devices()[0].memory_stats() or {}
     if limit := stats.get("bytes_limit"):
-        found["memory there is"] = f"{limit / mib:,.0f} MiB a device"
+        found["memory there is"] = f"{limit / mib:,.1f} MiB a device"
     return found
 
 
