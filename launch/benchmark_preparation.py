@@ -17,6 +17,7 @@ import datetime
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments, BadData, exit_status
+from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from attunet_jax.volume import write_nifti
 from launch.benchmark import _Parser as Parser
 from launch.benchmarking.preparation_peer import NAMES
@@ -196,5 +197,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
+def _stop(*_: object) -> None:
+    raise Interrupted("SIGTERM: stopped; nothing was written")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

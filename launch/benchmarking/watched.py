@@ -1,6 +1,7 @@
 """A command in; how long it ran and how much memory all its processes had, out."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,9 @@ def watch(command: Sequence[str], log: Path) -> Watched:
     together = largest = 0
     with out.open("wb") as stdout, err.open("wb") as stderr:
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=stdout, stderr=stderr, start_new_session=True
+        )
         try:
             ended = 0
             while not ended:
@@ -45,7 +48,7 @@ def watch(command: Sequence[str], log: Path) -> Watched:
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # and all that it started
             process.wait()
             raise
         seconds = time.perf_counter() - began
