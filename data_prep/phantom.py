@@ -22,7 +22,7 @@ from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.volume import write_nifti
 from data_prep.flags import Parser
 from data_prep.patient import make_patient
-from data_prep.processes import run_in_processes, stop_on_sigterm
+from data_prep.processes import run_in_processes, stoppable
 
 VERSION = 1
 # Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.
@@ -147,5 +147,4 @@ def _remember(output: Path, settings: dict) -> None:
 
 
 if __name__ == "__main__":
-    stop_on_sigterm()
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(lambda: stoppable(main)))

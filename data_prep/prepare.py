@@ -37,7 +37,7 @@ from data_prep.join import (
     remove_others,
 )
 from data_prep.plan import Plan, make_plan, parse
-from data_prep.processes import peak_bytes, run_in_processes, stop_on_sigterm
+from data_prep.processes import peak_bytes, run_in_processes, stoppable
 from data_prep.shard import ShardSpec, finished, prepare_shard
 
 
@@ -179,5 +179,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    stop_on_sigterm()
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(lambda: stoppable(main)))

@@ -69,14 +69,22 @@ def _leave_with_parent() -> None:
     os._exit(INTERRUPTED)
 
 
-def stop_on_sigterm() -> None:
-    """A program that a scheduler asks to end says so in one line, with status 75."""
+class _Stopped(KeyboardInterrupt):
+    """Not an `Exception`: those of a single case are caught, by libraries as well."""
+
+
+def stoppable(program: Callable[[], int | None]) -> int | None:
+    """Runs it; raises `Interrupted` where a scheduler asks it to end by SIGTERM."""
     signal.signal(signal.SIGTERM, _stop)
+    try:
+        return program()
+    except _Stopped as stopped:
+        raise Interrupted(str(stopped)) from None
 
 
 def _stop(number: int, _: object) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
-    raise Interrupted(
+    raise _Stopped(
         f"{signal.Signals(number).name}: stopped; the same command goes on from here"
     )
 

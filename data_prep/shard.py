@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attunet_jax.data.records import FORMAT_VERSION, to_bytes
 from attunet_jax.data.shards import read_record, write_shard
-from attunet_jax.errors import BadData, Interrupted, one_line
+from attunet_jax.errors import BadData, one_line
 from data_prep.case import Settings, origins, prepare_case, sha256
 from data_prep.read import pair_files
 from data_prep.sources.layout import ScanPair
@@ -68,8 +68,6 @@ def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) ->
             else:
                 try:
                     case, entry = prepare_case(pair, spec.settings)
-                except Interrupted:
-                    raise
                 except Exception as error:  # whatever one case is, the others go on
                     reason = _reason(pair, error)
                     if spec.strict:
