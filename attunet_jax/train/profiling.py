@@ -41,10 +41,11 @@ class Profile:
         """After it is sent off; says where the profile lies once it is written."""
         if not (self._running and self._wanted and step == self._wanted[1]):
             return None
+        first = self._wanted[0]
         jax.block_until_ready(result)
         self.close()
         return (
-            f"profile of steps {self._wanted[0]} to {step}: tensorboard --logdir="
+            f"profile of steps {first} to {step}: tensorboard --logdir="
             f"{self._folder} (needs tensorboard-plugin-profile), or xprof"
         )
 

@@ -60,6 +60,7 @@ class Job:
         """
         while text not in self.printed():
             if self.process.poll() is not None:
+                self._file.close()
                 return False
             try:
                 self.process.wait(0.05)
