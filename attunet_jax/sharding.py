@@ -4,8 +4,9 @@ The batch is split over `data`, the depth of every volume over `spatial`. This i
 only file that names mesh axes: the compiler derives the rest from the inputs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,26 +18,30 @@ from attunet_jax.errors import BadArguments
 VOLUMES = ("image_hu", "image", "label")
 
 
-def make_mesh(data: int, spatial: int) -> Mesh:
+def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> Mesh:
     """All devices as `data x spatial`; `data` -1 takes what `spatial` leaves.
 
+    `devices` are those of the job unless given: others can only be compiled for.
     Raises `BadArguments` where the numbers do not fit the devices.
     """
-    devices = jax.device_count()
-    if spatial < 1 or devices % spatial:
+    if devices is None:
+        devices = jax.devices()
+    count = len(devices)
+    processes = {device.process_index for device in devices}
+    if spatial < 1 or count % spatial:
         raise BadArguments(
-            f"config.mesh.spatial={spatial} does not divide the {devices} devices"
+            f"config.mesh.spatial={spatial} does not divide the {count} devices"
         )
     if data == -1:
-        data = devices // spatial
-    if data * spatial > devices or data < 1:
+        data = count // spatial
+    if data * spatial > count or data < 1:
         raise BadArguments(
             f"a mesh of data={data} x spatial={spatial} needs {data * spatial} "
-            f"devices; there are {devices}"
+            f"devices; there are {count}"
         )
-    if data * spatial < devices and jax.process_count() > 1:
+    if data * spatial < count and len(processes) > 1:
         raise BadArguments(
-            f"a mesh of {data * spatial} devices leaves some of {devices} idle; "
+            f"a mesh of {data * spatial} devices leaves some of {count} idle; "
             "with several processes it must use all"
         )
     # Axes are pinned to Auto: under Explicit, Linen's layers fail (see docs/design.md).
@@ -46,19 +51,19 @@ def make_mesh(data: int, spatial: int) -> Mesh:
         (data, spatial),
         axes,
         axis_types=automatic,
-        devices=jax.devices()[: data * spatial],
+        devices=list(devices)[: data * spatial],
     )
-    if all(_is_block(mesh, process) for process in range(jax.process_count())):
+    if all(_is_block(mesh, process) for process in processes):
         return mesh
     # JAX follows the network's shape; where that scatters a process's devices over
     # the mesh, it could not read contiguous rows and slices. This order always can.
-    ordered = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
     mesh = Mesh(np.array(ordered).reshape(data, spatial), axes, axis_types=automatic)
-    if all(_is_block(mesh, process) for process in range(jax.process_count())):
+    if all(_is_block(mesh, process) for process in processes):
         return mesh
     raise BadArguments(
         f"a mesh of data={data} x spatial={spatial} cuts across the "
-        f"{jax.local_device_count()} devices of a process: use a config.mesh.spatial "
+        f"{count // len(processes)} devices of a process: use a config.mesh.spatial "
         "that divides them or is a multiple of them"
     )
 
