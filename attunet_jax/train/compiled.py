@@ -8,10 +8,13 @@ from attunet_jax.sharding import batch_shardings, replicated
 from attunet_jax.train.plan import Plan
 
 
-def compile_step(plan: Plan, mesh: Any, state: Any, batch: Any, key: jax.Array) -> Any:
+def compile_step(
+    plan: Plan, mesh: Any, state: Any, batch: Any, key: Any, options: Any = None
+) -> Any:
     """`(state, batch, key) -> (state, metrics)`; the state given to it is used up.
 
-    `state` and `batch` are arrays or their shapes on `mesh`.
+    `state`, `batch` and `key` are arrays or their shapes on `mesh`; `options` are the
+    compiler's.
     """
     everywhere = replicated(mesh)
     return (
@@ -22,5 +25,5 @@ def compile_step(plan: Plan, mesh: Any, state: Any, batch: Any, key: jax.Array) 
             donate_argnums=0,
         )
         .lower(state, batch, key)
-        .compile()
+        .compile(compiler_options=options)
     )
