@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from attunet_jax.errors import BadArguments, BadData, exit_status, one_line
+from launch.compilation_cache import keep_compiled
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FLAGS = flags.FLAGS
@@ -41,6 +42,7 @@ def run(main: Callable[[Any], int | None], documentation: str) -> None:
             print(f"{documentation.strip()}\n\nFlags:{_own_flags_help()}")
             return 0
         _parse(sys.argv)
+        keep_compiled()
         if "config" in FLAGS:
             _split_names(FLAGS["config"].value)
         for name in ("absl", "asyncio"):
