@@ -132,6 +132,8 @@ class Checkpoints:
         """
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            raise  # of the state itself or of another process, not of the disk
         except Exception as error:
             self._failed = True
             raise BadData(

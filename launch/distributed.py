@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from attunet_jax.errors import (
     Interrupted,
     one_line,
 )
-from launch.roll_call import start
+from launch.roll_call import LOST, start
 
 # All that srun sets and JAX asks for; without them a shell is no SLURM step.
 SLURM_STEP = (
@@ -250,10 +251,21 @@ def run_together(work: Callable[[], None], program: Mapping[str, Any]) -> None:
         line = f"error: {place}{error.strerror or one_line(error)}"
         roll_call.leave(BAD_DATA, line)
     except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and _of_another(error):
+            # Most likely one has died: who it was is said first, where it is seen.
+            time.sleep(3)
+            line = one_line(error)[:200]
+            roll_call.leave(LOST, f"error: the processes lost each other ({line})")
         # Not re-raised: at its exit JAX would wait for the others, and they for us.
         traceback.print_exc()
         roll_call.leave(1, f"error: {type(error).__name__}: {one_line(error)[:300]}")
     roll_call.goodbye()
+
+
+def _of_another(error: Exception) -> bool:
+    """Whether a collective failed, as it does when a process is gone."""
+    words = ("Gloo", "NCCL", "Connection closed", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return any(word in str(error) for word in words)
 
 
 def _leave_unless(joined: threading.Event, way: Way, timeout_s: int) -> None:

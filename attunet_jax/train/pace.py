@@ -101,17 +101,20 @@ class Stalls:
 
         All processes wait for the slowest: it is the one whose time was its own.
         """
-        longest = max(step_s)
+        # A standstill in a pause (a save waits for all) is in `own_s` alone.
+        longest = max(*step_s, *own_s)
         usual = median(self._before) if len(self._before) >= FEWEST else None
         self._before.append(longest)
         if usual is None or longest <= max(STALL_FACTOR * usual, STALL_LEAST_S):
             return None
-        line = f"stall: step {step} took {longest:.1f} s (median {usual:.2f} s); "
         late = max(range(len(own_s)), key=own_s.__getitem__)
         if own_s[late] < longest / 2:
-            return line + "no process was late by itself: devices or network"
-        name = f"process {late} ({hosts[late]})"
-        return line + f"{name} was late, {own_s[late]:.1f} s of it not in the devices"
+            return None  # all waited for their devices: as after each save
+        return (
+            f"stall: step {step} took {longest:.1f} s (median {usual:.2f} s); process "
+            f"{late} ({hosts[late]}) was late, {own_s[late]:.1f} s of it not in the "
+            "devices"
+        )
 
 
 class Sleepless:

@@ -68,8 +68,16 @@ def test_a_step_of_five_medians_is_a_stall_of_the_process_whose_time_it_was():
     assert line.startswith(
         "stall: step 7 took 1.2 s (median 0.20 s); process 1 (right)"
     )
-    line = stalls.notice(8, (1.2, 1.2), (0.1, 0.1), HOSTS)
-    assert line is not None and "no process was late by itself" in line
+    # Where all waited for their devices, no process was late.
+    assert stalls.notice(8, (1.2, 1.2), (0.1, 0.1), HOSTS) is None
+
+
+def test_a_process_that_stood_still_in_a_pause_is_named_too():
+    stalls = Stalls()
+    usual(stalls)
+    line = stalls.notice(6, (0.2, 0.2), (9.0, 0.1), HOSTS)
+    assert line is not None
+    assert line.startswith("stall: step 6 took 9.0 s") and "process 0 (left)" in line
 
 
 def test_the_first_steps_and_a_short_hiccup_are_no_stalls():
