@@ -262,7 +262,7 @@ def run_together(work: Callable[[], None], program: Mapping[str, Any]) -> None:
     roll_call.goodbye()
 
 
-def _of_another(error: Exception) -> bool:
+def _of_another(error: BaseException) -> bool:
     """Whether a collective failed, as it does when a process is gone."""
     words = ("Gloo", "NCCL", "Connection closed", "UNAVAILABLE", "DEADLINE_EXCEEDED")
     return any(word in str(error) for word in words)
