@@ -41,7 +41,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
 
     Raises `BadData` naming the file when the pair cannot be used.
     """
-    if reason := missing_half(pair):
+    if reason := pair.unclear or missing_half(pair):
         raise BadData(reason)
     image, labels = read_pair(pair, settings.organs)
     assert pair.image is not None and labels is not None

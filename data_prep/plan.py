@@ -14,7 +14,7 @@ from data_prep.case import Settings
 from data_prep.flags import Parser
 from data_prep.shard import ShardSpec
 from data_prep.sources import SOURCES
-from data_prep.sources.layout import ScanPair, parse_organs
+from data_prep.sources.layout import ScanPair, parse_organs, with_series
 from data_prep.spacing import parse_spacing
 from data_prep.splits import FOLDS
 
@@ -62,7 +62,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         blur_mm=arguments.blur_mm,
         ignore_unknown_labels=arguments.ignore_unknown_labels,
     )
-    groups = _groups(layout.pairs, arguments)
+    pairs = with_series(layout.pairs, arguments.series)
+    groups = _groups(pairs, arguments)
     if arguments.num_shards:
         division = {"num_shards": arguments.num_shards}
     else:
@@ -118,6 +119,7 @@ def parse(words: Sequence[str] | None, description: str | None) -> argparse.Name
         default=0.0,
         help="Gaussian before resampling (default 0; the published scripts 0.75)",
     )
+    add("--series", help="UID,UID: which of several DICOM series in one folder to take")
     add("--ignore_unknown_labels", action="store_true", help="count them as background")
     add("--strict", action="store_true", help="stop at the first bad case")
     add(

@@ -26,7 +26,7 @@ def read_pair(
     """
     if pair.image is None:
         raise BadData(f"{pair.label}: a label map without an image of the same name")
-    image = read_scan(pair.image, pair.series)
+    image = read_scan(pair.image, one_of=pair.series)
     if pair.masks:
         return image, _read_masks(pair, organs)
     if pair.label is None:

@@ -172,8 +172,10 @@ def _unchanged(
 
 def _fingerprint(pair: ScanPair, settings: Settings) -> list[list]:
     """Name, size and time of each source file, wherever the folder is mounted."""
-    found = []
-    for path in pair_files(pair, settings.organs):
+    found: list[list] = [["unclear"]] if pair.unclear else []
+    if pair.series:
+        found.append(["series", ",".join(pair.series)])
+    for path in [*pair.rivals, *pair_files(pair, settings.organs)]:
         try:
             status = path.stat()
         except OSError as error:

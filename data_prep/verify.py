@@ -27,7 +27,7 @@ from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from data_prep.flags import Parser
 from data_prep.processes import run_in_processes
 from data_prep.sources import SOURCES
-from data_prep.sources.layout import parse_organs
+from data_prep.sources.layout import parse_organs, with_series
 from data_prep.spacing import parse_spacing
 from data_prep.verification import table
 from data_prep.verification.cohort import across_cases
@@ -43,8 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     layout = SOURCES[arguments.source](arguments.input)
     organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
     terms = Terms(organs, arguments.spacing_mm, arguments.ignore_unknown_labels)
-    calls = [(pair, terms) for pair in layout.pairs]
-    calls += [(pair, terms, True) for pair in layout.unlabelled]
+    labelled, alone = (
+        with_series(pairs, arguments.series)
+        for pairs in (layout.pairs, layout.unlabelled)
+    )
+    calls = [(pair, terms) for pair in labelled]
+    calls += [(pair, terms, True) for pair in alone]
     if not calls:
         raise BadData(f"{arguments.input}: no scans found for {arguments.source}")
     output = arguments.output
@@ -80,6 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="as for prepare: spleen=1,pancreas=2,kidney=3; without it each value is "
         "shown by itself, unless the layout names them",
     )
+    add("--series", help="as for prepare: UID,UID of several in one folder")
     add("--ignore_unknown_labels", action="store_true", help="as for prepare")
     add(
         "--spacing_mm",

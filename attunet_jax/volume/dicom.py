@@ -3,7 +3,7 @@
 This folder is the project's only door to pydicom.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,10 @@ _INT16 = np.iinfo(np.int16)
 _MOST_COMPRESSION = 5000
 
 
-def read_dicom(folder: str | Path, series: str | None = None) -> Volume:
-    """The series in `folder` in HU, `[D, H, W]`; `series`: the UID of one of several.
+def read_dicom(
+    folder: str | Path, series: str | None = None, one_of: Collection[str] = ()
+) -> Volume:
+    """The series in `folder` in HU, `[D, H, W]`; which of several: see `read_scan`.
 
     int16 if every value, rescaled by its slice's slope and intercept, is a whole
     number in its range, else float32. The grid is that of the NIfTI file dcm2niix
@@ -35,7 +37,7 @@ def read_dicom(folder: str | Path, series: str | None = None) -> Volume:
     refused.
     """
     folder = Path(folder)
-    ordered, affine = stack(folder, series_headers(folder, series))
+    ordered, affine = stack(folder, series_headers(folder, series, one_of))
     _check_sizes(ordered)
     pixels = _read_slices(folder, ordered)
     # dcm2niix's rows grow upwards as NIfTI's y does; world positions stay.

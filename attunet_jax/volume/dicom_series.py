@@ -6,7 +6,7 @@ secondary captures, other modalities) is passed over, and named where nothing is
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +61,13 @@ class SliceHeader:
     syntax: UID
 
 
-def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
+def series_headers(
+    folder: Path, series: str | None, one_of: Collection[str] = ()
+) -> list[SliceHeader]:
     """The slices of the one series in `folder`, or of the one asked for by its UID.
 
-    In the order of file names. Raises `BadData` naming the file, or the series where
-    there are several.
+    Of several that one whose UID is among `one_of`. In the order of file names. Raises
+    `BadData` naming the file, or the series where there are several.
     """
     found: dict[str, list[tuple[Path, Any]]] = {}
     passed_over: Counter[str] = Counter()
@@ -84,9 +86,12 @@ def series_headers(folder: Path, series: str | None) -> list[SliceHeader]:
             f"{folder}: no slices of a CT series in it{_instead(passed_over, folder)}"
         )
     if series is None and len(found) > 1:
+        wanted = [uid for uid in found if uid in one_of]
+        series = wanted[0] if len(wanted) == 1 else None
+    if series is None and len(found) > 1:
         raise BadData(
             f"{folder}: {len(found)} series in one folder{_listed(found)}; ask for one "
-            "by its UID, or move them apart"
+            "by --series=UID, or move them apart"
         )
     slices = found[series] if series is not None else next(iter(found.values()))
     return [header_of(path, dataset) for path, dataset in slices]

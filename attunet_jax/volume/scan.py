@@ -1,5 +1,6 @@
 """A NIfTI file or the folder of a DICOM series in, one canonical `Volume` in HU out."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from attunet_jax.errors import BadData
@@ -9,17 +10,20 @@ from attunet_jax.volume.nifti import read_image
 from attunet_jax.volume.volume import Volume
 
 
-def read_scan(path: str | Path, series: str | None = None) -> Volume:
+def read_scan(
+    path: str | Path, series: str | None = None, *, one_of: Collection[str] = ()
+) -> Volume:
     """The scan at `path` in HU, `[D, H, W]`, int16 or float32.
 
-    `series`: UID of the one meant where a DICOM folder holds several. Raises `BadData`
-    as `read_image` and `read_dicom` do.
+    `series`: UID of the one meant in a DICOM folder, `one_of`: UIDs of which the one is
+    meant that a folder with several series holds. Raises `BadData` as `read_image` and
+    `read_dicom` do.
     """
     path = Path(path)
-    if path.is_dir():
-        return read_dicom(path, series)
-    if path.is_file() and not path.name.lower().endswith((".nii", ".nii.gz")):
-        if is_dicom(path):
+    if not path.name.lower().endswith((".nii", ".nii.gz")):  # even a folder named so
+        if path.is_dir():
+            return read_dicom(path, series, one_of)
+        if path.is_file() and is_dicom(path):
             raise BadData(f"{path}: one file of a DICOM series; name its folder")
     return read_image(path)
 

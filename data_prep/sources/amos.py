@@ -6,9 +6,9 @@ Training and validation cases are one pool here: `prepare` makes splits of its o
 import re
 from pathlib import Path
 
-from attunet_jax.errors import BadData
 from data_prep.sources.layout import (
     Layout,
+    Named,
     images_alone,
     paired,
     scans_by_name,
@@ -27,28 +27,20 @@ def find_amos(folder: Path) -> Layout:
     """`folder`: amos22, or the one it lies in. MRI scans are passed over."""
     if (folder / "amos22").is_dir():
         folder = folder / "amos22"
-    images: dict[str, Path] = {}
-    labels: dict[str, Path] = {}
+    images: Named = {}
+    labels: Named = {}
     for part in PARTS:
         if part == PARTS[0] or (folder / f"images{part}").is_dir():
             for found, kind in ((images, "images"), (labels, "labels")):
-                scans = _only_ct(scans_by_name(folder / f"{kind}{part}"))
-                if twice := found.keys() & scans.keys():
-                    raise BadData(
-                        f"{folder}: {min(twice)} is in {kind}Tr and in {kind}{part}; "
-                        "remove one"
-                    )
-                found |= scans
+                scans = scans_by_name(folder / f"{kind}{part}")
+                for name, files in filter(lambda item: _is_ct(item[0]), scans.items()):
+                    found[name] = (*found.get(name, ()), *files)
     alone = images_alone(folder / "imagesTs")
     return Layout(
         with_other_labels(paired(images, labels), LABELS),
         ORGANS,
         [scan for scan in alone if _is_ct(scan.case_id)],
     )
-
-
-def _only_ct(scans: dict[str, Path]) -> dict[str, Path]:
-    return {name: path for name, path in scans.items() if _is_ct(name)}
 
 
 def _is_ct(name: str) -> bool:

@@ -1,6 +1,7 @@
 """What a source finds: pairs of an image and its label map, and what labels mean."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,21 +15,25 @@ ENDINGS = (".nii.gz", ".nii")
 class ScanPair:
     """One case; a missing half is a reason to leave it out, not to stop.
 
-    The image is a NIfTI file, or the folder of a DICOM series; `series` is the UID of
-    the one meant where a folder holds several. The label map is one NIfTI file, or
+    The image is a NIfTI file, or the folder of a DICOM series; of several in one folder
+    that one is meant whose UID is in `series`. The label map is one NIfTI file, or
     `masks`: a file an organ, each with the label value its voxels get. With
     `label_by_index` the label's header is not to be trusted: its voxels lie on those of
     the image, index by index, up to flips of axes (see `flips.py`). `other_labels` are
     values the layout knows: background, without being asked, where no organ has them.
+    `unclear` says why it cannot be told which of `rivals` are meant: such a case has
+    neither image nor label, and is left out for that reason.
     """
 
     case_id: str
     image: Path | None
     label: Path | None
     masks: tuple[tuple[Path, int], ...] = ()
-    series: str | None = None
+    series: tuple[str, ...] = ()
     label_by_index: bool = False
     other_labels: tuple[int, ...] = ()
+    unclear: str | None = None
+    rivals: tuple[Path, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -48,47 +53,72 @@ class Layout:
     unlabelled: list[ScanPair] = field(default_factory=list)
 
 
-def scans_by_name(folder: Path, endings: tuple[str, ...] = ENDINGS) -> dict[str, Path]:
+# Files by the name of their case; a name with several files is one nobody can use.
+Named = dict[str, tuple[Path, ...]]
+
+
+def scans_by_name(folder: Path, endings: tuple[str, ...] = ENDINGS) -> Named:
     """Files of `folder` by their name without ending; hidden and `._` files are not
-    scans. Raises `BadData` when the folder is not there or a name occurs twice."""
+    scans. Raises `BadData` when the folder is not there."""
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
-    found: dict[str, Path] = {}
+    found: Named = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in endings if path.name.endswith(e)), None)
         if ending is None or path.name.startswith("."):
             continue
         name = path.name.removesuffix(ending)
-        if name in found:
-            raise BadData(f"{path}: there is also {found[name].name}; remove one")
-        found[name] = path
+        found[name] = (*found.get(name, ()), path)
     return found
 
 
-def paired(images: dict[str, Path], labels: dict[str, Path]) -> list[ScanPair]:
+def paired(
+    images: Mapping[str, Sequence[Path]], labels: Mapping[str, Sequence[Path]]
+) -> list[ScanPair]:
     """All names of either side, each with what there is of it, sorted by case id.
 
-    Raises `BadData` where two names make the same id.
+    A name of several files, and names that make one id, are one case that is unclear.
     """
-    ids = check_ids(images.keys() | labels.keys())
+    by_id: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(images.keys() | labels.keys()):
+        by_id[case_id_of(name)].append(name)
     return [
-        ScanPair(case_id, images.get(name), labels.get(name))
-        for case_id, name in sorted(ids.items())
+        _named_twice(case_id, names, images, labels)
+        if len(names) > 1
+        else one_pair(case_id, images.get(names[0], ()), labels.get(names[0], ()))
+        for case_id, names in sorted(by_id.items())
     ]
 
 
-def check_ids(names: Iterable[str]) -> dict[str, str]:
-    """Case id -> name. Raises `BadData` where two names make the same id."""
-    ids: dict[str, str] = {}
-    for name in sorted(names):
-        case_id = case_id_of(name)
-        if case_id in ids:
-            raise BadData(
-                f"{name!r} and {ids[case_id]!r} would both be case {case_id}; rename "
-                "one"
-            )
-        ids[case_id] = name
-    return ids
+def one_pair(case_id: str, images: Sequence[Path], labels: Sequence[Path]) -> ScanPair:
+    """The case of the files found for it: unclear where one half is there twice."""
+    for first, *others in filter(None, (images, labels)):
+        if others:
+            shown = first.name if first.name != others[0].name else first
+            reason = f"{others[0]}: there is also {shown}; remove one"
+            return unclear_case(case_id, reason, [*images, *labels])
+    return ScanPair(
+        case_id, images[0] if images else None, labels[0] if labels else None
+    )
+
+
+def unclear_case(case_id: str, reason: str, rivals: Iterable[Path]) -> ScanPair:
+    """A case that has too many files to be used, and why."""
+    return ScanPair(case_id, None, None, unclear=reason, rivals=tuple(rivals))
+
+
+def _named_twice(
+    case_id: str,
+    names: Sequence[str],
+    images: Mapping[str, Sequence[Path]],
+    labels: Mapping[str, Sequence[Path]],
+) -> ScanPair:
+    files = [p for n in names for p in (*images.get(n, ()), *labels.get(n, ()))]
+    reason = (
+        f"{files[0].parent}: {names[0]!r} and {names[1]!r} would both be case "
+        f"{case_id}; rename one"
+    )
+    return unclear_case(case_id, reason, files)
 
 
 def images_alone(folder: Path) -> list[ScanPair]:
@@ -99,6 +129,17 @@ def images_alone(folder: Path) -> list[ScanPair]:
 def with_other_labels(pairs: list[ScanPair], known: Iterable[int]) -> list[ScanPair]:
     """The pairs, of a layout that has the label values `known`."""
     return [replace(pair, other_labels=tuple(known)) for pair in pairs]
+
+
+def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
+    """The pairs, with the UIDs of `text`, "UID,UID", for those that are DICOM."""
+    uids = tuple(filter(None, (text or "").split(",")))
+    return [
+        replace(pair, series=uids)
+        if uids and pair.image and pair.image.is_dir()
+        else pair
+        for pair in pairs
+    ]
 
 
 def case_id_of(name: str) -> str:

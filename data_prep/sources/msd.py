@@ -43,8 +43,8 @@ def find_msd(folder: Path) -> Layout:
     images = scans_by_name(folder / "imagesTr")
     truths = scans_by_name(folder / "labelsTr")
     for name, file in listed:
-        images.setdefault(name, folder / "imagesTr" / file)
-        truths.setdefault(name, folder / "labelsTr" / file)
+        images.setdefault(name, (folder / "imagesTr" / file,))
+        truths.setdefault(name, (folder / "labelsTr" / file,))
     return Layout(
         paired(images, truths), _organs(labels), images_alone(folder / "imagesTs")
     )

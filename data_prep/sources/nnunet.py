@@ -7,6 +7,7 @@ from attunet_jax.errors import BadArguments, BadData
 from data_prep.sources.layout import (
     ENDINGS,
     Layout,
+    Named,
     as_identifier,
     paired,
     scans_by_name,
@@ -47,10 +48,10 @@ def find_nnunet(folder: Path) -> Layout:
     )
 
 
-def _first_channels(folder: Path, ending: str) -> dict[str, Path]:
+def _first_channels(folder: Path, ending: str) -> Named:
     return {
-        name.removesuffix("_0000"): file
-        for name, file in scans_by_name(folder, (ending,)).items()
+        name.removesuffix("_0000"): files
+        for name, files in scans_by_name(folder, (ending,)).items()
         if name.endswith("_0000")
     }
 

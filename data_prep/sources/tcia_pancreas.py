@@ -7,12 +7,14 @@ zip of labels leave them.
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume import dicom_folders
-from data_prep.sources.layout import Layout, ScanPair
+from data_prep.sources.layout import Layout, ScanPair, one_pair
 
 ORGANS = {"pancreas": (1,)}
 # Found to be of patients who are in the collection already, and withdrawn.
@@ -25,35 +27,25 @@ _DEPTH = 3  # of the folders PANCREAS_0001 and the labels, below the one given
 def find_tcia_pancreas(folder: Path) -> Layout:
     """A scan of two series, or none, is found and named when it is read.
 
-    Raises `BadData` where a number occurs twice, or nothing is there.
+    So is a number that occurs twice. Raises `BadData` where the folder is not there.
     """
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
-    scans: dict[int, Path] = {}
-    labels: dict[int, Path] = {}
+    scans: dict[int, list[Path]] = defaultdict(list)
+    labels: dict[int, list[Path]] = defaultdict(list)
     for path, is_folder in _below(folder, _DEPTH):
         pattern, found = (_SCAN, scans) if is_folder else (_LABEL, labels)
         if match := pattern.fullmatch(path.name):
-            number = int(match[1])
-            if number in found:
-                raise BadData(f"{path}: there is also {found[number]}; remove one")
-            found[number] = path
-    pairs = []
+            found[int(match[1])].append(path)
+    pairs: list[ScanPair] = []
     for number in sorted(scans.keys() | labels.keys()):
-        image = scans.get(number)
-        series = dicom_folders(image) if image else []
+        pair = one_pair(f"PANCREAS_{number:04}", scans[number], labels[number])
+        series = [place for scan in scans[number] for place in dicom_folders(scan)]
         if number in WITHDRAWN and not series:
             continue
-        if len(series) == 1:  # else the folder of the case: reading it says what is off
-            image = series[0]
-        pairs.append(
-            ScanPair(
-                f"PANCREAS_{number:04}",
-                image,
-                labels.get(number),
-                label_by_index=True,
-            )
-        )
+        if pair.image and len(series) == 1:
+            pair = replace(pair, image=series[0])  # else reading it says what is off
+        pairs.append(replace(pair, label_by_index=True))
     return Layout(pairs, ORGANS)
 
 

@@ -4,6 +4,7 @@ Instead of the folder of masks there may be one label map, of any name, beside t
 scan.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from attunet_jax.errors import BadData
@@ -11,9 +12,10 @@ from data_prep.sources.layout import (
     ENDINGS,
     Layout,
     ScanPair,
-    case_id_of,
-    check_ids,
+    paired,
     scans_by_name,
+    unclear_case,
+    with_other_labels,
 )
 
 # The values of version 2's label maps, which its masks get as well.
@@ -55,31 +57,39 @@ def find_totalsegmentator(folder: Path) -> Layout:
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
     cases = {
-        place.name: image
+        place.name: images
         for place in sorted(folder.iterdir())
         if place.is_dir() and not place.name.startswith(".")
-        for image in (place / f"ct{ending}" for ending in ENDINGS)
-        if image.is_file()
+        if (images := [i for e in ENDINGS if (i := place / f"ct{e}").is_file()])
     }
-    check_ids(cases)
-    return Layout([_pair(name, image) for name, image in cases.items()], ORGANS)
+    pairs = [_labelled(pair) for pair in paired(cases, {})]
+    return Layout(with_other_labels(pairs, _LABELS), ORGANS)
 
 
-def _pair(name: str, image: Path) -> ScanPair:
-    case_id = case_id_of(name)
-    folder = image.parent / "segmentations"
+def _labelled(pair: ScanPair) -> ScanPair:
+    """The pair with its masks or its label map, from what lies beside its scan."""
+    if pair.image is None:
+        return pair
+    folder = pair.image.parent / "segmentations"
     if folder.is_dir():
-        masks = tuple(
-            (path, _VALUES[structure])
-            for structure, path in scans_by_name(folder).items()
+        masks = {
+            _VALUES[structure]: paths
+            for structure, paths in scans_by_name(folder).items()
             if structure in _VALUES
+        }
+        for first, *others in masks.values():
+            if others:
+                reason = f"{others[0]}: there is also {first.name}; remove one"
+                return unclear_case(pair.case_id, reason, [pair.image, first, *others])
+        return replace(
+            pair, masks=tuple((paths[0], value) for value, paths in masks.items())
         )
-        return ScanPair(case_id, image, None, masks=masks, other_labels=_LABELS)
-    others = [p for name, p in scans_by_name(image.parent).items() if name != "ct"]
+    named = scans_by_name(pair.image.parent)
+    others = [path for name, paths in named.items() if name != "ct" for path in paths]
     if len(others) > 1:
-        raise BadData(
-            f"{image.parent}: {others[0].name} and {others[1].name}: which is the "
+        reason = (
+            f"{pair.image.parent}: {others[0].name} and {others[1].name}: which is the "
             "label map? leave one beside ct.nii.gz"
         )
-    label = others[0] if others else None
-    return ScanPair(case_id, image, label, other_labels=_LABELS)
+        return unclear_case(pair.case_id, reason, [pair.image, *others])
+    return replace(pair, label=others[0] if others else None)

@@ -64,7 +64,9 @@ def examine(
     problems = report["problems"]
     pictures: list[Picture] = []
     reason = None if unlabelled else missing_half(pair)
-    if reason:
+    if pair.unclear:
+        problems.append(problem("unclear", pair.unclear, ERROR))
+    elif reason:
         problems.append(problem("missing_half", reason, ERROR))
     if pair.image is not None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 ERROR, WARNING = "error", "warning"
 # Kinds of problems and what the summary calls them.
 KINDS = {
+    "unclear": "more files than one case can have",
     "missing_half": "image or label map missing",
     "unreadable": "cannot be read",
     "too_large": "spacing leads to an absurd size",

@@ -52,14 +52,15 @@ def test_what_macos_and_people_leave_beside_scans_is_no_scan(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["images", "labels"])
-def test_a_name_that_is_there_with_both_endings_is_refused(tmp_path, folder):
+def test_a_name_that_is_there_with_both_endings_is_one_unclear_case(tmp_path, folder):
     for name in ("images", "labels"):
-        touch(tmp_path / name, "a.nii.gz")
+        touch(tmp_path / name, "a.nii.gz", "b.nii")
     touch(tmp_path / folder, "a.nii")
-    with pytest.raises(BadData) as caught:
-        find_nifti(tmp_path)
-    message = str(caught.value)
-    assert str(tmp_path / folder / "a.nii") in message and "remove one" in message
+    a, b = find_nifti(tmp_path).pairs
+    place = tmp_path / folder
+    assert a.unclear == f"{place / 'a.nii.gz'}: there is also a.nii; remove one"
+    assert {*a.rivals} == {place / "a.nii", *tmp_path.glob("*/a.nii.gz")}
+    assert b.unclear is None and b.image and b.label
 
 
 def test_a_missing_folder_of_images_is_named(tmp_path):
@@ -98,8 +99,10 @@ def test_a_dicom_series_and_a_nifti_label_map_are_a_case(
     np.testing.assert_array_equal(case.image_hu, hu)
     np.testing.assert_array_equal(case.label, label.T)
     touch(tmp_path / "images", "anna.nii.gz")
-    with pytest.raises(BadData, match="study: there is also anna.nii.gz; remove one"):
-        find_nifti(tmp_path)
+    (pair,) = find_nifti(tmp_path).pairs
+    assert pair.unclear and pair.unclear.endswith(
+        "study: there is also anna.nii.gz; remove one"
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,13 +125,15 @@ def test_an_odd_name_becomes_a_safe_id(name, case_id):
     assert CASE_ID.fullmatch(case_id)
 
 
-def test_two_names_that_make_one_id_are_refused(tmp_path):
+def test_two_names_that_make_one_id_are_one_unclear_case(tmp_path):
     for folder in ("images", "labels"):
         touch(tmp_path / folder, "scan 1.nii.gz", "scan_1.nii.gz")
-    with pytest.raises(BadData) as caught:
-        find_nifti(tmp_path)
-    message = str(caught.value)
-    assert "'scan 1'" in message and "'scan_1'" in message and "rename" in message
+    (pair,) = find_nifti(tmp_path).pairs
+    assert pair.case_id == "scan_1" and len(pair.rivals) == 4
+    assert pair.unclear == (
+        f"{tmp_path / 'images'}: 'scan 1' and 'scan_1' would both be case scan_1; "
+        "rename one"
+    )
 
 
 def test_odd_names_go_all_the_way_to_the_manifest(tmp_path, make_scans, prepare_here):

@@ -262,8 +262,11 @@ def test_totalsegmentators_label_map_of_all_organs_is_read(
     sizes = {"spleen": 8, "pancreas": 8, "kidney": 16}
     assert manifest["cases"][0]["voxels"] == sizes
     touch(case, "other.nii.gz")
-    with pytest.raises(BadData, match="which is the label map"):
-        SOURCES["totalsegmentator"](tmp_path / "total")
+    (pair,) = SOURCES["totalsegmentator"](tmp_path / "total").pairs
+    assert pair.unclear == (
+        f"{case}: other.nii.gz and segmentation.nii.gz: which is the label map? leave "
+        "one beside ct.nii.gz"
+    )
 
 
 def test_real_masks_of_totalsegmentator_are_its_real_label_map(

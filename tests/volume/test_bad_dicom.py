@@ -123,7 +123,9 @@ def test_several_series_are_listed_with_their_slices(write_series, tmp_path):
     write_series(tmp_path, HU[:4], name="b{}", uid="1.2.4", SeriesDescription="Thorax")
     said = refusal(tmp_path)
     assert "2 series in one folder: 1.2.3 (6 slices, 'Abdomen 2.5')" in said
-    assert "1.2.4 (4 slices, 'Thorax')" in said and "ask for one" in said
+    assert (
+        "1.2.4 (4 slices, 'Thorax')" in said and "ask for one by --series=UID" in said
+    )
     assert "no CT series 1.2.5 in it: 1.2.3" in refusal(tmp_path, "1.2.5")
 
 
