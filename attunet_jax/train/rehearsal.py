@@ -3,6 +3,7 @@
 The mesh may be of devices that are not here: everything is made of shapes alone.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.sharding import batch_shardings, replicated
 from attunet_jax.train.beginning import check_fits_mesh
 from attunet_jax.train.compiled import compile_step
-from attunet_jax.train.plan import make_plan
+from attunet_jax.train.plan import Plan, make_plan
 from attunet_jax.train.state import TrainState, initial_state
 
 
@@ -26,25 +27,25 @@ def rehearse(config: Any, mesh: Any) -> tuple[Any, TrainState]:
     if not _is_cpu(mesh) and config.model.convolution == "auto":
         # "auto" would look at the machine that compiles.
         config.model.convolution = "compiler"
-    plan = make_plan(config, _stand_in(config), mesh.size)
-    check_fits_mesh(config, mesh)
-    everywhere = replicated(mesh)
+    plan, state, batch = shapes_of(config, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(
-        lambda k: initial_state(k, plan.network, plan.optimizer), key
-    )
-    state = with_sharding(state, everywhere)
-    batch = batch_shapes(config.data.batch_size, tuple(config.data.read_shape))
-    shardings = batch_shardings(mesh, batch)
-    batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
-        for name, x in batch.items()
-    }
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
+    key = with_sharding(key, replicated(mesh))
     # Nothing will run: the last stage, to machine code, may take the short way.
     quick = {"xla_backend_optimization_level": 0} if _is_cpu(mesh) else None
     with jax.set_mesh(mesh):
         return compile_step(plan, mesh, state, batch, key, quick), state
+
+
+def shapes_of(config: Any, mesh: Any) -> tuple[Plan, TrainState, dict[str, Any]]:
+    """(plan, state, global batch), the last two as shapes laid out on `mesh`."""
+    plan = make_plan(config, _stand_in(config), mesh.size)
+    check_fits_mesh(config, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    begin = partial(initial_state, network=plan.network, optimizer=plan.optimizer)
+    state = with_sharding(jax.eval_shape(begin, key), replicated(mesh))
+    batch = batch_shapes(config.data.batch_size, tuple(config.data.read_shape))
+    shardings = batch_shardings(mesh, batch)
+    return plan, state, {k: with_sharding(x, shardings[k]) for k, x in batch.items()}
 
 
 def _is_cpu(mesh: Any) -> bool:

@@ -22,7 +22,7 @@ TABLE = (0, 1, 2, 3)
 def tiny():
     """(network, optimizer, step, begin) with every gate and augmentation in use."""
 
-    def make(**changes):
+    def make(crop_shape=(16, 8, 8), **changes):
         fields = base.get_config().model.to_dict() | {
             "widths": WIDTHS,
             "gating_channels": 8,
@@ -45,7 +45,7 @@ def tiny():
             optimizer=optimizer,
             crops=partial(
                 augment.augmented_crops,
-                crop_shape=(16, 8, 8),
+                crop_shape=crop_shape,
                 rotation_degrees=15.0,
                 shift_fraction=0.1,
                 zoom_range=(0.7, 1.3),
@@ -73,10 +73,9 @@ def tiny():
     return make
 
 
-@pytest.fixture(scope="session")
-def host_batch():
+def draw_batch(depth):
     rng = np.random.default_rng(7)
-    image = rng.normal(0, 200, (8, 16, 12, 12))
+    image = rng.normal(0, 200, (8, depth, 12, 12))
     label = (image > 200).astype(np.uint8) + 2 * (image < -250).astype(np.uint8)
     return {
         "image_hu": image.astype(np.int16),
@@ -84,9 +83,20 @@ def host_batch():
         "mean_hu": image.mean((1, 2, 3)).astype(np.float32),
         "std_hu": image.std((1, 2, 3)).astype(np.float32),
         "scan_start": np.zeros((8, 3), np.int32),
-        "scan_size": np.tile(np.array([16, 12, 12], np.int32), (8, 1)),
+        "scan_size": np.tile(np.array([depth, 12, 12], np.int32), (8, 1)),
         "case_index": np.arange(8, dtype=np.int32),
     }
+
+
+@pytest.fixture(scope="session")
+def host_batch():
+    return draw_batch(16)
+
+
+@pytest.fixture(scope="session")
+def deep_host_batch():
+    """Deep enough for a slice on each of eight devices at the coarsest scale."""
+    return draw_batch(32)
 
 
 @pytest.fixture(scope="session")
