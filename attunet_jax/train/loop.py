@@ -23,7 +23,7 @@ from attunet_jax.train.journal import Journal, ProcessLog, duration, speed
 from attunet_jax.train.pace import Pace, Sleepless, Stalls
 from attunet_jax.train.profiling import Profile
 from attunet_jax.train.pulse import Beat, Pulse
-from attunet_jax.train.state import TrainState, parameter_count
+from attunet_jax.train.state import TrainState, copy_of, parameter_count
 from attunet_jax.train.stop import StopRequest
 
 # Steps that may be under way at once: enough to hide the host, few enough that a
@@ -103,7 +103,7 @@ def _train(
         # A copy: the next step reuses the state's memory while Orbax writes.
         checkpoints.save(
             step,
-            jax.tree.map(jax.numpy.copy, state),
+            copy_of(state),
             position={"step": step, "manifest_sha256": run.dataset.manifest_sha256},
             run=plan.run,
             metrics=metrics,

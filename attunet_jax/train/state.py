@@ -50,6 +50,12 @@ def draw_state(
     return drawing.compile(compiler_options=quick)(key)
 
 
+@jax.jit
+def copy_of(state: TrainState) -> TrainState:
+    """Arrays of their own; one program, not one for each shape."""
+    return jax.tree.map(jnp.copy, state)
+
+
 def parameter_count(params: Any) -> int:
     """Trainable numbers; BatchNorm's running statistics are not among them."""
     return sum(x.size for x in jax.tree.leaves(params))
