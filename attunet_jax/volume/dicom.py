@@ -3,6 +3,7 @@
 This folder is the project's only door to pydicom.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 from pydicom.pixels.decoders.base import get_decoder
 
 from attunet_jax.errors import BadData, one_line
+from attunet_jax.volume.dicom_files import dicom_files
 from attunet_jax.volume.dicom_series import (
     SliceHeader,
     dicom_errors,
+    header_of,
     read_dataset,
     series_headers,
 )
@@ -20,6 +23,8 @@ from attunet_jax.volume.dicom_stack import stack
 from attunet_jax.volume.orientation import canonical
 from attunet_jax.volume.volume import Grid, Volume
 
+# What it cannot decode is said in one line of ours, not with its tracebacks.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 _INT16 = np.iinfo(np.int16)
 # The best codecs shrink an empty slice about so; a header that claims more lies.
 _MOST_COMPRESSION = 5000
@@ -52,6 +57,19 @@ def read_dicom(
         grid=Grid((columns, rows, slices), affine),
         path=str(folder),
     )
+
+
+def most_voxels(folder: Path) -> int:
+    """Voxels of the series in `folder` at most: of one header and the count of files.
+
+    Raises `BadData` where the first file is no slice, or cannot hold what it claims.
+    """
+    files = dicom_files(folder)
+    if not files:
+        raise BadData(f"{folder}: no DICOM files in it")
+    first = header_of(files[0], read_dataset(files[0], headers_only=True))
+    _check_sizes([first])
+    return first.rows * first.columns * len(files)
 
 
 def _check_sizes(ordered: Sequence[SliceHeader]) -> None:
@@ -104,9 +122,12 @@ def _decoded(header: SliceHeader) -> np.ndarray:
         with dicom_errors(header.path):
             pixels = dataset.pixel_array
     except BadData as error:
+        # Of compressed ones libraries say only which of them failed.
+        said = one_line(error.__cause__ or error).split(" - ")[0]
         raise BadData(
-            f"{header.path}: its pixels ({header.syntax.name}) cannot be decoded "
-            f"({one_line(error.__cause__ or error)}); copy or export it again"
+            f"{header.path}: its pixels ({header.syntax.name}) cannot be decoded"
+            + ("" if compressed else f" ({said})")
+            + "; copy or export it again"
         ) from error
     if pixels.shape != (header.rows, header.columns):
         raise BadData(f"{header.path}: its pixels do not have the size of its header")

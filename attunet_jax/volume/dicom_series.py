@@ -97,18 +97,6 @@ def series_headers(
     return [header_of(path, dataset) for path, dataset in slices]
 
 
-def most_voxels(folder: Path) -> int:
-    """Voxels of the series in `folder` at most: of one header and the count of files.
-
-    Raises `BadData` where the first file is no slice.
-    """
-    files = dicom_files(folder)
-    if not files:
-        raise BadData(f"{folder}: no DICOM files in it")
-    first = header_of(files[0], read_dataset(files[0], headers_only=True))
-    return first.rows * first.columns * len(files)
-
-
 def read_dataset(path: Path, *, headers_only: bool) -> Any:
     """A file's tags: those of `_TAGS`, or all with the pixels, still as stored."""
     with dicom_errors(path):
@@ -255,5 +243,5 @@ def _instead(passed_over: Counter[str], folder: Path) -> str:
         return ", only " + ", ".join(f"{n} {what}" for what, n in passed_over.items())
     below = [str(place.relative_to(folder)) for place in dicom_folders(folder)]
     if below:
-        return f", but below, in {', '.join(below[:5])}; name one of these"
+        return f", but below, in {', '.join(below[:5])}; name or keep one of these"
     return "; name the folder of its files"

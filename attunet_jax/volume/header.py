@@ -42,7 +42,7 @@ def parse_header(path: Path, head: bytes) -> Header:
     """`head`: the file's first `HEADER_BYTES` bytes, fewer if it is shorter.
 
     The affine is the sform if it has a code, else the qform, else the spacing alone
-    with x from left to right, as nibabel has it. Raises `BadData`.
+    with x from right to left, as nibabel has it. Raises `BadData`.
     """
     fields = _fields(path, head)
     shape = _shape(path, [int(n) for n in np.atleast_1d(fields["dim"])])

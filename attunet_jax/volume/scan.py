@@ -30,6 +30,6 @@ def read_scan(
 
 def most_voxels(folder: Path) -> int:
     """The most that any series in the DICOM `folder` can have, by its first header."""
-    from attunet_jax.volume.dicom_series import most_voxels
+    from attunet_jax.volume.dicom import most_voxels
 
     return most_voxels(folder)

@@ -147,7 +147,7 @@ def test_a_folder_without_any_ct_slice_says_what_it_holds(
 
 def test_a_folder_above_the_series_names_the_folder_below(write_series, tmp_path):
     write_series(tmp_path / "study" / "series", HU)
-    assert "but below, in study/series; name one" in refusal(tmp_path)
+    assert "but below, in study/series; name or keep one" in refusal(tmp_path)
 
 
 def test_an_empty_folder_and_one_slice_are_no_scan(write_series, tmp_path):
