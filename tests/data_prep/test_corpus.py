@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bad_inputs as bad
+import bad_series
 import numpy as np
 import pytest
 
@@ -55,8 +56,8 @@ def runs(tmp_path_factory, write_series, run_program) -> "Runs":
     assert process.returncode == 3
     elsewhere = {}
     for source, make in (
-        ("msd", bad.make_decathlon),
-        ("totalsegmentator", bad.make_totalsegmentator),
+        ("msd", bad_series.make_decathlon),
+        ("totalsegmentator", bad_series.make_totalsegmentator),
     ):
         root = tmp_path_factory.mktemp(source)
         place = f"{make(root / 'scans')}/"
