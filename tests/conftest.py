@@ -138,6 +138,8 @@ def tiny_flags() -> tuple[str, ...]:
         "--config.data.crop_shape=(16,16,16)",
         "--config.data.read_shape=(16,20,20)",
         "--config.optimizer.learning_rate=0.01",
+        # The form whose programs can be kept: a second start compiles nothing.
+        "--config.model.convolution=compiler",
     )
 
 
