@@ -108,7 +108,8 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
     def job(self, number: str) -> dict[str, str]:
         """Fields of `scontrol show job`."""
         words = self.ask("scontrol", "--oneliner", "show", "job", number).split()
-        return dict(word.partition("=")[::2] for word in words if "=" in word)
+        parts = (word.partition("=") for word in words)
+        return {name: value for name, equals, value in parts if equals}
 
     def wait(self, done, seconds: float) -> None:
         end = time.monotonic() + seconds

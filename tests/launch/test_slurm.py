@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from slurm_cluster import Slurm, find_programs
 
 ROOT = Path(__file__).resolve().parents[2]
