@@ -10,6 +10,7 @@ PROGRAMS = [
     "launch.train",
     "launch.predict",
     "launch.evaluate",
+    "launch.compile_for",
     "launch.tables",
     "launch.demo",
     "launch.parity",
