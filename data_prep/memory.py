@@ -1,9 +1,11 @@
 """Headers of scans in, the memory that a process needs at most out; no voxel is read.
 
-The bound follows what `prepare_case` and `write_shard` hold at a time, step by step.
+The bounds follow what `prepare_case` and `write_shard`, and for `verify` `examine`,
+hold at a time, step by step.
 """
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +30,45 @@ def process_bytes(specs: Iterable[ShardSpec]) -> int:
     """What one process needs at most for any of the cases."""
     needed = (case_bytes(pair, s.settings) for s in specs for pair in s.pairs)
     return BASE_BYTES + max(needed, default=0)
+
+
+def look_bytes(pairs: Iterable[ScanPair]) -> int:
+    """What one process of `verify` needs at most for any of the cases."""
+    return BASE_BYTES + max(map(_look_bytes, pairs), default=0)
+
+
+def _look_bytes(pair: ScanPair) -> int:
+    """Image, its label map as it lies and laid on the image, where organs are."""
+    if pair.image is None:
+        return 0
+    try:
+        if pair.image.is_dir():
+            return 12 * most_voxels(pair.image)
+        volume, fits_int16 = read_grid(pair.image)
+    except (BadData, OSError):
+        return 0
+    image = 2 if fits_int16 else 4
+    return volume.voxels.size * max(6, image + 2 + 2 + 1)
+
+
+def choose_workers(program: str, each: int, tasks: int, wanted: int | None) -> int:
+    """Says the most that processes of `each` bytes will use; returns their number."""
+    free = available_bytes()
+    workers = wanted or core_count()
+    if free is not None and wanted is None:
+        workers = max(1, min(workers, free // each))
+    workers = min(workers, tasks)
+    print(
+        f"{program}: memory: at most {each / 1e9:.2f} GB a process, "
+        f"{workers * each / 1e9:.2f} GB for {workers}",
+        file=sys.stderr,
+    )
+    if free is not None and workers * each > free:
+        print(
+            f"{program}: only {free / 1e9:.2f} GB are free here: give fewer --workers",
+            file=sys.stderr,
+        )
+    return workers
 
 
 def case_bytes(pair: ScanPair, settings: Settings) -> int:

@@ -117,18 +117,8 @@ def _write_here(plan: Plan, parts: dict[str, dict], todo: list[ShardSpec]) -> No
 
 def _state_memory(todo: list[ShardSpec], wanted: int | None) -> int:
     """Says the most that will be used; returns the number of processes."""
-    each, free = memory.process_bytes(todo), memory.available_bytes()
-    workers = wanted or memory.core_count()
-    if free is not None and wanted is None:
-        workers = max(1, min(workers, free // each))
-    workers = min(workers, len(todo))
-    _say(
-        f"memory: at most {each / 1e9:.2f} GB a process, {workers * each / 1e9:.2f} GB "
-        f"for {workers}"
-    )
-    if free is not None and workers * each > free:
-        _say(f"only {free / 1e9:.2f} GB are free here: give fewer --workers")
-    return workers
+    each = memory.process_bytes(todo)
+    return memory.choose_workers("prepare", each, len(todo), wanted)
 
 
 def _write_one(plan: Plan, spec: ShardSpec) -> int:

@@ -25,8 +25,11 @@ def run_in_processes(
     workers: int,
     output: Path,
     done: Callable[[int, Any], object],
+    again: str = "goes on from here",
 ) -> None:
     """Calls `done(number of the call, result)` here, in the order of finishing.
+
+    `again`: what the same command does after a worker was killed.
 
     Raises what a call raises, and `BadData` naming `output` where a process dies.
     """
@@ -52,7 +55,7 @@ def run_in_processes(
             if isinstance(error, BrokenProcessPool):
                 raise BadData(
                     f"{output}: a worker was killed, most likely for want of memory; "
-                    "the same command with fewer --workers goes on from here"
+                    f"the same command with fewer --workers {again}"
                 ) from None
             raise
 

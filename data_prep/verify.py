@@ -14,7 +14,6 @@ is 3; other oddities are warnings.
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from data_prep.flags import Parser
+from data_prep.memory import choose_workers, look_bytes
 from data_prep.processes import run_in_processes
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs, with_series
@@ -95,11 +95,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
-        help="processes, each with one scan in memory",
+        help="processes, each with one scan in memory (default: as many as cores, "
+        "fewer if memory is short)",
     )
     arguments = parser.parse_args(argv)
-    if arguments.workers < 1:
+    if arguments.workers is not None and arguments.workers < 1:
         raise BadArguments(f"--workers={arguments.workers} must be 1 or more")
     if arguments.output.resolve().is_relative_to(arguments.input.resolve()):
         raise BadArguments(
@@ -120,9 +120,11 @@ def _claim(output: Path) -> None:
 
 
 def _examine_all(
-    calls: Sequence[tuple], workers: int, output: Path
+    calls: Sequence[tuple], wanted: int | None, output: Path
 ) -> tuple[list[dict], list[list[Picture]]]:
     """Reports and pictures in the order of the calls, with time left on a bar."""
+    each = look_bytes(pair for pair, *_ in calls)
+    workers = choose_workers("verify", each, len(calls), wanted)
     results: dict[int, tuple[dict, list[Picture]]] = {}
     with tqdm(total=len(calls), unit="case", desc="verify") as bar:
 
@@ -130,11 +132,12 @@ def _examine_all(
             results[number] = result
             bar.update()
 
-        if workers == 1 or len(calls) == 1:
+        if workers == 1:
             for number, call in enumerate(calls):
                 done(number, examine(*call))
         else:
-            run_in_processes(examine, calls, workers, output, done)
+            again = "looks at all cases anew"
+            run_in_processes(examine, calls, workers, output, done, again)
     in_order = [results[number] for number in range(len(calls))]
     return [report for report, _ in in_order], [pictures for _, pictures in in_order]
 

@@ -6,8 +6,6 @@ A pure function of the files, run in worker processes: one scan each at a time.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume import Volume, resampled_shape
 from data_prep.checks import (
@@ -28,6 +26,7 @@ from data_prep.verification.findings import (
     soft_tissue,
 )
 from data_prep.verification.measure import (
+    among,
     content,
     measure_image,
     measure_labels,
@@ -152,7 +151,7 @@ def _examine_labels(
         soft = [
             v for name, values in organs.items() if soft_tissue(name) for v in values
         ]
-        report["mirrored"] = mirrored_axes(image, np.isin(laid.voxels, soft))
+        report["mirrored"] = mirrored_axes(image, among(laid.voxels, soft))
     report["geometry"] = compare(image, labels, report["mirrored"])
     if difference := report["geometry"]["difference"]:
         text = f"{difference}. To mend it: {report['geometry']['mend']}"

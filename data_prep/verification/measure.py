@@ -4,7 +4,7 @@ Everything is counted slice by slice: beside the volume itself little memory is 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -97,16 +97,24 @@ def merged(parts: list[dict]) -> dict:
     }
 
 
+def among(voxels: np.ndarray, values: Collection[int]) -> np.ndarray:
+    """`np.isin` by slices: of a whole scan it takes eight bytes a voxel."""
+    found = np.empty(voxels.shape, bool)
+    for part, out in zip(voxels, found, strict=True):
+        out[...] = np.isin(part, list(values))
+    return found
+
+
 def content(voxels: np.ndarray) -> str:
     """Checksum of the values and their places, whatever their type or byte order."""
-    if voxels.dtype.kind == "u":
-        voxels = voxels.astype(np.uint16, copy=False)
     return _digest(f"{voxels.shape} {voxels.dtype.kind}", voxels)
 
 
 def _digest(words: str, array: np.ndarray) -> str:
     digest = hashlib.sha256(words.encode())
     for part in array if array.ndim > 1 else [array]:
+        if part.dtype == np.uint8:  # labels of either type are alike
+            part = part.astype(np.uint16)
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from attunet_jax.volume import Volume, onto_grid
+from data_prep.verification.measure import among
 from data_prep.verification.png import palette_png
 
 WINDOW_HU = (-160, 240)  # soft tissue
@@ -46,7 +47,7 @@ def case_pictures(
     """
     placed = None if labels is None else _placed(image, labels)
     spacing_mm = image.spacing_mm
-    drawn = None if placed is None else np.isin(placed, list(colours))
+    drawn = None if placed is None else among(placed, colours)
     centre = _centre(drawn, image.voxels.shape)
     px_per_mm = WIDTH_PX / float((spacing_mm * image.voxels.shape)[1:].max())
     names = [*dict.fromkeys(colours.values())]
@@ -159,7 +160,7 @@ def _drawn(
             values = [value for value, given in colours.items() if given == name]
             mask = np.isin(shown, values)
             if mask.any():
-                outline[mask & ~ndimage.binary_erosion(mask)] = number
+                outline[mask & np.logical_not(ndimage.binary_erosion(mask))] = number
     return np.clip(grey, 0, 1), outline
 
 

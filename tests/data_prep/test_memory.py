@@ -38,6 +38,25 @@ def large(tmp_path_factory) -> Path:
     return folder
 
 
+def measured(program: str, *words: str) -> tuple[str, int]:
+    """What a program says, and the most bytes its only process ever had."""
+    more = ("--source=nifti", "--labels=spleen=1", "--workers=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", program, *words, *more],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    with process.stderr:
+        said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    return said, usage.ru_maxrss * 1024
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
 @pytest.mark.parametrize(
     ("more", "cases"), [((), 3), (("--blur_mm=0.75",), 1)], ids=["plain", "blurred"]
@@ -50,38 +69,21 @@ def test_a_process_takes_at_most_what_was_stated_and_six_times_a_scan(
             link = tmp_path / "scans" / path.parent.name / f"{name}.nii.gz"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
-    words = (
-        "--source=nifti",
-        f"--input={tmp_path / 'scans'}",
-        f"--output={tmp_path / 'out'}",
-    )
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "data_prep.prepare",
-            *words,
-            "--labels=spleen=1",
-            "--workers=1",
-            *more,
-        ],  # fmt: skip
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    with process.stderr:
-        said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said
+    words = (f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}", *more)
+    said, used = measured("data_prep.prepare", *words)
     (stated,) = re.findall(r"^prepare: memory: at most (\S+) GB a process", said, re.M)
-    used = usage.ru_maxrss * 1024
     # The whole program is this process, from Python's start to its end.
     assert SCAN_BYTES < used <= float(stated) * 1e9 <= 6 * SCAN_BYTES
     (told,) = re.findall(r"at most (\S+) GB were used", said)
     assert float(told) * 1e9 == pytest.approx(used, rel=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
+def test_a_look_takes_at_most_what_was_stated(large, tmp_path):
+    words = (f"--input={large}", f"--output={tmp_path / 'look'}")
+    said, used = measured("data_prep.verify", *words)
+    (stated,) = re.findall(r"^verify: memory: at most (\S+) GB a process", said, re.M)
+    assert SCAN_BYTES < used <= float(stated) * 1e9 <= 6 * SCAN_BYTES
 
 
 def test_a_statement_is_made_of_headers_alone(large, tmp_path):

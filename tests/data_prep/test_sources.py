@@ -105,6 +105,39 @@ def test_a_dicom_series_and_a_nifti_label_map_are_a_case(
     )
 
 
+def test_one_of_several_series_in_a_folder_is_prepared_when_it_is_named(
+    tmp_path, write_series, save_nifti, prepare_here
+):
+    hu = np.arange(4 * 6 * 5).reshape(4, 6, 5)
+    images = tmp_path / "images"
+    write_series(images / "ben", hu, name="a{}", uid="1.2.3")
+    write_series(images / "ben", hu + 500, name="b{}", uid="1.2.4")
+    write_series(images / "anna", hu, uid="1.2.5")
+    affine = np.array([[-0.5, 0, 0, 30], [0, -0.75, 0, 40], [0, 0, 2.5, 50]])
+    for name in ("anna", "ben"):
+        save_nifti(
+            tmp_path / "labels" / f"{name}.nii.gz",
+            np.ones((5, 6, 4), np.uint8),
+            np.r_[affine, [[0, 0, 0, 1]]],
+        )
+    words = (
+        *("--source=nifti", "--labels=pancreas=1", "--spacing_mm=2.5,0.75,0.5"),
+        *(f"--input={tmp_path}", f"--output={tmp_path / 'out'}"),
+    )
+    for wrong in ((), ("--series=1.2.3,1.2.4",), ("--series=1.2.5",)):
+        outcome = prepare_here(*words, *wrong)
+        assert outcome.status == 3
+        assert "ben: 2 series in one folder: 1.2.3 (4 slices, 'Abd" in outcome.err
+    outcome = prepare_here(*words, "--series=1.2.4,1.2.9")
+    assert outcome.status == 0, outcome.err
+    data = open_dataset(tmp_path / "out")
+    np.testing.assert_array_equal(data.case("ben").image_hu, hu + 500)
+    np.testing.assert_array_equal(data.case("anna").image_hu, hu)
+    assert prepare_here(*words, "--series=1.2.3").status == 0
+    ben = open_dataset(tmp_path / "out").case("ben")
+    np.testing.assert_array_equal(ben.image_hu, hu)
+
+
 @pytest.mark.parametrize(
     "name, case_id",
     [

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 from bad_inputs import cut, load, save
 
-from attunet_jax.errors import exit_status
+from attunet_jax.errors import BadData, exit_status
 from data_prep import verify
+from data_prep.processes import run_in_processes
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.examine import Terms, examine
 
@@ -344,6 +346,12 @@ def test_a_stopped_run_says_so_and_leaves_no_half_report(
     last = err.replace("\r", "\n").splitlines()[-1]
     assert last == "error: stopped; nothing was written, start it again"
     assert [*(tmp_path / "look").iterdir()] == []
+
+
+def test_after_a_killed_worker_verify_does_not_promise_to_go_on(tmp_path):
+    again = "looks at all cases anew"
+    with pytest.raises(BadData, match=f"fewer --workers {again}$"):
+        run_in_processes(os._exit, [(9,)], 1, tmp_path, print, again)
 
 
 def test_a_real_label_map_is_measured_and_not_called_mirrored(tmp_path, shared, look):
