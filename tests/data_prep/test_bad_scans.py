@@ -80,6 +80,25 @@ def test_a_missing_half_that_is_added_makes_the_case_usable(
     assert open_dataset(tmp_path / "prepared").case_ids == ("a", "b", "c")
 
 
+def test_a_second_file_for_a_case_leaves_it_out_until_it_is_gone(
+    tmp_path, scans, words, prepare_here
+):
+    assert prepare_here(*words).status == 0
+    second = scans / "images" / "b.nii"
+    for content in (b"another", b"a third"):
+        second.write_bytes(content)
+        outcome = prepare_here(*words)
+        assert outcome.status == 3
+        assert f"b: {second}.gz: there is also b.nii; remove one" in outcome.err
+        assert open_dataset(tmp_path / "prepared").case_ids == ("a", "c")
+    second.rename(scans / "images" / "c.nii")
+    assert "\n  c: " in prepare_here(*words).err
+    assert open_dataset(tmp_path / "prepared").case_ids == ("a", "b")
+    (scans / "images" / "c.nii").unlink()
+    assert prepare_here(*words).status == 0
+    assert open_dataset(tmp_path / "prepared").case_ids == ("a", "b", "c")
+
+
 def test_where_no_case_can_be_used_no_manifest_is_left(
     tmp_path, scans, words, prepare_here
 ):
