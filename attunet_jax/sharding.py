@@ -94,6 +94,11 @@ def batch_shardings(mesh: Mesh, fields: Mapping[str, object]) -> dict:
     return {name: volume if name in VOLUMES else scalar for name in fields}
 
 
+def split_depth(mesh: Mesh) -> NamedSharding:
+    """Of one volume `[D, H, W]`, as prediction has it."""
+    return NamedSharding(mesh, PartitionSpec("spatial"))
+
+
 def data_shard(mesh: Mesh) -> tuple[int, int]:
     """(index, count): which contiguous rows of each global batch this process reads.
 

@@ -169,6 +169,8 @@ def get_config() -> Any:
     predict.window_shape = (96, 160, 160)
     predict.window_overlap = 0.5
     predict.window_sigma = 0.125
+    # Devices that share the depth of a case, for one that does not fit on one.
+    predict.spatial = 1
     # Average over the four in-plane flips: a little better, four times the time.
     predict.average_flips = False
     return config

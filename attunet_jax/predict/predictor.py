@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attunet_jax.errors import BadArguments
 from attunet_jax.model import check_divisible
 from attunet_jax.predict import windows
+from attunet_jax.sharding import make_mesh, replicated, split_depth
 from attunet_jax.train.finished import FinishedRun, load_finished
 from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
 
@@ -33,6 +35,13 @@ class Predictor:
         }
         self._divisor = 2 ** (len(network.widths) - 1)
         self._settings = run["config"]["predict"]
+        # Runs of before this field have one device for a case.
+        self._spatial = self._settings.get("spatial", 1)
+        self._volume_sharding: Any = None
+        if self._spatial != 1:
+            mesh = _mesh_of(self._spatial)
+            self._volume_sharding = split_depth(mesh)
+            self.variables = jax.device_put(self.variables, replicated(mesh))
         trained = run["config"]["classes"]
         if self._settings["largest_of"] == "outputs":
             trained = self.classes
@@ -80,7 +89,7 @@ class Predictor:
 
     def forward_seconds(self, shape: tuple[int, int, int], repeats: int = 5) -> float:
         """Median seconds of one forward pass of `shape`, compiled and warm."""
-        image = jnp.zeros(shape)
+        image = self._place(np.zeros(shape, np.float32))
         jax.block_until_ready(self._forward(self.variables, image))
         seconds = []
         for _ in range(repeats):
@@ -92,9 +101,17 @@ class Predictor:
     def _once(self, image: np.ndarray) -> np.ndarray:
         settings = self._settings
         if image.size <= settings["whole_volume_limit_vox"]:
-            return windows.whole(self._call, image, divisor=self._divisor)
+            return windows.whole(
+                self._call, image, divisor=self._divisor, parts=self._spatial
+            )
         shape = settings["window_shape"]
         check_divisible("config.predict.window_shape", shape, self.network.widths)
+        if shape[0] % (self._divisor * self._spatial):
+            raise BadArguments(
+                f"config.predict.window_shape={tuple(shape)}: its depth must be "
+                f"divisible by {self._divisor * self._spatial} for "
+                f"config.predict.spatial={self._spatial}"
+            )
         return windows.sliding(
             self._call,
             image,
@@ -104,13 +121,32 @@ class Predictor:
         )
 
     def _call(self, image: np.ndarray) -> np.ndarray:
-        return np.asarray(self._forward(self.variables, np.ascontiguousarray(image)))
+        placed = self._place(np.ascontiguousarray(image))
+        return np.asarray(self._forward(self.variables, placed))
+
+    def _place(self, image: np.ndarray) -> jax.Array:
+        if image.shape[0] % self._spatial:
+            raise BadArguments(
+                f"config.predict.spatial={self._spatial} does not divide a depth of "
+                f"{image.shape[0]}"
+            )
+        return jax.device_put(image, self._volume_sharding)
 
     def settings_digest(self) -> str:
         """Names the settings that decide a prediction, apart from the checkpoint."""
-        fields = {k: v for k, v in self._settings.items() if k != "checkpoint"}
+        free = ("checkpoint", "spatial")
+        fields = {k: v for k, v in self._settings.items() if k not in free}
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _mesh_of(spatial: int) -> Any:
+    devices = jax.local_devices()
+    if not 0 < spatial <= len(devices):
+        raise BadArguments(
+            f"config.predict.spatial={spatial}: this process has {len(devices)} devices"
+        )
+    return make_mesh(1, spatial, devices[:spatial])
 
 
 def _normalise(image_hu: np.ndarray, whole_hu: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Whole where it fits, as in the paper, else in overlapping windows that are weigh
 a Gaussian (the idea of nnU-Net's inference: the middle of a window is surest).
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,15 +13,19 @@ import numpy as np
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
-def whole(forward: Forward, image: np.ndarray, *, divisor: int) -> np.ndarray:
+def whole(
+    forward: Forward, image: np.ndarray, *, divisor: int, parts: int = 1
+) -> np.ndarray:
     """One forward pass over `image [D, H, W]`, padded by its minimum and cut back.
 
     Sizes are padded to multiples of twice the divisor: every new size is a new
-    compilation, and scans of nearly equal size should share one.
+    compilation, and scans of nearly equal size should share one. The depth is one that
+    also falls into `parts` of multiples of the divisor.
     """
-    padded, cut = _pad(
-        image, [-(-n // (2 * divisor)) * 2 * divisor for n in image.shape]
-    )
+    multiple = 2 * divisor
+    multiples = (math.lcm(multiple, parts * divisor), multiple, multiple)
+    shape = [-(-n // m) * m for n, m in zip(image.shape, multiples, strict=True)]
+    padded, cut = _pad(image, shape)
     return forward(padded)[:, *cut]
 
 

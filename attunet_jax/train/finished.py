@@ -47,7 +47,7 @@ def load_finished(workdir: Path, overrides: Mapping[str, Any]) -> FinishedRun:
             run["config"]["model"],
             class_count=len(run["outputs"]),
             backend=jax.default_backend(),
-            device_count=1,
+            device_count=run["config"]["predict"].get("spatial", 1),
         )
         optimizer = _optimizer(run)
         abstract = jax.eval_shape(

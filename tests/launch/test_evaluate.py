@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.data.dataset import open_dataset
+from attunet_jax.errors import BadArguments
 from attunet_jax.predict.predictor import load_predictor
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
@@ -47,6 +48,35 @@ def test_overlap_of_each_case_and_organ_equals_numpy(evaluated, trained, prepare
         assert row["recall"] == pytest.approx(both / truth.sum(), abs=1e-12)
         assert row["truth_ml"] == pytest.approx(truth.sum() * 64 / 1000)
         assert row["step"] == predictor.step and row["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "spatial, windows",
+    [(2, {}), (4, {"whole_volume_limit_vox": 0, "window_shape": (8, 16, 16)})],
+    ids=["whole", "windows"],
+)
+def test_a_case_whose_depth_devices_share_has_the_probabilities_of_one(
+    trained, prepared, spatial, windows
+):
+    one = load_predictor(trained[0], windows)
+    split = load_predictor(trained[0], windows | {"spatial": spatial})
+    image = open_dataset(prepared).case("ball_3").image_hu
+    expected = one.probabilities(image)
+    assert expected.shape[1:] == image.shape
+    np.testing.assert_allclose(split.probabilities(image), expected, atol=1e-5)
+    weights = split.variables["params"]["encoder_1"]["conv_1"]["kernel"]
+    assert len(weights.sharding.device_set) == spatial
+    assert split.settings_digest() == one.settings_digest()
+
+
+def test_more_parts_than_devices_or_slices_of_a_window_are_refused(trained, prepared):
+    with pytest.raises(BadArguments, match="predict.spatial=9: .* has 8 devices"):
+        load_predictor(trained[0], {"spatial": 9})
+    shape = {"whole_volume_limit_vox": 0, "window_shape": (16, 16, 16)}
+    predictor = load_predictor(trained[0], shape | {"spatial": 3})
+    image = open_dataset(prepared).case("ball_3").image_hu
+    with pytest.raises(BadArguments, match="divisible by 6 for .*spatial=3"):
+        predictor.probabilities(image)
 
 
 def test_the_summary_holds_mean_and_population_deviation(evaluated):
