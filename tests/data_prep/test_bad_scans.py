@@ -1,5 +1,6 @@
 """Folders that cannot be used as they are, mended ones, and words that mean nothing."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -91,12 +92,27 @@ def test_a_second_file_for_a_case_leaves_it_out_until_it_is_gone(
         assert outcome.status == 3
         assert f"b: {second}.gz: there is also b.nii; remove one" in outcome.err
         assert open_dataset(tmp_path / "prepared").case_ids == ("a", "c")
-    second.rename(scans / "images" / "c.nii")
+    second.rename(scans / "labels" / "b.nii")
+    said = f"b: {scans / 'labels' / 'b.nii.gz'}: there is also b.nii; remove one"
+    assert said in prepare_here(*words).err
+    (scans / "labels" / "b.nii").rename(scans / "images" / "c.nii")
     assert "\n  c: " in prepare_here(*words).err
     assert open_dataset(tmp_path / "prepared").case_ids == ("a", "b")
     (scans / "images" / "c.nii").unlink()
     assert prepare_here(*words).status == 0
     assert open_dataset(tmp_path / "prepared").case_ids == ("a", "b", "c")
+
+
+def test_a_label_map_that_is_moved_among_the_images_is_no_known_case(
+    tmp_path, scans, words, prepare_here
+):
+    image = scans / "images" / "b.nii.gz"
+    image.with_suffix("").write_bytes(gzip.decompress(image.read_bytes()))
+    image.unlink()
+    assert prepare_here(*words).status == 0
+    (scans / "labels" / "b.nii.gz").rename(image)  # size and time stay
+    assert prepare_here(*words).status == 3
+    assert open_dataset(tmp_path / "prepared").case_ids == ("a", "c")
 
 
 def test_where_no_case_can_be_used_no_manifest_is_left(

@@ -20,6 +20,7 @@ from data_prep import verify
 from data_prep.processes import run_in_processes
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.examine import Terms, examine
+from data_prep.verification.page import page
 
 LABELS = "--labels=spleen=1,pancreas=2,kidney=3"
 SHAPE = (8, 9, 10)  # of the scans of make_scans, 2 mm each way
@@ -157,6 +158,61 @@ def test_what_prepare_takes_is_a_warning(tmp_path, scans, words, look, prepare_h
     assert "  same scan in several cases: 2 (a, c)\n" in out
     prepared = [w for w in words if not w.startswith("--output")]
     assert prepare_here(*prepared, f"--output={tmp_path / 'prepared'}").status == 0
+
+
+def test_errors_and_warnings_of_one_case_are_told_apart(tmp_path, scans, words, look):
+    image, label = halves(scans, "b")
+    save(image, np.clip(load(image)[0], 0, 255))
+    voxels, affine = load(label)
+    voxels[voxels == 2] = 9
+    save(label, voxels, affine)
+    status, out, _ = look(*words)
+    found = report(tmp_path / "look")
+    assert status == 3 and found["cases_usable"] == 2
+    (b,) = [case for case in found["cases"] if not case["usable"]]
+    assert [row["kind"] for row in b["problems"]] == [
+        *("unnamed_labels", "not_hu", "organ_missing")
+    ]
+    row = out.splitlines()[2].split()
+    assert row[0] == "b" and row[-3] == "absent" and row[-1] == "UNUSABLE"
+    _, _, warned = out.partition("warnings, by number of cases:\n")
+    assert warned.splitlines()[:-1] == [
+        "  values that are not HU: 1 (b)",
+        "  organ missing: 1 (b)",
+    ]
+    html = (tmp_path / "look" / "verify.html").read_text("utf-8")
+    lines = re.findall(r"<tr class=(\w+)><td><span class=tag>\w+</span> ([^<]+)<", html)
+    assert lines == [
+        ("error", "label values without a name"),
+        ("warning", "values that are not HU"),
+        ("warning", "organ missing"),
+    ]
+
+
+def test_label_values_without_a_name_are_outlined_unless_they_are_ignored(scans):
+    image, label = halves(scans, "b")
+    voxels, affine = load(label)
+    voxels[voxels == 2] = 9
+    save(label, voxels, affine)
+    colours = []
+    for ignored in (False, True):
+        terms = Terms({"spleen": (1,)}, (2.0, 2.0, 2.0), ignored)
+        _, (picture, *_) = examine(ScanPair("b", image, label), terms)
+        at = picture.png.index(b"PLTE")
+        colours.append(int.from_bytes(picture.png[at - 4 : at], "big") // 3)
+    assert colours[0] == colours[1] + 1
+
+
+def test_empty_label_maps_are_no_duplicates(tmp_path, scans, words, look):
+    for name in "ab":
+        save(halves(scans, name)[1], np.zeros(SHAPE, np.uint8))
+    assert look(*words)[0] == 0
+    a, b, _ = report(tmp_path / "look")["cases"]
+    assert kinds(a) == kinds(b) == {"empty_label": "warning"}
+
+
+def test_the_title_of_the_page_is_text():
+    assert "<i>" not in page([], [], {}, "<i>scans")
 
 
 def test_a_spacing_that_prepare_would_drown_in_is_an_error(
