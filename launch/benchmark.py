@@ -106,7 +106,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--measure",
         type=_names,
         help="only these: forward, train_step, input_pipeline, preparation, "
-        "prediction, metrics",
+        "prediction, metrics, gate_parts",
     )
     add(
         "--compute_dtype",

@@ -104,7 +104,7 @@ def monai_batches(
     """Scans in memory, as its CacheDataset has them; our augmentation in its words."""
     import torch  # pyright: ignore[reportMissingImports]
     from monai import data  # pyright: ignore[reportMissingImports]
-    from monai import transforms as t
+    from monai import transforms as t  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)  # the processes have the cores
     keys = ["image", "label"]

@@ -11,6 +11,7 @@ from typing import Any
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import one_line
 from launch.benchmarking import counts, machine, scans, stages
+from launch.benchmarking.gate_parts import gate_parts
 from launch.benchmarking.network import Ours, out_of_memory
 from launch.benchmarking.peers import Peer, PeerFailed, check_equal, peer_wishes
 from launch.benchmarking.rows import OURS, ratios, row, with_work
@@ -78,6 +79,12 @@ class Session:
             others = self._start_peers(network, first, stack) if chosen else []
             for figure in chosen:
                 self._side_by_side(figure, network, ours, sides[figure], others)
+        if "gate_parts" in wanted.figures:
+            for dtype, one in ours.items():
+                if one.config.model.sub_gates:
+                    say(f"{self._name('gate_parts')}, {network}, {dtype}")
+                    with self._skipping("gate_parts", network):
+                        self._gate_parts(network, one.config.model)
         if "prediction" in wanted.figures:
             for dtype, one in ours.items():
                 with self._skipping("prediction", network):
@@ -125,6 +132,20 @@ class Session:
                     entry = with_work(entry, work, self.peaks)
                 self.rows.append(entry)
             self.ratios += ratios(self._name(figure), network, series, dtypes)
+
+    def _gate_parts(self, network: str, model: Any) -> None:
+        """Each part alone, in alternating rounds."""
+        runners = gate_parts(model, self.wanted.size.shape)
+        series = alternating(runners, self.wanted.rounds)
+        for part, times in series.items():
+            self.rows.append(
+                row(
+                    f"{self._name('gate_parts')}: {part}",
+                    times,
+                    network=network,
+                    compute_dtype=model.compute_dtype,
+                )
+            )
 
     def _start_peers(self, network: str, ours: Ours, stack: ExitStack) -> list[Peer]:
         wanted, started = self.wanted, []

@@ -11,6 +11,7 @@ FIGURES = (
     "preparation",
     "prediction",
     "metrics",
+    "gate_parts",
 )
 NAMES = {
     "forward": "forward pass, batch 1",
@@ -19,6 +20,7 @@ NAMES = {
     "preparation": "preparation, {prepared} scans",
     "prediction": "whole-case prediction",
     "metrics": "metrics of a case",
+    "gate_parts": "attention gates, batch 1",
 }
 PREPARED_SCANS = 4
 
