@@ -63,7 +63,8 @@ def assert_only_halos_and_sums(compiled, params) -> None:
     assert largest < 32 // 4 * 20 * 20  # one channel at the coarsest scale
     kinds = {each.kind for each in collectives_of(compiled.as_text())}
     assert {"collective-permute", "all-reduce"} <= kinds
-    assert offences(compiled, largest) == []
+    found = offences(compiled, largest)
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("spatial", [4, 8])
