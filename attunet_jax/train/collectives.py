@@ -52,7 +52,9 @@ def collectives_of(hlo: str) -> list[Collective]:
             for name, sizes in _SHAPE.findall(plain)
         )
         if start and kind in ("collective-permute", "all-gather"):
-            arrays = arrays[1:2]  # (what goes in, what comes out, contexts)
+            # (what goes in, what comes out, contexts): several at once if combined.
+            arrays = tuple(each for each in arrays if each[1])
+            arrays = arrays[len(arrays) // 2 :]
         source = _SOURCE.search(line)
         found.append(Collective(kind, arrays, source[1] if source else "?"))
     return found
