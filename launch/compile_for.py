@@ -61,7 +61,8 @@ def parse_topology(name: str) -> Topology:
 
 def environment_of(topology: Topology) -> dict[str, str]:
     """What must stand in the environment before JAX is imported."""
-    own = {"JAX_PLATFORMS": "cpu"}
+    # A program from the cache does not tell all its memory; a TPU's cannot be read.
+    own = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     if topology.platform == "cpu":
         count = f"--xla_force_host_platform_device_count={topology.count}"
         return own | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}".strip()}

@@ -38,6 +38,12 @@ def test_accelerator_types_count_chips_or_cores_as_google_does():
     assert kind("v5p:2x2x1") == "v5p-8"
 
 
+def test_programs_are_compiled_anew_since_kept_ones_do_not_tell_their_memory():
+    for name in ("cpu:1x8", "v5e:2x4"):
+        environment = environment_of(parse_topology(name))
+        assert environment["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+
+
 def test_the_compiler_of_tpus_that_is_not_installed_is_named(refused):
     if importlib.util.find_spec("libtpu") is not None:
         pytest.skip("libtpu is installed here")
