@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.errors import BadData
-from launch import predict
+from launch.scans_to_predict import find_scans
 
 PERMUTED = np.array(  # file axes point to the feet, the patient's right, the back
     [[0, -2.0, 0, 40], [0, 0, -2.0, 30], [-2.5, 0, 0, 90], [0, 0, 0, 1]]
@@ -138,7 +138,7 @@ def test_scans_are_named_by_file_or_folder(write_series, tmp_path):
 
 
 def scans_in(folder):
-    return list(predict.find_scans(folder).items())
+    return list(find_scans(folder).items())
 
 
 def test_what_is_there_is_kept_and_overwritten_only_when_asked(
