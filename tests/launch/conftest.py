@@ -56,6 +56,8 @@ def demo_flags():
         "--config.model.gating_channels=6",
         "--config.data.crop_shape=(16,24,32)",
         "--config.data.read_shape=(16,24,32)",
+        # What one start compiles the next has.
+        "--config.model.convolution=compiler",
         "--config.train.steps=3",
         "--config.train.evaluate_every_steps=3",
     )
