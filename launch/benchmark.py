@@ -17,16 +17,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from attunet_jax.errors import BadArguments, exit_status
-
-DTYPES = ("float32", "bfloat16")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadArguments(f"{message} (--help lists the flags)")
+from launch.benchmarking.command_line import DTYPES, Parser, check, names
 
 
 def main(argv: list[str]) -> int:
@@ -39,8 +32,8 @@ def main(argv: list[str]) -> int:
     from launch.benchmarking import machine, peers, report, session, sizes, wanted
 
     peers.check_libraries(arguments.against, arguments.peer_python)
-    _check("--networks", arguments.networks, sizes.NETWORKS)
-    _check("--measure", arguments.measure or (), wanted.FIGURES)
+    check("--networks", arguments.networks, sizes.NETWORKS)
+    check("--measure", arguments.measure or (), wanted.FIGURES)
     output = Path(arguments.output) if arguments.output else None
     if output:
         program.make_folder(output)
@@ -75,47 +68,32 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(flag: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
-    wrong = [name for name in given if name not in known]
-    if wrong:
-        raise BadArguments(f"{flag}={','.join(given)}: there are {', '.join(known)}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word for word in text.split(",") if word))
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m launch.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("launch.benchmark", __doc__)
     add = parser.add_argument
     add("--size", help="paper, small or tiny (default: small on a CPU, else paper)")
     add("--output", help="folder for benchmark.md and benchmark.json")
     add("--device", help="cpu, gpu or tpu (default: what JAX finds)")
     add(
         "--networks",
-        type=_names,
+        type=names,
         default=("unet", "attention_unet"),
         help="unet, attention_unet or both (the default)",
     )
     add(
         "--measure",
-        type=_names,
+        type=names,
         help="only these: forward, train_step, input_pipeline, preparation, "
         "prediction, metrics, gate_parts",
     )
     add(
         "--compute_dtype",
-        type=_names,
+        type=names,
         default=("float32",),
         help="float32, bfloat16 or both (default float32)",
     )
     add("--rounds", type=int, default=7, help="measurements of each (default 7)")
-    add("--against", type=_names, default=(), help="torch, monai or both")
+    add("--against", type=names, default=(), help="torch, monai or both")
     add(
         "--peer_python",
         default=sys.executable,
@@ -133,7 +111,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="a peer that needs longer for a call is skipped (default 60)",
     )
     arguments = parser.parse_args(argv)
-    _check("--compute_dtype", arguments.compute_dtype, DTYPES)
+    check("--compute_dtype", arguments.compute_dtype, DTYPES)
     if not (arguments.compute_dtype and arguments.networks):
         raise BadArguments("--compute_dtype and --networks each need a name")
     if arguments.rounds < 1:

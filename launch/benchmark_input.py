@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
-from launch.benchmark import _Parser as Parser
+from launch.benchmarking.command_line import Parser
 from launch.benchmarking.loader_peer import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,12 +172,7 @@ def to_markdown(document: dict[str, Any]) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m launch.benchmark_input",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("launch.benchmark_input", __doc__)
     add = parser.add_argument
     add("--size", default="small", help="paper, small or tiny (default small)")
     add("--rounds", type=int, default=3, help="of each, in turn (default 3)")

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.errors import BadArguments, exit_status, one_line
-from launch.benchmark import DTYPES
-from launch.benchmark import _names as names
-from launch.benchmark import _Parser as Parser
+from launch.benchmarking.command_line import DTYPES, Parser, names
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,12 +135,7 @@ def to_markdown(document: dict[str, Any]) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m launch.benchmark_memory",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("launch.benchmark_memory", __doc__)
     add = parser.add_argument
     add("--size", help="paper, small or tiny (default: small on a CPU, else paper)")
     add("--networks", type=names, default=("unet", "attention_unet"))

@@ -27,7 +27,7 @@ import numpy as np
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from attunet_jax.volume import write_nifti
-from launch.benchmark import _Parser as Parser
+from launch.benchmarking.command_line import Parser
 from launch.benchmarking.preparation_peer import NAMES
 from launch.benchmarking.scans import ORGANS, make_case
 from launch.benchmarking.watched import Watched, available, watch
@@ -170,12 +170,7 @@ def to_markdown(document: dict) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m launch.benchmark_preparation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("launch.benchmark_preparation", __doc__)
     add = parser.add_argument
     add("--size", choices=sorted(SIZES), default="small", help="default small")
     add("--count", type=int, help="scans (default 3, 8 and 24)")

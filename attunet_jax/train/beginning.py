@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,17 +109,24 @@ def first_state(
 
 def batches_from(run: Run, position: int) -> Generator[dict, None, None]:
     """This process's rows of step `position + 1` on: the position is the step."""
-    data = run.config.data
-    shard_index, shard_count = data_shard(run.mesh)
+    return stream(run.config, run.dataset, run.plan.train_ids, run.mesh, position)
+
+
+def stream(
+    config: Any, dataset: Dataset, case_ids: Sequence[str], mesh: Any, position: int
+) -> Generator[dict, None, None]:
+    """Training's host batches of a config, for this process's part of the mesh."""
+    data = config.data
+    shard_index, shard_count = data_shard(mesh)
     return training_batches(
-        run.dataset,
-        run.plan.train_ids,
+        dataset,
+        case_ids,
         batch_size=data.batch_size,
         crop_shape=tuple(data.read_shape),
         least_shape=tuple(data.crop_shape),
         padding=data.padding,
         foreground_fraction=data.foreground_fraction,
-        seed=run.config.seed,
+        seed=config.seed,
         shard_index=shard_index,
         shard_count=shard_count,
         start_step=position,

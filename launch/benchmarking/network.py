@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from attunet_jax.data.dataset import Dataset
-from attunet_jax.data.pipeline import training_batches
 from attunet_jax.predict.predictor import Predictor
-from attunet_jax.sharding import batch_shardings, make_mesh, replicated, to_global
+from attunet_jax.sharding import make_mesh, replicated, to_global
+from attunet_jax.train.beginning import stream
+from attunet_jax.train.compiled import compile_step
 from attunet_jax.train.finished import FinishedRun
 from attunet_jax.train.plan import make_plan
-from attunet_jax.train.state import draw_state, initial_state, parameter_count
+from attunet_jax.train.state import copy_of, draw_state, initial_state, parameter_count
 from launch.benchmarking.machine import free_bytes
 
 
@@ -38,22 +39,7 @@ class Ours:
 
     def batches(self) -> Any:
         """Host batches as training reads them, without end; to be closed."""
-        data = self.config.data
-        return training_batches(
-            self.dataset,
-            self.plan.train_ids,
-            batch_size=data.batch_size,
-            crop_shape=tuple(data.read_shape),
-            least_shape=tuple(data.crop_shape),
-            padding=data.padding,
-            foreground_fraction=data.foreground_fraction,
-            seed=self.config.seed,
-            shard_index=0,
-            shard_count=1,
-            start_step=0,
-            threads=data.threads,
-            prefetch=data.prefetch_batches,
-        )
+        return stream(self.config, self.dataset, self.plan.train_ids, self.mesh, 0)
 
     def forward(self) -> Callable[[], object]:
         """One volume, batch 1, to logits, with BatchNorm's running statistics."""
@@ -65,9 +51,8 @@ class Ours:
         # Noise: zeros cost a GPU less power, and so less time, than an image does.
         shape = (1, *self.config.data.crop_shape, 1)
         image = jax.random.normal(jax.random.key(1), shape, jnp.float32)
-        compiled = self._compile(
-            jax.jit(lambda v, x: network.apply(v, x, train=False)), variables, image
-        )
+        apply = jax.jit(lambda v, x: network.apply(v, x, train=False))
+        compiled = self._fitting(apply.lower(variables, image).compile())
         return lambda: jax.block_until_ready(compiled(variables, image))
 
     def train_step(self) -> Callable[[], object]:
@@ -75,25 +60,10 @@ class Ours:
         batches = self.batches()
         batch = to_global(next(batches), self.mesh)
         batches.close()
-        everywhere = replicated(self.mesh)
         key = jax.random.key(self.config.seed)
-        state = jax.tree.map(jnp.copy, self.state)  # the step eats its state
+        state = copy_of(self.state)  # the step eats its state
         with jax.set_mesh(self.mesh):
-            step = self._compile(
-                jax.jit(
-                    self.plan.train_step,
-                    in_shardings=(
-                        everywhere,
-                        batch_shardings(self.mesh, batch),
-                        everywhere,
-                    ),
-                    out_shardings=everywhere,
-                    donate_argnums=0,
-                ),
-                state,
-                batch,
-                key,
-            )
+            step = self._fitting(compile_step(self.plan, self.mesh, state, batch, key))
 
         def call() -> None:
             nonlocal state
@@ -108,8 +78,8 @@ class Ours:
             FinishedRun(self.plan.network, self.state, self.plan.run, Path())
         )
 
-    def _compile(self, function: Any, *arguments: Any) -> Any:
-        compiled = function.lower(*arguments).compile()
+    def _fitting(self, compiled: Any) -> Any:
+        """The same, if the device has the memory that it needs."""
         memory = compiled.memory_analysis()
         free = free_bytes(self.device)
         if memory and free is not None:
