@@ -5,6 +5,7 @@ U(-1, 1) / sqrt(fan_in), BatchNorm scales N(1, 0.02).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from attunet_jax.model import convolution
+from attunet_jax.model.remade import conv3x3x3_of
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -29,13 +31,12 @@ def uniform_bias(fan_in: int):
 class Conv(nn.Module):
     """Convolution `[B, D, H, W, C] -> [B, D', H', W', features]`.
 
-    `size` 3 is 3x3x3 with zero padding; 1 is 1x1x1; 2 is 2x2x2 with stride 2.
+    `size` 1 is 1x1x1; 2 is 2x2x2 with stride 2.
     """
 
     features: int
     size: int
     dtype: Any
-    formulation: str = "compiler"
     use_bias: bool = True
     kernel_init: Any = kaiming_normal
     bias_init: Any = None
@@ -44,17 +45,43 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size,) * 3 + (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.size == 3:
-            y = convolution.conv3x3x3(x, kernel, formulation=self.formulation)
-        elif self.size == 2:
-            y = convolution.conv_2x2x2_stride_2(x, kernel)
-        else:
-            y = convolution.conv_1x1x1(x, kernel)
+        convolve = convolution.conv_1x1x1
+        if self.size == 2:
+            convolve = convolution.conv_2x2x2_stride_2
+        y = convolve(x.astype(self.dtype), kernel)
         if self.use_bias:
             init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
             y = y + self.param("bias", init, (self.features,)).astype(self.dtype)
         return y
+
+
+class Conv3x3x3(nn.Module):
+    """3x3x3 convolution, zero padding, of what `make_input` makes of the arrays.
+
+    With `make_input` the arrays are kept for the backward pass, not what it makes.
+    """
+
+    features: int
+    dtype: Any
+    formulation: str
+    make_input: Callable[..., jax.Array] | None = None
+
+    @nn.compact
+    def __call__(self, *arrays: jax.Array) -> jax.Array:
+        make_input = self.make_input or _as_it_is
+        channels = jax.eval_shape(make_input, *arrays).shape[-1]
+        shape = (3, 3, 3, channels, self.features)
+        kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
+        init = uniform_bias(math.prod(shape[:-1]))
+        bias = self.param("bias", init, (self.features,)).astype(self.dtype)
+        if self.make_input is None:
+            x = arrays[0].astype(self.dtype)
+            return convolution.conv3x3x3(x, kernel, formulation=self.formulation) + bias
+        return conv3x3x3_of(make_input, arrays, kernel, bias, self.formulation)
+
+
+def _as_it_is(x: jax.Array) -> jax.Array:
+    return x
 
 
 class BatchNorm(nn.Module):
@@ -66,8 +93,12 @@ class BatchNorm(nn.Module):
 
     dtype: Any
 
-    @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return normalised(x, *self.mean_gain_bias(x, train)).astype(self.dtype)
+
+    @nn.compact
+    def mean_gain_bias(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """Float32 `[C]` each, for `normalised`; updates the running statistics."""
         channels = x.shape[-1]
         scale = self.param("scale", _scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -86,9 +117,17 @@ class BatchNorm(nn.Module):
                 stored_var.value = 0.9 * stored_var.value + 0.1 * unbiased
         else:
             mean, var = stored_mean.value, stored_var.value
-        gain = scale * jax.lax.rsqrt(var + 1e-5)
-        shifted = (x.astype(jnp.float32) - mean) * gain + bias
-        return shifted.astype(self.dtype)
+        return mean, scale * jax.lax.rsqrt(var + 1e-5), bias
+
+
+def normalised(x, mean, gain, bias):
+    """[B, D, H, W, C] of any type, computed in float32."""
+    return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype)
+
+
+def activated(x, mean, gain, bias):
+    """What a layer hands on: normalised, negative values to zero."""
+    return nn.relu(normalised(x, mean, gain, bias))
 
 
 def _scale_init(key, shape, dtype=jnp.float32):
@@ -96,20 +135,23 @@ def _scale_init(key, shape, dtype=jnp.float32):
 
 
 class ConvBlock(nn.Module):
-    """Twice 3x3x3 convolution, BatchNorm, ReLU: one scale of the U-Net."""
+    """Twice 3x3x3 convolution, BatchNorm, ReLU: one scale of the U-Net.
+
+    Its input is one array, or what `make_input` makes of several.
+    """
 
     features: int
     dtype: Any
     formulation: str
+    make_input: Callable[..., jax.Array] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i in (1, 2):
-            x = Conv(self.features, 3, self.dtype, self.formulation, name=f"conv_{i}")(
-                x
-            )
-            x = nn.relu(BatchNorm(self.dtype, name=f"norm_{i}")(x, train))
-        return x
+    def __call__(self, arrays: tuple[jax.Array, ...], train: bool) -> jax.Array:
+        fields = self.features, self.dtype, self.formulation
+        x = Conv3x3x3(*fields, self.make_input, name="conv_1")(*arrays)
+        numbers = BatchNorm(self.dtype, name="norm_1").mean_gain_bias(x, train)
+        x = Conv3x3x3(*fields, activated, name="conv_2")(x, *numbers)
+        return nn.relu(BatchNorm(self.dtype, name="norm_2")(x, train))
 
 
 class PointwiseBlock(nn.Module):

@@ -14,6 +14,7 @@ from jax import lax
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import onednn
+from attunet_jax.model.ordering import not_before
 
 COMPILER, MATRIX, ONEDNN = FORMULATIONS = ("compiler", "matrix", "onednn")
 
@@ -80,11 +81,10 @@ def _forward(x, kernel, formulation):
 
 def _backward(formulation, residuals, cotangent):
     x, kernel = residuals
-    adjoint = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    return (
-        _on_one_cpu(cotangent, adjoint, formulation),
-        _kernel_gradient(x, cotangent, kernel.dtype),
-    )
+    gradient = _kernel_gradient(x, cotangent, kernel.dtype)
+    # x is done with before the gradient of x takes as much memory.
+    adjoint = not_before(jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4), gradient)
+    return _on_one_cpu(cotangent, adjoint, formulation), gradient
 
 
 _on_one_cpu.defvjp(_forward, _backward)

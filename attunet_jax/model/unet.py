@@ -1,5 +1,6 @@
 """The whole network: an image `[B, D, H, W, 1]` in, logits `[B, D, H, W, K]` out."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -49,18 +50,19 @@ class UNet3D(nn.Module):
         if self.rematerialise:
             block_class = nn.remat(ConvBlock, static_argnums=(2,))
 
-        def block(scale: int, kind: str, x: jax.Array) -> jax.Array:
+        def block(scale: int, name: str, *arrays: jax.Array) -> jax.Array:
             return block_class(
                 self.widths[scale - 1],
                 dtype,
                 self.convolution,
-                name=f"{kind}_{scale}" if kind != "bottleneck" else kind,
-            )(x, train)
+                self._joined if len(arrays) > 1 else None,
+                name=name,
+            )(arrays, train)
 
         x = image.astype(dtype)
         skips = {}
         for scale in range(1, scales):
-            skips[scale] = block(scale, "encoder", x)
+            skips[scale] = block(scale, f"encoder_{scale}", x)
             x = max_pool_2x2x2(skips[scale])
         x = block(scales, "bottleneck", x)
 
@@ -78,11 +80,22 @@ class UNet3D(nn.Module):
                 skip = MultiGate(
                     self.sub_gates, self._gate_fields(dtype), name=f"gate_{scale}"
                 )(skip, signal if coarser else x, train)
-            x = jnp.concatenate(
-                [skip, upsample(x, 2, align_corners=self.align_corners)], axis=-1
-            )
-            x = decoded[scale] = block(scale, "decoder", x)
+            x = decoded[scale] = block(scale, f"decoder_{scale}", skip, x)
         return self._supervise(decoded, dtype)
+
+    @property
+    def _joined(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """(skip, coarser features) -> both at the finer grid, skip first.
+
+        Of this network's fields alone, as what a backward pass calls again must be.
+        """
+        corners = self.align_corners
+
+        def joined(skip: jax.Array, coarser: jax.Array) -> jax.Array:
+            finer = upsample(coarser, 2, align_corners=corners)
+            return jnp.concatenate([skip, finer], axis=-1)
+
+        return joined
 
     def _gate_fields(self, dtype: Any) -> dict[str, Any]:
         return dict(
