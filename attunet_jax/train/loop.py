@@ -17,6 +17,7 @@ from attunet_jax.train.agreement import checked_by_all
 from attunet_jax.train.beginning import Run, batches_from, first_state, prepare
 from attunet_jax.train.compiled import compile_step
 from attunet_jax.train.environment import environment
+from attunet_jax.train.exclusive import Exclusive
 from attunet_jax.train.finished import FinishedRun
 from attunet_jax.train.held_out import HeldOut
 from attunet_jax.train.journal import Journal, ProcessLog, duration, speed
@@ -44,10 +45,11 @@ def train(
     """
     with StopRequest() as stop, Sleepless() as sleepless:
         run = prepare(config)
-        checked_by_all(lambda: workdir.mkdir(parents=True, exist_ok=True))
+        alone = checked_by_all(lambda: _enter(workdir))
         # One process alone says all on the terminal.
         logged = jax.process_count() > 1 or config.train.log_cases
         with (
+            alone,
             closing(ProcessLog(workdir, jax.process_index(), logged)) as log,
             jax.set_mesh(run.mesh),
             Checkpoints(
@@ -58,6 +60,12 @@ def train(
             ) as checkpoints,
         ):
             _train(run, workdir, checkpoints, stop, sleepless, log, profile_steps)
+
+
+def _enter(workdir: Path) -> Any:
+    """Makes the folder; keeps others out of it for as long as the context lasts."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    return closing(Exclusive(workdir)) if jax.process_index() == 0 else nullcontext()
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -126,3 +127,25 @@ def test_a_checkpoint_of_another_architecture_names_the_field(
         DIFFERENT,
     )
     assert status == 2 and "model.gate_kernel (2 there, 1 here)" in line
+
+
+def test_a_second_training_in_the_same_folder_is_told_of_the_first(
+    refused, run_program, prepared, tiny_flags, tmp_path
+):
+    workdir = tmp_path / "run"
+    words = (f"--data={prepared}", f"--workdir={workdir}", *tiny_flags)
+    first = run_program("launch.train", *words, "--config.train.steps=100000")
+    try:
+        for line in first.stdout:
+            if "step 20/" in line:
+                break
+        status, line = refused("launch.train", *words)
+        assert status == 2
+        assert f"{workdir}: process {first.pid} on " in line
+        assert "is training here" in line
+        first.send_signal(signal.SIGTERM)  # it was not disturbed
+        _, errors = first.communicate(timeout=60)
+        assert first.returncode == 75, errors
+    finally:
+        first.kill()
+        first.communicate()
