@@ -116,22 +116,25 @@ class Session:
         if not runners:
             return
         say(f"{self._name(figure)}, {network}: {len(runners)} in turn")
-        with self._skipping(figure, network):
-            series = alternating(runners, self.wanted.rounds)
-            for name, times in series.items():
-                mine = name.startswith(OURS)
-                entry = row(
-                    self._name(figure),
-                    times,
-                    network=network,
-                    by=OURS if mine else name,
-                    compute_dtype=dtypes[name],
-                )
-                if mine:
-                    work = self._work(figure, ours[dtypes[name]])
-                    entry = with_work(entry, work, self.peaks)
-                self.rows.append(entry)
-            self.ratios += ratios(self._name(figure), network, series, dtypes)
+        series = alternating(
+            runners,
+            self.wanted.rounds,
+            lambda name, error: self._skips(figure, f"{network}, {name}", error),
+        )
+        for name, times in series.items():
+            mine = name.startswith(OURS)
+            entry = row(
+                self._name(figure),
+                times,
+                network=network,
+                by=OURS if mine else name,
+                compute_dtype=dtypes[name],
+            )
+            if mine:
+                work = self._work(figure, ours[dtypes[name]])
+                entry = with_work(entry, work, self.peaks)
+            self.rows.append(entry)
+        self.ratios += ratios(self._name(figure), network, series, dtypes)
 
     def _gate_parts(self, network: str, model: Any) -> None:
         """Each part alone, in alternating rounds."""
@@ -241,12 +244,18 @@ class Session:
         try:
             yield
         except Exception as error:
-            if not (isinstance(error, PeerFailed) or out_of_memory(error)):
+            if not self._skips(figure, of, error):
                 raise
-            name = figure if figure == "peer" else self._name(figure)
-            line = f"{name}, {of}: {one_line(error)[:300]}"
-            self.skipped.append(line)
-            say(f"skipped: {line}")
+
+    def _skips(self, figure: str, of: str, error: Exception) -> bool:
+        """Whether it is one of those that are a line and no end; notes the line."""
+        if not (isinstance(error, PeerFailed) or out_of_memory(error)):
+            return False
+        name = figure if figure == "peer" else self._name(figure)
+        line = f"{name}, {of}: {one_line(error)[:300]}"
+        self.skipped.append(line)
+        say(f"skipped: {line}")
+        return True
 
 
 def say(line: str) -> None:

@@ -41,21 +41,38 @@ def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
     return low, high
 
 
-def alternating(runners: Mapping[str, Runner], rounds: int) -> dict[str, Series]:
+def alternating(
+    runners: Mapping[str, Runner],
+    rounds: int,
+    leave_out: Callable[[str, Exception], bool] = lambda name, error: False,
+) -> dict[str, Series]:
     """Every runner once a round, after a call each that only says how long it takes.
 
     Each round begins with another runner, so that none always follows the same one:
-    what slows the machine for a while slows all of them.
+    what slows the machine for a while slows all of them. A runner that raises is left
+    out of the result where `leave_out(name, error)`; the others go on.
     """
-    calls = {}
-    for name, run in runners.items():
-        calls[name] = max(1, math.ceil(LEAST_ROUND_S / max(run(1), 1e-6)))
-    names = list(runners)
+    names, calls = list(runners), {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
+
+    def run(name: str, count: int) -> float | None:
+        try:
+            return runners[name](count) / count
+        except Exception as error:
+            if not leave_out(name, error):
+                raise
+            names.remove(name)
+            del seconds[name]
+            return None
+
+    for name in list(names):
+        if (took := run(name, 1)) is not None:
+            calls[name] = max(1, math.ceil(LEAST_ROUND_S / max(took, 1e-6)))
     for number in range(rounds):
-        first = number % len(names)
+        first = number % len(names) if names else 0
         for name in names[first:] + names[:first]:
-            seconds[name].append(runners[name](calls[name]) / calls[name])
+            if (took := run(name, calls[name])) is not None:
+                seconds[name].append(took)
     return {name: Series(tuple(values)) for name, values in seconds.items()}
 
 

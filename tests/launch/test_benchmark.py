@@ -177,6 +177,36 @@ def test_a_short_call_is_repeated_until_a_round_lasts_a_fifth_of_a_second():
     assert counts_asked == [1, 4, 4] and series.seconds == (0.0625, 0.0625)
 
 
+def test_a_runner_that_fails_amid_the_rounds_is_left_out_and_the_others_go_on():
+    left_out = []
+
+    def fails(name, error):
+        left_out.append((name, str(error)))
+        return isinstance(error, OSError)
+
+    done = []
+
+    def breaking(count):
+        done.append(count)
+        if len(done) == 3:
+            raise OSError("gone")
+        return 1.0 * count
+
+    runners = {"breaks": breaking, "a": lambda n: 2.0 * n, "b": lambda n: 3.0 * n}
+    series = alternating(runners, 3, fails)
+    assert left_out == [("breaks", "gone")]
+    assert {k: v.seconds for k, v in series.items()} == {
+        "a": (2.0,) * 3,
+        "b": (3.0,) * 3,
+    }
+
+    def wrong(count):
+        raise ValueError("a mistake of ours")
+
+    with pytest.raises(ValueError, match="ours"):
+        alternating({"a": wrong}, 1, fails)
+
+
 def test_a_rate_is_the_median_of_rates_with_its_quartiles():
     entry = row("x", Series((1.0, 2.0, 4.0, 4.0, 8.0)), per=8, unit="cases/s")
     assert entry["median"] == 2.0 and entry["quartiles"] == [2.0, 4.0]

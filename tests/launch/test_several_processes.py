@@ -225,6 +225,23 @@ def test_two_processes_of_four_devices_equal_one_of_eight(train, tmp_path, spati
 
 
 @pytest.mark.cluster
+def test_fine_tuning_in_two_processes_equals_that_in_one(train, tmp_path):
+    source, one, two = (tmp_path / name for name in ("source", "one", "two"))
+    finish(train(1, 2, source))
+    words = (
+        f"--config.init_from={source}",
+        "--config.classes=background,pancreas",
+        "--config.train.steps=6",
+        "--config.train.evaluate_every_steps=6",
+    )
+    finish(train(1, 2, one, *words))
+    printed = finish(train(2, 1, two, *words))
+    assert printed.count(f"begins from {source}, step {STEPS}: took ") == 1
+    assert_same_state(one, two, 6)
+    assert losses(one) == losses(two)
+
+
+@pytest.mark.cluster
 def test_every_case_comes_once_an_epoch_on_one_two_four_and_one_process(
     train, tmp_path
 ):
