@@ -81,7 +81,7 @@ def _forward(x, kernel, formulation):
 
 def _backward(formulation, residuals, cotangent):
     x, kernel = residuals
-    gradient = _kernel_gradient(x, cotangent, kernel.dtype)
+    gradient = _kernel_gradient(x, cotangent, kernel.dtype, formulation)
     # x is done with before the gradient of x takes as much memory.
     adjoint = not_before(jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4), gradient)
     return _on_one_cpu(cotangent, adjoint, formulation), gradient
@@ -173,18 +173,20 @@ def _scan_over_depth(x, kernel):
     return y.reshape(depth, batch, height, width, outputs).transpose(1, 0, 2, 3, 4)
 
 
-def _kernel_gradient(x, cotangent, dtype):
+def _kernel_gradient(x, cotangent, dtype, formulation):
     """Sum over all slices of (shifts of x)^T (shifts of the cotangent)."""
     batch, depth, height, width, channels = x.shape
     outputs = cotangent.shape[4]
     if channels <= outputs:
-        gradient = _correlate(x, cotangent).reshape(3, 3, channels, 3, outputs)
+        gradient = _correlate(x, cotangent, formulation)
+        gradient = gradient.reshape(3, 3, channels, 3, outputs)
         return gradient.transpose(3, 0, 1, 2, 4)[::-1].astype(dtype)
-    gradient = _correlate(cotangent, x).reshape(3, 3, outputs, 3, channels)
+    gradient = _correlate(cotangent, x, formulation)
+    gradient = gradient.reshape(3, 3, outputs, 3, channels)
     return gradient.transpose(3, 0, 1, 4, 2)[:, ::-1, ::-1].astype(dtype)
 
 
-def _correlate(a, b):
+def _correlate(a, b, formulation):
     """[9 A, 3 B]: a [B, D, H, W, A] shifted in the plane, b along depth by -1, 0, 1."""
     batch, depth, height, width, _ = a.shape
     accumulator = _accumulator(a.dtype)
@@ -200,9 +202,12 @@ def _correlate(a, b):
             lax.dynamic_index_in_dim(padded, pair[1] + i, keepdims=False)
             for i in range(3)
         ]
+        along_depth = jnp.concatenate(along_depth, axis=-1)
+        if formulation == ONEDNN:
+            return total + onednn.products_summed(neighbours, along_depth), None
         product = lax.dot_general(
             neighbours,
-            jnp.concatenate(along_depth, axis=-1),
+            along_depth,
             (((0,), (0,)), ((), ())),
             preferred_element_type=accumulator,
         )

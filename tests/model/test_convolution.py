@@ -67,7 +67,7 @@ def test_cpu_forms_equal_compiler_form_in_value_and_both_gradients(form, shape):
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 6, 16, 16), (1, 2, 4, 4, 64, 64)], ids=str)
-def test_in_bfloat16_both_forms_are_as_near_to_float64_as_its_rounding(shape):
+def test_in_bfloat16_all_forms_are_as_near_to_float64_as_its_rounding(shape):
     batch, depth, height, width, channels, outputs = shape
     rng = np.random.default_rng(1)
     volume = (batch, depth, height, width)
@@ -87,7 +87,10 @@ def test_in_bfloat16_both_forms_are_as_near_to_float64_as_its_rounding(shape):
         tap = padded[:, i : i + depth, j : j + height, k : k + width]
         value = value + tap @ wide[1][i, j, k]
         gradient[i, j, k] = np.einsum("bdhwc,bdhwo->co", tap, wide[2])
-    for formulation in ("matrix", "compiler"):
+    forms = ["matrix", "compiler"]
+    if onednn.available("bfloat16"):
+        forms.append("onednn")
+    for formulation in forms:
         y, _, kernel_gradient = jax.jit(_pair, static_argnums=0)(
             formulation, x, kernel, cotangent
         )
@@ -118,8 +121,9 @@ def test_onednn_is_chosen_where_it_is_and_the_matrix_form_elsewhere(
 
 
 @needs_onednn
-def test_a_call_that_is_missing_counts_as_not_available(monkeypatch):
-    monkeypatch.setattr(onednn, "_CALL", "__no_such_call")
+@pytest.mark.parametrize("call", ["_CONVOLUTION", "_MATMUL"])
+def test_a_call_that_is_missing_counts_as_not_available(monkeypatch, call):
+    monkeypatch.setattr(onednn, call, "__no_such_call")
     assert not onednn.available.__wrapped__("float32")
 
 
@@ -131,9 +135,10 @@ def test_a_release_in_which_it_was_not_tried_is_not_asked(monkeypatch, version):
 
 
 @needs_onednn
-def test_a_call_with_wrong_answers_counts_as_not_available(monkeypatch):
-    right = onednn.conv3x3x3
-    monkeypatch.setattr(onednn, "conv3x3x3", lambda x, k: right(x, k) * 1.001)
+@pytest.mark.parametrize("call", ["conv3x3x3", "products_summed"])
+def test_a_call_with_wrong_answers_counts_as_not_available(monkeypatch, call):
+    right = getattr(onednn, call)
+    monkeypatch.setattr(onednn, call, lambda a, b: right(a, b) * 1.001)
     assert not onednn.available.__wrapped__("float32")
 
 

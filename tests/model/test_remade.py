@@ -58,7 +58,8 @@ def test_the_compiled_gradient_needs_less_memory(formulation):
 
     def bytes_of(convolution) -> int:
         compiled = total(convolution, formulation).lower(*inputs).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        memory: Any = compiled.memory_analysis()
+        return memory.temp_size_in_bytes
 
     volume = inputs[0].nbytes
     assert bytes_of(kept) - bytes_of(conv3x3x3_of) > (LAYERS - 2) * volume
