@@ -7,6 +7,7 @@ import pytest
 
 from attunet_jax.data.dataset import open_dataset
 from attunet_jax.errors import BadArguments
+from attunet_jax.evaluate.cases import evaluate_cases
 from attunet_jax.predict.predictor import load_predictor
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
@@ -67,6 +68,36 @@ def test_a_case_whose_depth_devices_share_has_the_probabilities_of_one(
     weights = split.variables["params"]["encoder_1"]["conv_1"]["kernel"]
     assert len(weights.sharding.device_set) == spatial
     assert split.settings_digest() == one.settings_digest()
+
+
+def test_a_centre_crop_alone_is_scored_where_asked(trained, prepared, tmp_path):
+    """16x16x16 voxels about the middle, normalised like the whole scan."""
+    predictor = load_predictor(trained[0], {"region": "centre_crop"})
+    dataset = open_dataset(prepared)
+    seen = []
+    rows = evaluate_cases(
+        predictor,
+        dataset,
+        ["ball_3"],
+        tmp_path / "cases.jsonl",
+        each=lambda case, prediction, _: seen.append((case, prediction)),
+    )
+    whole = dataset.case("ball_3")
+    assert all(n > 16 for n in whole.label.shape)
+    start = [(n - 16) // 2 for n in whole.label.shape]
+    cut = tuple(slice(a, a + 16) for a in start)
+    wide = predictor.probabilities(whole.image_hu[cut], whole.image_hu).argmax(0)
+    (case, prediction) = seen[0]
+    np.testing.assert_array_equal(prediction, wide)
+    np.testing.assert_array_equal(case.label, whole.label[cut])
+    corner = whole.affine @ [*start, 1]
+    np.testing.assert_allclose(case.affine @ [0, 0, 0, 1], corner, atol=1e-9)
+    for row in rows:
+        truth = whole.label[cut] == ORGANS[row["organ"]]
+        found = wide == ORGANS[row["organ"]]
+        total = truth.sum() + found.sum()
+        expected = 2 * (truth & found).sum() / total if total else None
+        assert row["dice"] == (expected and pytest.approx(expected, abs=1e-12))
 
 
 def test_more_parts_than_devices_or_slices_of_a_window_are_refused(trained, prepared):
