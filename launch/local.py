@@ -6,7 +6,8 @@
 
 What stands after `--` goes to launch.train, or to the module named first. Every line
 of output begins with the number of its process. When one process fails the others
-are ended and it is named; the exit status is its own (128 + signal for a signal).
+are ended and it is named; the exit status is its own (128 + signal for a signal), not
+that of those that left because it died.
 SIGTERM and Ctrl-C go on to all of them.
 """
 
@@ -21,9 +22,10 @@ import time
 from typing import IO
 
 from attunet_jax.errors import BAD_ARGUMENTS, INTERRUPTED, exit_status
+from launch.roll_call import LOST
 
 # Interrupted with everything saved; aborted for want of another; killed.
-WORTH_A_RESTART = (INTERRUPTED, 134, 137)
+WORTH_A_RESTART = (INTERRUPTED, LOST, 137)
 
 
 def main() -> int:
@@ -114,18 +116,28 @@ class Job:
         return os.environ | own
 
     def _wait(self) -> int | None:
-        """Number of the process that failed first; None where all are done."""
+        """Number of the process that failed first; None where all are done.
+
+        One that left because another died may be seen before that one: it is the
+        cause only where no other fails by itself.
+        """
         running, failed, end = set(range(self._count)), None, 0.0
         while running:
             time.sleep(0.05)
             for i in sorted(running):
-                if self._processes[i].poll() is None:
+                status = self._processes[i].poll()
+                if status is None:
                     continue
                 running.discard(i)
-                status = self._processes[i].returncode
-                if status == 0 or failed is not None:
+                killed_by_us = end == float("inf")
+                known = failed is not None and (
+                    self._processes[failed].returncode != LOST or status == LOST
+                )
+                if status == 0 or killed_by_us or known:
                     continue
-                failed, end = i, time.monotonic() + self._grace_s
+                if failed is None:
+                    end = time.monotonic() + self._grace_s
+                failed = i
                 others = "; the others are to end with it" if running else ""
                 _say(f"process {i} {_ending(status)}{others}")
             if failed is not None and running and time.monotonic() > end:

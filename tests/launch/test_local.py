@@ -15,7 +15,9 @@ print(f"{me} of {os.environ['JAX_NUM_PROCESSES']} does {what}", flush=True)
 if what == "wait":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     time.sleep(60)
-if what == "die":
+if what == "die_later":
+    time.sleep(0.5)
+if what.startswith("die"):
     os.kill(os.getpid(), signal.SIGKILL)
 if what == "once" and not os.path.exists("{mark}"):
     open("{mark}", "w").close()
@@ -55,6 +57,17 @@ def test_a_killed_process_is_named_and_takes_the_others_down(local):
     printed = job.printed()
     assert "launch.local: process 1 was ended by SIGKILL; the others" in printed
     assert "launch.local: process 0 does not end by itself: killed" in printed
+
+
+def test_a_process_that_left_because_another_died_is_not_the_cause(local):
+    job = local("3", "--", "program", "0=134", "1=die_later", "2=134")
+    assert job.end() == 128 + signal.SIGKILL
+    assert "launch.local: process 1 was ended by SIGKILL" in job.printed()
+
+
+def test_where_all_miss_another_the_status_says_so(local):
+    job = local("2", "--grace_s=0.5", "--", "program", "0=134", "1=wait")
+    assert job.end() == 134
 
 
 def test_the_status_of_the_first_that_fails_is_that_of_all(local):
