@@ -68,20 +68,17 @@ class Conv3x3x3(nn.Module):
 
     @nn.compact
     def __call__(self, *arrays: jax.Array) -> jax.Array:
-        make_input = self.make_input or _as_it_is
-        channels = jax.eval_shape(make_input, *arrays).shape[-1]
-        shape = (3, 3, 3, channels, self.features)
+        made = arrays[0]
+        if self.make_input is not None:
+            made = jax.eval_shape(self.make_input, *arrays)
+        shape = (3, 3, 3, made.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
         init = uniform_bias(math.prod(shape[:-1]))
         bias = self.param("bias", init, (self.features,)).astype(self.dtype)
         if self.make_input is None:
             x = arrays[0].astype(self.dtype)
             return convolution.conv3x3x3(x, kernel, formulation=self.formulation) + bias
-        return conv3x3x3_of(make_input, arrays, kernel, bias, self.formulation)
-
-
-def _as_it_is(x: jax.Array) -> jax.Array:
-    return x
+        return conv3x3x3_of(self.make_input, arrays, kernel, bias, self.formulation)
 
 
 class BatchNorm(nn.Module):
@@ -121,13 +118,13 @@ class BatchNorm(nn.Module):
 
 
 def normalised(x, mean, gain, bias):
-    """[B, D, H, W, C] of any type, computed in float32."""
-    return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype)
+    """[B, D, H, W, C] of any type -> the same shape in float32."""
+    return (x.astype(jnp.float32) - mean) * gain + bias
 
 
 def activated(x, mean, gain, bias):
-    """What a layer hands on: normalised, negative values to zero."""
-    return nn.relu(normalised(x, mean, gain, bias))
+    """What a layer hands on, in the type of x: normalised, negative values to zero."""
+    return nn.relu(normalised(x, mean, gain, bias)).astype(x.dtype)
 
 
 def _scale_init(key, shape, dtype=jnp.float32):

@@ -204,13 +204,14 @@ def _correlate(a, b, formulation):
         ]
         along_depth = jnp.concatenate(along_depth, axis=-1)
         if formulation == ONEDNN:
-            return total + onednn.products_summed(neighbours, along_depth), None
-        product = lax.dot_general(
-            neighbours,
-            along_depth,
-            (((0,), (0,)), ((), ())),
-            preferred_element_type=accumulator,
-        )
+            product = onednn.products_summed(neighbours, along_depth)
+        else:
+            product = lax.dot_general(
+                neighbours,
+                along_depth,
+                (((0,), (0,)), ((), ())),
+                preferred_element_type=accumulator,
+            )
         return total + product, None
 
     zero = jnp.zeros((9 * a.shape[4], 3 * b.shape[4]), accumulator)
