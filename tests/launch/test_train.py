@@ -139,7 +139,8 @@ def test_a_second_training_in_the_same_folder_is_told_of_the_first(
         for line in first.stdout:
             if "step 20/" in line:
                 break
-        status, line = refused("launch.train", *words)
+        # Without a lock this one would end at once, with status 0.
+        status, line = refused("launch.train", *words, "--config.train.steps=1")
         assert status == 2
         assert f"{workdir}: process {first.pid} on " in line
         assert "is training here" in line
