@@ -1,6 +1,7 @@
 """What every test runs on: eight simulated CPU devices and the optional shared data."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before jax is imported anywhere: the device count is fixed at its first use.
@@ -9,6 +10,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it
+# starts would inherit that: the tests of Ctrl-C need the handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Grain asks absl for flags even where no program has parsed any.
 flags.FLAGS.mark_as_parsed()
