@@ -51,7 +51,8 @@ class Conv(nn.Module):
         y = convolve(x.astype(self.dtype), kernel)
         if self.use_bias:
             init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
-            y = y + self.param("bias", init, (self.features,)).astype(self.dtype)
+            # In float32, as its gradient then is: a sum over all voxels.
+            y = (y + self.param("bias", init, (self.features,))).astype(self.dtype)
         return y
 
 
@@ -74,10 +75,11 @@ class Conv3x3x3(nn.Module):
         shape = (3, 3, 3, made.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
         init = uniform_bias(math.prod(shape[:-1]))
-        bias = self.param("bias", init, (self.features,)).astype(self.dtype)
+        bias = self.param("bias", init, (self.features,))  # added in float32
         if self.make_input is None:
             x = arrays[0].astype(self.dtype)
-            return convolution.conv3x3x3(x, kernel, formulation=self.formulation) + bias
+            y = convolution.conv3x3x3(x, kernel, formulation=self.formulation)
+            return (y + bias).astype(self.dtype)
         return conv3x3x3_of(self.make_input, arrays, kernel, bias, self.formulation)
 
 

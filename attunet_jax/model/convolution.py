@@ -14,6 +14,7 @@ from jax import lax
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import onednn
+from attunet_jax.model.bits import as_bits, from_bits
 from attunet_jax.model.ordering import not_before
 
 COMPILER, MATRIX, ONEDNN = FORMULATIONS = ("compiler", "matrix", "onednn")
@@ -189,7 +190,8 @@ def _kernel_gradient(x, cotangent, dtype, formulation):
 def _correlate(a, b, formulation):
     """[9 A, 3 B]: a [B, D, H, W, A] shifted in the plane, b along depth by -1, 0, 1."""
     batch, depth, height, width, _ = a.shape
-    accumulator = _accumulator(a.dtype)
+    dtype, accumulator = a.dtype, _accumulator(a.dtype)
+    a, b = as_bits(a), as_bits(b)
     # The neighbours along depth are joined slice by slice, in the cache: for the whole
     # volume at once that took as long as the products.
     padded = jnp.pad(b, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
@@ -202,7 +204,8 @@ def _correlate(a, b, formulation):
             lax.dynamic_index_in_dim(padded, pair[1] + i, keepdims=False)
             for i in range(3)
         ]
-        along_depth = jnp.concatenate(along_depth, axis=-1)
+        along_depth = from_bits(jnp.concatenate(along_depth, axis=-1), dtype)
+        neighbours = from_bits(neighbours, dtype)
         if formulation == ONEDNN:
             product = onednn.products_summed(neighbours, along_depth)
         else:

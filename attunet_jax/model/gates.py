@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attunet_jax.model.bits import concatenate
 from attunet_jax.model.blocks import BatchNorm, Conv, PointwiseBlock, kaiming_normal
 from attunet_jax.model.resize import upsample
 
@@ -92,5 +93,5 @@ class MultiGate(nn.Module):
         if self.sub_gates == 1 and not self.gate["output_transform"]:
             return gated[0]
         return PointwiseBlock(x.shape[-1], self.gate["dtype"], name="combine")(
-            jnp.concatenate(gated, axis=-1), train
+            concatenate(gated, axis=-1), train
         )

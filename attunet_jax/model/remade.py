@@ -25,19 +25,20 @@ def conv3x3x3_of(
     """`conv3x3x3(make_input(*arrays), kernel) + bias`.
 
     `make_input` is pure, may close over no array, and gives [B, D, H, W, C]; kernel
-    [3, 3, 3, C, O], bias [O] -> [B, D, H, W, O].
+    [3, 3, 3, C, O], bias [O] in float32 -> [B, D, H, W, O] in the kernel's type.
     """
-    return conv3x3x3(make_input(*arrays), kernel, formulation=formulation) + bias
+    y = conv3x3x3(make_input(*arrays), kernel, formulation=formulation)
+    return (y + bias).astype(y.dtype)
 
 
 def _forward(make_input, arrays, kernel, bias, formulation):
     y = conv3x3x3_of(make_input, arrays, kernel, bias, formulation)
-    return y, (arrays, kernel)
+    return y, (arrays, kernel, bias)
 
 
 def _backward(make_input, formulation, residuals, cotangent):
-    arrays, kernel = residuals
-    bias_gradient = cotangent.sum((0, 1, 2, 3))
+    arrays, kernel, bias = residuals
+    bias_gradient = cotangent.astype(bias.dtype).sum((0, 1, 2, 3))
     convolve = functools.partial(conv3x3x3, formulation=formulation)
     x, back_to_arrays = jax.vjp(make_input, *not_before(arrays, bias_gradient))
     _, back_to_x = jax.vjp(convolve, x, kernel)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from attunet_jax.model.bits import concatenate
+
 
 def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
     """Trilinear upsampling by a whole factor along depth, height and width.
@@ -20,10 +22,16 @@ def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
     """
     if factor == 1:
         return x
-    along_axis = _between_corners if align_corners else _by_phases
-    for axis in (1, 2, 3):
-        x = along_axis(x, axis, factor)
-    return x
+    if align_corners:
+        for axis in (1, 2, 3):
+            x = _between_corners(x, axis, factor)
+        return x
+    # Rounded to x's type once, at the end, as PyTorch does.
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = x.astype(wide)
+    for axis, dtype in ((1, wide), (2, wide), (3, x.dtype)):
+        y = _by_phases(y, axis, factor, dtype)
+    return y
 
 
 def max_pool_2x2x2(x: jax.Array) -> jax.Array:
@@ -66,19 +74,19 @@ def _gradient_at_place(place, cotangent):
 _largest.defvjp(_largest_and_place, _gradient_at_place)
 
 
-def _by_phases(x, axis, factor):
+def _by_phases(x, axis, factor, dtype):
     """Each of the `factor` phases of the result mixes a voxel with one neighbour."""
-    size = x.shape[axis]
     position = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     before = jnp.where(position == 0, x, _shifted(x, axis, 1))
-    after = jnp.where(position == size - 1, x, _shifted(x, axis, -1))
+    after = jnp.where(position == x.shape[axis] - 1, x, _shifted(x, axis, -1))
     phases = []
     for phase in range(factor):
         t = (phase + 0.5) / factor - 0.5
-        phases.append((1 + t) * x - t * before if t < 0 else (1 - t) * x + t * after)
+        mixed = (1 - abs(t)) * x + abs(t) * (before if t < 0 else after)
+        phases.append(jnp.expand_dims(mixed.astype(dtype), axis + 1))
     shape = list(x.shape)
     shape[axis] *= factor
-    return jnp.stack(phases, axis + 1).reshape(shape)
+    return concatenate(phases, axis + 1).reshape(shape)
 
 
 def _shifted(x, axis, by):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attunet_jax.model.bits import concatenate
 from attunet_jax.model.blocks import Conv, ConvBlock, PointwiseBlock
 from attunet_jax.model.gates import MultiGate
 from attunet_jax.model.resize import max_pool_2x2x2, upsample
@@ -93,7 +94,7 @@ class UNet3D(nn.Module):
 
         def joined(skip: jax.Array, coarser: jax.Array) -> jax.Array:
             finer = upsample(coarser, 2, align_corners=corners)
-            return jnp.concatenate([skip, finer], axis=-1)
+            return concatenate([skip, finer], axis=-1)
 
         return joined
 
@@ -125,7 +126,7 @@ class UNet3D(nn.Module):
                 self.sow("auxiliary", "logits", y.astype(jnp.float32))
             return each[0].astype(jnp.float32)
         fused = Conv(self.class_count, 1, dtype, name="fusion")(
-            jnp.concatenate(each, axis=-1)
+            concatenate(each, axis=-1)
         )
         return fused.astype(jnp.float32)
 

@@ -64,6 +64,26 @@ def test_the_other_sizes_keep_or_halve_the_grid(size, shape):
     np.testing.assert_allclose(got[0, 0, 0, 0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv(2, 1, jnp.bfloat16),
+        Conv3x3x3(2, jnp.bfloat16, "compiler"),
+        Conv3x3x3(2, jnp.bfloat16, "compiler", lambda x: x),
+    ],
+    ids=["1x1x1", "3x3x3", "3x3x3 made again"],
+)
+def test_the_gradient_of_a_bias_is_summed_and_kept_in_float32(conv):
+    x = jnp.ones((1, 7, 11, 13, 1), jnp.bfloat16)
+    params: Any = init(conv, x)["params"]
+
+    def total(params):
+        return jnp.sum(conv.apply({"params": params}, x), dtype=jnp.float32)
+
+    # 7 * 11 * 13 has no bfloat16: its neighbours are 1000 and 1004.
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(params)["bias"], 1001)
+
+
 def test_without_bias_there_is_none():
     conv = Conv(5, 2, jnp.float32, use_bias=False)
     params: Any = jax.eval_shape(conv.init, jax.random.key(0), X)["params"]

@@ -92,6 +92,19 @@ def test_bfloat16_stays_bfloat16(align_corners):
     assert max_pool_2x2x2(x).dtype == jnp.bfloat16
 
 
+def test_bfloat16_is_rounded_once_at_the_end():
+    x = jnp.asarray(volume((1, 3, 4, 5, 2)), jnp.bfloat16)
+    got = upsample(x, factor=2, align_corners=False)
+    whole = ndimage.zoom(
+        np.asarray(x[0], float),
+        (2, 2, 2, 1),
+        order=1,
+        mode="nearest",
+        grid_mode=True,
+    )
+    np.testing.assert_array_equal(got[0], jnp.asarray(whole, jnp.bfloat16))
+
+
 def brute_force_pool(x):
     """Values, and for each block the index of its largest voxel."""
     batch, depth, height, width, channels = x.shape

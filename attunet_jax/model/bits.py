@@ -1,0 +1,60 @@
+"""Joining and cutting arrays of 2-byte floats by their bits, as unsigned integers.
+
+XLA's CPU backend moves bfloat16 as float32, with a conversion before and one after;
+integers it moves as they are. A train step in bfloat16 takes 0.6 of the time
+(docs/benchmarks.md). Other types and other backends see nothing of it.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def as_bits(x: jax.Array) -> jax.Array:
+    """uint16 of the same shape for a 2-byte float, else x; it has no gradient."""
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
+
+
+def from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """What `as_bits` took: x itself where it is of that type."""
+    return x if x.dtype == dtype else lax.bitcast_convert_type(x, dtype)
+
+
+def concatenate(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+    """`jnp.concatenate` of arrays of one type, with a gradient."""
+    return _concatenate(tuple(arrays), axis)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _concatenate(arrays, axis):
+    def by_bits(*arrays):
+        joined = jnp.concatenate([as_bits(x) for x in arrays], axis)
+        return from_bits(joined, arrays[0].dtype)
+
+    def plain(*arrays):
+        return jnp.concatenate(arrays, axis)
+
+    return lax.platform_dependent(*arrays, cpu=by_bits, default=plain)
+
+
+def _forward(arrays, axis):
+    return _concatenate(arrays, axis), [x.shape[axis] for x in arrays]
+
+
+def _backward(axis, sizes, cotangent):
+    cuts = np.cumsum(sizes)[:-1]
+
+    def by_bits(x):
+        return tuple(from_bits(y, x.dtype) for y in jnp.split(as_bits(x), cuts, axis))
+
+    def plain(x):
+        return tuple(jnp.split(x, cuts, axis))
+
+    return (lax.platform_dependent(cotangent, cpu=by_bits, default=plain),)
+
+
+_concatenate.defvjp(_forward, _backward)
