@@ -184,8 +184,8 @@ def test_a_killed_run_leaves_whole_files_and_no_process_and_the_same_command_goe
         assert wanted <= len(written(tmp_path, program)) < OUTPUTS[program][1]
         for name, content in files(tmp_path).items():
             assert content == undisturbed[program][name]
-    # Between a shard and its description a kill has it written again, to the same bytes:
-    # at most one a worker.
+    # Killed between a shard and its description, a worker has it written again, to the
+    # same bytes.
     before = {
         name: when
         for name, when in written(tmp_path, program).items()
