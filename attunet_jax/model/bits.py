@@ -26,6 +26,8 @@ def from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 def concatenate(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
     """`jnp.concatenate` of arrays of one type, with a gradient."""
+    if arrays[0].dtype.itemsize != 2:
+        return jnp.concatenate(arrays, axis)
     return _concatenate(tuple(arrays), axis)
 
 
