@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from attunet_jax.model import convolution
+from attunet_jax.model.joined import Joined, conv3x3x3_of_joined
 from attunet_jax.model.remade import conv3x3x3_of
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -80,6 +81,10 @@ class Conv3x3x3(nn.Module):
             x = arrays[0].astype(self.dtype)
             y = convolution.conv3x3x3(x, kernel, formulation=self.formulation)
             return (y + bias).astype(self.dtype)
+        if isinstance(self.make_input, Joined):
+            return conv3x3x3_of_joined(
+                self.make_input, arrays, kernel, bias, self.formulation
+            )
         return conv3x3x3_of(self.make_input, arrays, kernel, bias, self.formulation)
 
 

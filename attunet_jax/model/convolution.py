@@ -63,6 +63,16 @@ def conv_2x2x2_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.einsum("bdxhywzc,xyzco->bdhwo", blocks, kernel)
 
 
+def products_summed(a: jax.Array, b: jax.Array, formulation: str) -> jax.Array:
+    """a [N, A] transposed times b [N, B], on one CPU device -> [A, B], in float32."""
+    if formulation == ONEDNN:
+        return onednn.products_summed(a, b)
+    over_rows = ((0,), (0,)), ((), ())
+    return lax.dot_general(
+        a, b, over_rows, preferred_element_type=_accumulator(a.dtype)
+    )
+
+
 def _by_compiler(x, kernel):
     return lax.conv_general_dilated(
         x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
@@ -206,16 +216,7 @@ def _correlate(a, b, formulation):
         ]
         along_depth = from_bits(jnp.concatenate(along_depth, axis=-1), dtype)
         neighbours = from_bits(neighbours, dtype)
-        if formulation == ONEDNN:
-            product = onednn.products_summed(neighbours, along_depth)
-        else:
-            product = lax.dot_general(
-                neighbours,
-                along_depth,
-                (((0,), (0,)), ((), ())),
-                preferred_element_type=accumulator,
-            )
-        return total + product, None
+        return total + products_summed(neighbours, along_depth, formulation), None
 
     zero = jnp.zeros((9 * a.shape[4], 3 * b.shape[4]), accumulator)
     planes = a.reshape(batch * depth, height, width, -1)

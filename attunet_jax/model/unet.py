@@ -1,6 +1,5 @@
 """The whole network: an image `[B, D, H, W, 1]` in, logits `[B, D, H, W, K]` out."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from attunet_jax.model.bits import concatenate
 from attunet_jax.model.blocks import Conv, ConvBlock, PointwiseBlock
 from attunet_jax.model.gates import MultiGate
+from attunet_jax.model.joined import Joined
 from attunet_jax.model.resize import max_pool_2x2x2, upsample
 
 
@@ -56,7 +56,7 @@ class UNet3D(nn.Module):
                 self.widths[scale - 1],
                 dtype,
                 self.convolution,
-                self._joined if len(arrays) > 1 else None,
+                Joined(self.align_corners) if len(arrays) > 1 else None,
                 name=name,
             )(arrays, train)
 
@@ -83,20 +83,6 @@ class UNet3D(nn.Module):
                 )(skip, signal if coarser else x, train)
             x = decoded[scale] = block(scale, f"decoder_{scale}", skip, x)
         return self._supervise(decoded, dtype)
-
-    @property
-    def _joined(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        """(skip, coarser features) -> both at the finer grid, skip first.
-
-        Of this network's fields alone, as what a backward pass calls again must be.
-        """
-        corners = self.align_corners
-
-        def joined(skip: jax.Array, coarser: jax.Array) -> jax.Array:
-            finer = upsample(coarser, 2, align_corners=corners)
-            return concatenate([skip, finer], axis=-1)
-
-        return joined
 
     def _gate_fields(self, dtype: Any) -> dict[str, Any]:
         return dict(

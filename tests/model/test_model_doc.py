@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from attunet_jax.model import build_network, gates, unet
+from attunet_jax.model import build_network, gates, joined, unet
 from attunet_jax.model.blocks import ConvBlock
 from attunet_jax.model.published_weights import published_tensors
 
@@ -176,8 +176,10 @@ def traced() -> Trace:
         for owner, name in (
             (unet, "max_pool_2x2x2"),
             (unet, "upsample"),
+            (joined, "upsample"),
             (gates, "upsample"),
             (unet, "concatenate"),
+            (joined, "concatenate"),
             (gates, "concatenate"),
             (nn, "relu"),
             (nn, "sigmoid"),
