@@ -4,6 +4,8 @@ Everything here except `align_corners=True` is local, so on a mesh that splits t
 depth it costs the exchange of single slices and never gathers a volume.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,14 @@ def max_pool_2x2x2(x: jax.Array) -> jax.Array:
     return _largest(blocks)
 
 
+def interleaved(phases: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Along the axis the first of each array, then the second of each, and so on."""
+    shape = list(phases[0].shape)
+    shape[axis] *= len(phases)
+    each = [jnp.expand_dims(phase, axis + 1) for phase in phases]
+    return concatenate(each, axis + 1).reshape(shape)
+
+
 # Not blocks.max(): its gradient asks which voxels equal the result, and where a fusion
 # computes both anew, rounded otherwise, none does: wrong gradients without a warning.
 @jax.custom_vjp
@@ -83,10 +93,8 @@ def _by_phases(x, axis, factor, dtype):
     for phase in range(factor):
         t = (phase + 0.5) / factor - 0.5
         mixed = (1 - abs(t)) * x + abs(t) * (before if t < 0 else after)
-        phases.append(jnp.expand_dims(mixed.astype(dtype), axis + 1))
-    shape = list(x.shape)
-    shape[axis] *= factor
-    return concatenate(phases, axis + 1).reshape(shape)
+        phases.append(mixed.astype(dtype))
+    return interleaved(phases, axis)
 
 
 def _shifted(x, axis, by):

@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from attunet_jax.model.convolution import products_summed
+from attunet_jax.model.resize import interleaved
 
 # A step takes one slice, which stays in the cache; of smaller ones a whole case.
 SMALL_SLICE = 256
@@ -41,7 +42,7 @@ def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> ja
     def step(_, x):
         y = jnp.dot(x, taps)
         for axis in (2, 1):
-            y = _interleaved(_spread(y, axis), axis)
+            y = interleaved(_spread(y, axis), axis)
         return None, y
 
     y = lax.scan(step, None, steps)[1]
@@ -49,7 +50,7 @@ def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> ja
     # Added before the slices are put in their order: after that XLA would add anew
     # wherever the sum is read, and keep both for the backward pass.
     phases = zip(_spread(y, 1), _by_phase(onto, 1), strict=True)
-    return _interleaved([a + b for a, b in phases], 1)
+    return interleaved([a + b for a, b in phases], 1)
 
 
 def gradients(
@@ -117,12 +118,6 @@ def _by_phase(x, axis):
     return [lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1)]
 
 
-def _interleaved(phases, axis):
-    """What `_by_phase` took apart."""
-    pairs = jnp.stack(phases, axis + 1)
-    return pairs.reshape(*pairs.shape[:axis], -1, *pairs.shape[axis + 2 :])
-
-
 def _mixed(arrays, weights, axis):
     """Weighted sums of neighbours along the axis; weights [results, arrays, 3, n]."""
     count = weights.shape[-1]
@@ -143,26 +138,14 @@ def _mixed(arrays, weights, axis):
 
 def _spreading(count):
     """[2 phases, 3 taps, 3, n]: the share of v_tap[i + shift - 1] in y[2 i + phase]."""
-    linear, i = _linear(count), np.arange(count)
-    weights = [
-        linear[2 * i + phase + tap + 2, i + shift]
-        for phase in range(2)
-        for tap in range(3)
-        for shift in range(3)
-    ]
-    return np.reshape(weights, (2, 3, 3, count))
+    phase, tap, shift, i = np.ogrid[:2, :3, :3, :count]
+    return _linear(count)[2 * i + phase + tap + 2, i + shift]
 
 
 def _collecting(count):
     """[3 taps, 2 phases, 3, n]: that of v_tap[i] in y[2 (i + shift - 1) + phase]."""
-    linear, i = _linear(count), np.arange(count)
-    weights = [
-        linear[2 * (i + shift) + phase + tap, i + 1]
-        for tap in range(3)
-        for phase in range(2)
-        for shift in range(3)
-    ]
-    return np.reshape(weights, (3, 2, 3, count))
+    tap, phase, shift, i = np.ogrid[:3, :2, :3, :count]
+    return _linear(count)[2 * (i + shift) + phase + tap, i + 1]
 
 
 def _linear(count):
