@@ -63,14 +63,17 @@ def conv_2x2x2_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.einsum("bdxhywzc,xyzco->bdhwo", blocks, kernel)
 
 
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    """The type in which products of that type are summed: float32 or wider."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def products_summed(a: jax.Array, b: jax.Array, formulation: str) -> jax.Array:
     """a [N, A] transposed times b [N, B], on one CPU device -> [A, B], in float32."""
     if formulation == ONEDNN:
         return onednn.products_summed(a, b)
     over_rows = ((0,), (0,)), ((), ())
-    return lax.dot_general(
-        a, b, over_rows, preferred_element_type=_accumulator(a.dtype)
-    )
+    return lax.dot_general(a, b, over_rows, preferred_element_type=accumulator(a.dtype))
 
 
 def _by_compiler(x, kernel):
@@ -110,10 +113,6 @@ def _by_matrix(x, kernel):
     return _taps_as_sum(x, kernel)
 
 
-def _accumulator(dtype):
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 def _planes(x, kernel):
     """2-D convolution of every slice: x [B, D, H, W, C], kernel [3, 3, C, O]."""
     batch, depth, height, width, channels = x.shape
@@ -124,7 +123,7 @@ def _planes(x, kernel):
         (1, 1),
         ((1, 1), (1, 2)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        preferred_element_type=_accumulator(x.dtype),
+        preferred_element_type=accumulator(x.dtype),
     )
     return y[:, :, :width].reshape(batch, depth, height, width, -1)
 
@@ -167,16 +166,16 @@ def _scan_over_depth(x, kernel):
     batch, depth, height, width, channels = x.shape
     outputs = kernel.shape[4]
     taps = kernel.transpose(1, 2, 3, 0, 4).reshape(9 * channels, 3 * outputs)
-    accumulator = _accumulator(x.dtype)
+    wide = accumulator(x.dtype)
 
     def slice_in_sum_out(sums, plane):
         neighbours = _in_plane_shifts(plane).reshape(-1, 9 * channels)
-        y = jnp.dot(neighbours, taps, preferred_element_type=accumulator)
+        y = jnp.dot(neighbours, taps, preferred_element_type=wide)
         above, here, below = jnp.split(y, 3, axis=-1)
         finished = (sums[0] + below).astype(x.dtype)
         return (sums[1] + here, above), finished
 
-    zero = jnp.zeros((batch * height * width, outputs), accumulator)
+    zero = jnp.zeros((batch * height * width, outputs), wide)
     (last, _), finished = lax.scan(
         slice_in_sum_out, (zero, zero), x.transpose(1, 0, 2, 3, 4)
     )
@@ -200,7 +199,7 @@ def _kernel_gradient(x, cotangent, dtype, formulation):
 def _correlate(a, b, formulation):
     """[9 A, 3 B]: a [B, D, H, W, A] shifted in the plane, b along depth by -1, 0, 1."""
     batch, depth, height, width, _ = a.shape
-    dtype, accumulator = a.dtype, _accumulator(a.dtype)
+    dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = as_bits(a), as_bits(b)
     # The neighbours along depth are joined slice by slice, in the cache: for the whole
     # volume at once that took as long as the products.
@@ -218,6 +217,6 @@ def _correlate(a, b, formulation):
         neighbours = from_bits(neighbours, dtype)
         return total + products_summed(neighbours, along_depth, formulation), None
 
-    zero = jnp.zeros((9 * a.shape[4], 3 * b.shape[4]), accumulator)
+    zero = jnp.zeros((9 * a.shape[4], 3 * b.shape[4]), wide)
     planes = a.reshape(batch * depth, height, width, -1)
     return lax.scan(add_slice, zero, (planes, below.reshape(-1)))[0]
