@@ -20,6 +20,7 @@ from pathlib import Path
 
 from attunet_jax.errors import BadArguments, exit_status
 from launch.benchmarking.command_line import DTYPES, Parser, check, names
+from launch.large_pages import use_large_pages
 
 
 def main(argv: list[str]) -> int:
@@ -120,4 +121,5 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_large_pages()
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

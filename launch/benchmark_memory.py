@@ -22,6 +22,7 @@ from typing import Any
 
 from attunet_jax.errors import BadArguments, exit_status, one_line
 from launch.benchmarking.command_line import DTYPES, Parser, names
+from launch.large_pages import use_large_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -160,4 +161,5 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    use_large_pages()
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -17,6 +17,7 @@ from absl import flags
 
 from attunet_jax.errors import BadArguments
 from launch import distributed, program
+from launch.large_pages import use_large_pages
 
 program.define_config("base")
 flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -66,4 +67,5 @@ def main(values: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_large_pages()
     program.run(main, __doc__ or "")

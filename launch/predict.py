@@ -24,6 +24,7 @@ from absl import flags
 from attunet_jax import volume as volumes
 from attunet_jax.errors import BadArguments, BadData, one_line
 from launch import program
+from launch.large_pages import use_large_pages
 from launch.scans_to_predict import find_scans
 
 program.define_config("base")
@@ -106,4 +107,5 @@ def _predict(
 
 
 if __name__ == "__main__":
+    use_large_pages()
     program.run(main, __doc__ or "")

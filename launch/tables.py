@@ -21,6 +21,7 @@ from absl import flags
 
 from attunet_jax.errors import BadArguments
 from launch import program
+from launch.large_pages import use_large_pages
 
 program.define_config("attention_unet")
 flags.DEFINE_integer("table", 1, "Which table of the paper: 1, 2 or 3.")
@@ -181,4 +182,5 @@ def _result(
 
 
 if __name__ == "__main__":
+    use_large_pages()
     program.run(main, __doc__ or "")

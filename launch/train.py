@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from launch import distributed, program
+from launch.large_pages import use_large_pages
 
 program.define_config("attention_unet")
 flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
@@ -59,4 +60,5 @@ def _say_what_it_takes(config: Any) -> None:
 
 
 if __name__ == "__main__":
+    use_large_pages()
     program.run(main, __doc__ or "")
