@@ -42,19 +42,26 @@ class Conv(nn.Module):
     kernel_init: Any = kaiming_normal
     bias_init: Any = None
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.size,) * 3 + (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        kernel, bias = self.kernel_and_bias(x.shape[-1])
         convolve = convolution.conv_1x1x1
         if self.size == 2:
             convolve = convolution.conv_2x2x2_stride_2
-        y = convolve(x.astype(self.dtype), kernel)
-        if self.use_bias:
-            init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+        if bias is not None:
             # In float32, as its gradient then is: a sum over all voxels.
-            y = (y + self.param("bias", init, (self.features,))).astype(self.dtype)
+            y = (y + bias).astype(self.dtype)
         return y
+
+    @nn.compact
+    def kernel_and_bias(self, channels: int) -> tuple[jax.Array, Any]:
+        """Float32 `[size, size, size, channels, features]`, `[features]` or None."""
+        shape = (self.size,) * 3 + (channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        if not self.use_bias:
+            return kernel, None
+        init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
+        return kernel, self.param("bias", init, (self.features,))
 
 
 class Conv3x3x3(nn.Module):

@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attunet_jax.model.bits import concatenate
 from attunet_jax.model.blocks import Conv, ConvBlock, PointwiseBlock
 from attunet_jax.model.gates import MultiGate
 from attunet_jax.model.joined import Joined
 from attunet_jax.model.resize import max_pool_2x2x2, upsample
+from attunet_jax.model.supervision import Fusion, ScaleLogits
 
 
 class UNet3D(nn.Module):
@@ -97,24 +97,27 @@ class UNet3D(nn.Module):
 
     def _supervise(self, decoded: dict[int, jax.Array], dtype: Any) -> jax.Array:
         """Decoder features of all scales to logits at the finest, in float32."""
+        fields = self.class_count, 1, dtype
 
-        def logits(scale: int) -> jax.Array:
-            y = Conv(self.class_count, 1, dtype, name=f"supervision_{scale}")(
-                decoded[scale]
-            )
+        def upsampled(y: jax.Array, scale: int) -> jax.Array:
             return upsample(y, 2 ** (scale - 1), align_corners=self.align_corners)
 
-        if self.deep_supervision == "none":
-            return logits(1).astype(jnp.float32)
-        each = [logits(scale) for scale in sorted(decoded)]
+        if self.deep_supervision == "fused":
+            fusion = Fusion(*fields, name="fusion")
+            each = []
+            for scale, share in enumerate(fusion.shares(len(decoded)), start=1):
+                of_scale = ScaleLogits(*fields, name=f"supervision_{scale}")
+                each.append(upsampled(of_scale(decoded[scale], share), scale))
+            return fusion(*each)
+
+        def logits(scale: int) -> jax.Array:
+            y = Conv(*fields, name=f"supervision_{scale}")(decoded[scale])
+            return upsampled(y, scale).astype(jnp.float32)
+
         if self.deep_supervision == "auxiliary":
-            for y in each[1:]:
-                self.sow("auxiliary", "logits", y.astype(jnp.float32))
-            return each[0].astype(jnp.float32)
-        fused = Conv(self.class_count, 1, dtype, name="fusion")(
-            concatenate(each, axis=-1)
-        )
-        return fused.astype(jnp.float32)
+            for scale in sorted(decoded)[1:]:
+                self.sow("auxiliary", "logits", logits(scale))
+        return logits(1)
 
 
 def _check_divisible(shape: tuple[int, ...], divisor: int) -> None:

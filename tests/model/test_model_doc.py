@@ -178,7 +178,6 @@ def traced() -> Trace:
             (unet, "upsample"),
             (joined, "upsample"),
             (gates, "upsample"),
-            (unet, "concatenate"),
             (joined, "concatenate"),
             (gates, "concatenate"),
             (nn, "relu"),
