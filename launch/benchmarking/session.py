@@ -16,7 +16,7 @@ from launch.benchmarking.network import Ours, out_of_memory
 from launch.benchmarking.peers import Peer, PeerFailed, check_equal, peer_wishes
 from launch.benchmarking.rows import OURS, ratios, row, with_work
 from launch.benchmarking.sizes import config_of
-from launch.benchmarking.stopwatch import Runner, alternating, timed
+from launch.benchmarking.stopwatch import Runner, alternating, timed, warmed
 from launch.benchmarking.wanted import NAMES, PREPARED_SCANS, Wanted
 
 
@@ -117,7 +117,7 @@ class Session:
             return
         say(f"{self._name(figure)}, {network}: {len(runners)} in turn")
         series = alternating(
-            runners,
+            {name: warmed(runner) for name, runner in runners.items()},
             self.wanted.rounds,
             lambda name, error: self._skips(figure, f"{network}, {name}", error),
         )

@@ -13,7 +13,7 @@ from attunet_jax.train.state import parameter_count
 from configs import attention_unet, attention_unet_published, base, unet
 from launch.benchmarking import counts
 from launch.benchmarking.rows import ratios, row, with_work
-from launch.benchmarking.stopwatch import Series, alternating
+from launch.benchmarking.stopwatch import Series, alternating, warmed
 
 PAPER_SHAPE = (96, 160, 160)
 CONFIGS: dict[str, Any] = {
@@ -175,6 +175,16 @@ def test_a_short_call_is_repeated_until_a_round_lasts_a_fifth_of_a_second():
 
     series = alternating({"a": run}, rounds=2)["a"]
     assert counts_asked == [1, 4, 4] and series.seconds == (0.0625, 0.0625)
+
+
+def test_a_warmed_runner_measures_without_the_call_that_it_begins_with():
+    counts_asked = []
+
+    def run(count):
+        counts_asked.append(count)
+        return 10.0 if len(counts_asked) == 1 else 0.5 * count
+
+    assert warmed(run)(3) == 1.5 and counts_asked == [1, 3]
 
 
 def test_a_runner_that_fails_amid_the_rounds_is_left_out_and_the_others_go_on():
