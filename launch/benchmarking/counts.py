@@ -3,7 +3,7 @@
 FLOP are those of convolutions, a multiplication and an addition each, zero padding
 counted as work; the rest of the network is below 2 % of them. They are the network's
 as it is written down, whoever runs it: one CPU device gets by with two thirds of them
-in float32 (`model/upsampled.py`).
+(`model/upsampled.py`).
 
 Bytes are the least that memory must carry if no tensor fits into a cache: each
 convolution, pooling and upsampling writes its result once and reads each operand once.
