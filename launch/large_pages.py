@@ -21,15 +21,19 @@ ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel*", "vfio/[0-9]*")
 
 def use_large_pages() -> None:
     """To be called first: it does not return where the program begins again."""
-    if VARIABLE in os.environ or not sys.executable or not _for_the_asking():
+    if VARIABLE in os.environ or not sys.executable:
         return
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    if not platforms and any(any(Path("/dev").glob(each)) for each in ACCELERATORS):
-        return
-    if platforms not in ("", "cpu"):
-        return
-    os.environ[VARIABLE] = LARGE_PAGES
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if _on_a_cpu() and _for_the_asking():
+        os.environ[VARIABLE] = LARGE_PAGES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _on_a_cpu() -> bool:
+    """Whether JAX will compute there: as it was told to, else by what there is."""
+    told = os.environ.get("JAX_PLATFORMS")
+    if told:
+        return told == "cpu"
+    return not any(any(Path("/dev").glob(each)) for each in ACCELERATORS)
 
 
 def _for_the_asking() -> bool:
