@@ -25,6 +25,7 @@ from launch.large_pages import use_large_pages
 
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
+    use_large_pages()
     # JAX would take most of a GPU's memory at once and leave the peers none.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -121,5 +122,4 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    use_large_pages()
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
+    use_large_pages()
     from launch.benchmarking import machine, peers, sizes  # late: these import jax
 
     peers.check_libraries(arguments.against, arguments.peer_python)
@@ -161,5 +162,4 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    use_large_pages()
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

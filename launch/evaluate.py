@@ -30,6 +30,7 @@ flags.DEFINE_bool("label_maps", False, "Keep predictions on the scans' own grids
 
 
 def main(values: Any) -> None:
+    use_large_pages()
     if distributed.another_does_it(os.environ):
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
@@ -67,5 +68,4 @@ def main(values: Any) -> None:
 
 
 if __name__ == "__main__":
-    use_large_pages()
     program.run(main, __doc__ or "")

@@ -20,7 +20,10 @@ ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel*", "vfio/[0-9]*")
 
 
 def use_large_pages() -> None:
-    """To be called first: it does not return where the program begins again."""
+    """Does not return where the program begins again: before JAX and before any work.
+
+    After the command line was read, so that help and mistakes are said at once.
+    """
     if VARIABLE in os.environ or not sys.executable:
         return
     if _on_a_cpu() and _for_the_asking():

@@ -39,16 +39,17 @@ flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn
 
 
 def main(values: Any) -> int:
+    use_large_pages()
     scans = find_scans(Path(program.required("input")))
     if values.series and len(scans) > 1:
         raise BadArguments("--series: name the one folder with that series as --input")
     output = Path(program.required("output"))
     workdir = Path(program.required("workdir"))
-    program.make_folder(output)
 
     from attunet_jax.predict.predictor import load_predictor  # late: imports jax
 
     predictor = load_predictor(workdir, program.prediction_overrides())
+    program.make_folder(output)
     labels = dict(enumerate(predictor.classes))
     program.write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
     failed = []
@@ -107,5 +108,4 @@ def _predict(
 
 
 if __name__ == "__main__":
-    use_large_pages()
     program.run(main, __doc__ or "")

@@ -54,6 +54,7 @@ STAGE_CLASSES = ("background", "pancreas")
 
 
 def main(values: Any) -> None:
+    use_large_pages()
     data, workdir = Path(program.required("data")), Path(program.required("workdir"))
     if values.table not in ENTRIES:
         raise BadArguments(f"--table={values.table}: there are tables 1, 2 and 3")
@@ -182,5 +183,4 @@ def _result(
 
 
 if __name__ == "__main__":
-    use_large_pages()
     program.run(main, __doc__ or "")

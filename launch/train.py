@@ -29,6 +29,7 @@ distributed.define_flags()
 
 
 def main(values: Any) -> None:
+    use_large_pages()
     config = values.config
     if values.data:
         config.data.directory = values.data
@@ -60,5 +61,4 @@ def _say_what_it_takes(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    use_large_pages()
     program.run(main, __doc__ or "")

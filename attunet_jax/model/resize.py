@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from attunet_jax.model.bits import concatenate
+from attunet_jax.model.convolution import accumulator
 
 
 def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
@@ -29,7 +30,7 @@ def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
             x = _between_corners(x, axis, factor)
         return x
     # Rounded to x's type once, at the end, as PyTorch does.
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = accumulator(x.dtype)
     y = x.astype(wide)
     for axis, dtype in ((1, wide), (2, wide), (3, x.dtype)):
         y = _by_phases(y, axis, factor, dtype)

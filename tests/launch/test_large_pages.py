@@ -70,6 +70,29 @@ def test_it_goes_on_where_the_user_chose_or_an_accelerator_is_meant(
     assert said.rsplit(" ", 1)[0] == f"['--one=a b', 'two'] {kept}"
 
 
+@on_request
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("launch.predict", "--help"),
+        ("launch.train", "--nonsense"),
+        ("launch.benchmark", "--help"),
+        ("launch.benchmark_memory", "--memory_gb=0"),
+    ],
+)
+def test_help_and_mistakes_are_said_without_beginning_again(words):
+    inherited = {k: v for k, v in os.environ.items() if k != large_pages.VARIABLE}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *words],
+        cwd=ROOT,
+        env=inherited | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.count("launch.large_pages\n") == 1
+
+
 def test_it_goes_on_where_linux_gives_none_or_gives_them_to_all(tmp_path, monkeypatch):
     for text in ("always madvise [never]", "[always] madvise never"):
         (tmp_path / "enabled").write_text(text)

@@ -204,3 +204,4 @@ def test_bad_input_is_one_line(refused, trained, scans, tmp_path, change, said, 
     words |= {k: v.format(tmp=tmp_path) for k, v in change.items()}
     got, line = refused("launch.predict", *(f"{k}={v}" for k, v in words.items()))
     assert got == status and said in line
+    assert not (tmp_path / "output").exists()
