@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from attunet_jax.model.bits import as_bits, from_bits
 from attunet_jax.model.convolution import accumulator, products_summed
 from attunet_jax.model.resize import interleaved
 
@@ -79,10 +80,13 @@ def gradients(
             y = jnp.concatenate(_collect(y, axis), -1)
         y = y.reshape(-1, 27 * outputs).astype(x.dtype)
         total += products_summed(x.reshape(-1, channels), y, formulation)
-        return total, jnp.dot(y, taps, preferred_element_type=wide).astype(x.dtype)
+        gradient = jnp.dot(y, taps, preferred_element_type=wide)
+        # By bits: of 2-byte floats XLA would convert all slices for each it puts there.
+        return total, as_bits(gradient.astype(x.dtype))
 
     zero = jnp.zeros((channels, 27 * outputs), wide)
     total, gradient = lax.scan(step, zero, (steps, *by_depth))
+    gradient = from_bits(gradient, coarse.dtype)
     total = total.reshape(channels, 3, 3, 3, outputs).transpose(3, 2, 1, 0, 4)
     return gradient.reshape(coarse.shape), total.astype(kernel.dtype)
 
