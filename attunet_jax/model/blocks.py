@@ -1,7 +1,8 @@
 """The layers of one scale: convolution, normalisation, activation, channels last.
 
 Initial values are the published code's: kernels N(0, 2 / fan_in), biases
-U(-1, 1) / sqrt(fan_in), BatchNorm scales N(1, 0.02).
+U(-1, 1) / sqrt(fan_in), BatchNorm scales N(1, 0.02). The bias of a convolution is left
+to the BatchNorm after it, which would subtract it again: not a pass over the volume.
 """
 
 import math
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from attunet_jax.model import convolution
 from attunet_jax.model.joined import Joined, conv3x3x3_of_joined
+from attunet_jax.model.normalisation import BatchNorm, activated
 from attunet_jax.model.remade import conv3x3x3_of
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -43,15 +45,19 @@ class Conv(nn.Module):
     bias_init: Any = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, bias = self.kernel_and_bias(x.shape[-1])
-        convolve = convolution.conv_1x1x1
-        if self.size == 2:
-            convolve = convolution.conv_2x2x2_stride_2
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+        y, bias = self.without_bias(x)
         if bias is not None:
             # In float32, as its gradient then is: a sum over all voxels.
             y = (y + bias).astype(self.dtype)
         return y
+
+    def without_bias(self, x: jax.Array) -> tuple[jax.Array, Any]:
+        """The volume, and what is to be added to it: `[features]` or None."""
+        kernel, bias = self.kernel_and_bias(x.shape[-1])
+        convolve = convolution.conv_1x1x1
+        if self.size == 2:
+            convolve = convolution.conv_2x2x2_stride_2
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype)), bias
 
     @nn.compact
     def kernel_and_bias(self, channels: int) -> tuple[jax.Array, Any]:
@@ -76,73 +82,23 @@ class Conv3x3x3(nn.Module):
     make_input: Callable[..., jax.Array] | None = None
 
     @nn.compact
-    def __call__(self, *arrays: jax.Array) -> jax.Array:
+    def without_bias(self, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The volume, and what is to be added to it, float32 `[features]`."""
         made = arrays[0]
         if self.make_input is not None:
             made = jax.eval_shape(self.make_input, *arrays)
         shape = (3, 3, 3, made.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
-        init = uniform_bias(math.prod(shape[:-1]))
-        bias = self.param("bias", init, (self.features,))  # added in float32
+        bias = self.param("bias", uniform_bias(math.prod(shape[:-1])), shape[-1:])
+        y: jax.Array
         if self.make_input is None:
             x = arrays[0].astype(self.dtype)
             y = convolution.conv3x3x3(x, kernel, formulation=self.formulation)
-            return (y + bias).astype(self.dtype)
-        if isinstance(self.make_input, Joined):
-            return conv3x3x3_of_joined(
-                self.make_input, arrays, kernel, bias, self.formulation
-            )
-        return conv3x3x3_of(self.make_input, arrays, kernel, bias, self.formulation)
-
-
-class BatchNorm(nn.Module):
-    """Normalises each channel over batch and space; statistics in float32.
-
-    Flax's own keeps the biased variance as running statistic; PyTorch, and so the
-    published weights, the unbiased one. Momentum 0.1 and epsilon 1e-5 as there.
-    """
-
-    dtype: Any
-
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return normalised(x, *self.mean_gain_bias(x, train)).astype(self.dtype)
-
-    @nn.compact
-    def mean_gain_bias(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
-        """Float32 `[C]` each, for `normalised`; updates the running statistics."""
-        channels = x.shape[-1]
-        scale = self.param("scale", _scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        stored_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        stored_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            wide = x.astype(jnp.float32)
-            mean = wide.mean(axes)
-            # Two passes: E[x^2] - E[x]^2 loses all digits where |mean| >> deviation.
-            var = jnp.square(wide - mean).mean(axes)
-            if not self.is_initializing():
-                count = x.size // channels
-                unbiased = var * (count / max(count - 1, 1))
-                stored_mean.value = 0.9 * stored_mean.value + 0.1 * mean
-                stored_var.value = 0.9 * stored_var.value + 0.1 * unbiased
+        elif isinstance(self.make_input, Joined):
+            y = conv3x3x3_of_joined(self.make_input, arrays, kernel, self.formulation)
         else:
-            mean, var = stored_mean.value, stored_var.value
-        return mean, scale * jax.lax.rsqrt(var + 1e-5), bias
-
-
-def normalised(x, mean, gain, bias):
-    """[B, D, H, W, C] of any type -> the same shape in float32."""
-    return (x.astype(jnp.float32) - mean) * gain + bias
-
-
-def activated(x, mean, gain, bias):
-    """What a layer hands on, in the type of x: normalised, negative values to zero."""
-    return nn.relu(normalised(x, mean, gain, bias)).astype(x.dtype)
-
-
-def _scale_init(key, shape, dtype=jnp.float32):
-    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+            y = conv3x3x3_of(self.make_input, arrays, kernel, self.formulation)
+        return y, bias
 
 
 class ConvBlock(nn.Module):
@@ -159,10 +115,12 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, arrays: tuple[jax.Array, ...], train: bool) -> jax.Array:
         fields = self.features, self.dtype, self.formulation
-        x = Conv3x3x3(*fields, self.make_input, name="conv_1")(*arrays)
-        numbers = BatchNorm(self.dtype, name="norm_1").mean_gain_bias(x, train)
-        x = Conv3x3x3(*fields, activated, name="conv_2")(x, *numbers)
-        return nn.relu(BatchNorm(self.dtype, name="norm_2")(x, train))
+        conv_1 = Conv3x3x3(*fields, self.make_input, name="conv_1")
+        x, shift = conv_1.without_bias(*arrays)
+        numbers = BatchNorm(name="norm_1").mean_gain_bias(x, train, shift)
+        conv_2 = Conv3x3x3(*fields, activated, name="conv_2")
+        x, shift = conv_2.without_bias(x, *numbers)
+        return activated(x, *BatchNorm(name="norm_2").mean_gain_bias(x, train, shift))
 
 
 class PointwiseBlock(nn.Module):
@@ -173,5 +131,5 @@ class PointwiseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = Conv(self.features, 1, self.dtype, name="conv")(x)
-        return nn.relu(BatchNorm(self.dtype, name="norm")(x, train))
+        x, shift = Conv(self.features, 1, self.dtype, name="conv").without_bias(x)
+        return activated(x, *BatchNorm(name="norm").mean_gain_bias(x, train, shift))

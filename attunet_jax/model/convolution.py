@@ -17,6 +17,7 @@ from attunet_jax.model import onednn
 from attunet_jax.model.bits import as_bits, from_bits
 from attunet_jax.model.ordering import not_before
 
+MOST_ROWS = 6144  # of a product within the gradient of a kernel, on a CPU
 COMPILER, MATRIX, ONEDNN = FORMULATIONS = ("compiler", "matrix", "onednn")
 
 
@@ -199,24 +200,37 @@ def _kernel_gradient(x, cotangent, dtype, formulation):
 def _correlate(a, b, formulation):
     """[9 A, 3 B]: a [B, D, H, W, A] shifted in the plane, b along depth by -1, 0, 1."""
     batch, depth, height, width, _ = a.shape
+    slices = _slices_at_once(depth, height * width)
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = as_bits(a), as_bits(b)
     # The neighbours along depth are joined slice by slice, in the cache: for the whole
     # volume at once that took as long as the products.
     padded = jnp.pad(b, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
     padded = padded.reshape(batch * (depth + 2), height * width, -1)
-    below = jnp.arange(batch)[:, None] * (depth + 2) + jnp.arange(depth)
+    below = jnp.arange(batch)[:, None] * (depth + 2) + jnp.arange(0, depth, slices)
 
-    def add_slice(total, pair):
-        neighbours = _in_plane_shifts(pair[0]).reshape(height * width, -1)
+    def add_slices(total, pair):
+        neighbours = _in_plane_shifts(pair[0])
+        neighbours = neighbours.reshape(-1, neighbours.shape[-1])
         along_depth = [
-            lax.dynamic_index_in_dim(padded, pair[1] + i, keepdims=False)
-            for i in range(3)
+            lax.dynamic_slice_in_dim(padded, pair[1] + i, slices) for i in range(3)
         ]
+        along_depth = [x.reshape(-1, x.shape[-1]) for x in along_depth]
         along_depth = from_bits(jnp.concatenate(along_depth, axis=-1), dtype)
         neighbours = from_bits(neighbours, dtype)
         return total + products_summed(neighbours, along_depth, formulation), None
 
     zero = jnp.zeros((9 * a.shape[4], 3 * b.shape[4]), wide)
-    planes = a.reshape(batch * depth, height, width, -1)
-    return lax.scan(add_slice, zero, (planes, below.reshape(-1)))[0]
+    each = () if slices == 1 else (slices,)
+    planes = a.reshape(batch * depth // slices, *each, height, width, -1)
+    return lax.scan(add_slices, zero, (planes, below.reshape(-1)))[0]
+
+
+def _slices_at_once(depth, voxels):
+    """One of a fine grid, all of a case's coarsest: few products, small enough.
+
+    Each product costs a call and a sum as large as the gradient, which on coarse grids
+    is more than its factors; of more rows these would not stay in the cache.
+    """
+    fitting = max(MOST_ROWS // voxels, 1)
+    return max(n for n in range(1, depth + 1) if depth % n == 0 and n <= fitting)

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from attunet_jax.model.bits import concatenate
-from attunet_jax.model.blocks import BatchNorm, Conv, PointwiseBlock, kaiming_normal
+from attunet_jax.model.blocks import Conv, PointwiseBlock, kaiming_normal
+from attunet_jax.model.normalisation import BatchNorm
 from attunet_jax.model.resize import upsample
 
 # sigmoid(3) = 0.953: features pass, and the gate's gradient is still alive.
@@ -68,8 +69,8 @@ class AttentionGate(nn.Module):
         self.sow("intermediates", "alpha", alpha)
         gated = alpha * x
         if self.output_transform:
-            gated = Conv(channels, 1, self.dtype, name="W")(gated)
-            gated = BatchNorm(self.dtype, name="norm")(gated, train)
+            gated, shift = Conv(channels, 1, self.dtype, name="W").without_bias(gated)
+            gated = BatchNorm(name="norm")(gated, train, shift)
         return gated
 
 

@@ -32,15 +32,13 @@ def conv3x3x3_of_joined(
     joined: Joined,
     arrays: tuple[jax.Array, ...],
     kernel: jax.Array,
-    bias: jax.Array,
     formulation: str,
 ) -> jax.Array:
     """`conv3x3x3_of`; on one CPU device without joining: fewer operations."""
     if joined.align_corners or formulation == COMPILER:
-        return conv3x3x3_of(joined, arrays, kernel, bias, formulation)
+        return conv3x3x3_of(joined, arrays, kernel, formulation)
     skip, coarser = arrays
-    y: jax.Array = _apart(skip, coarser, kernel, formulation)
-    return (y + bias).astype(y.dtype)
+    return _apart(skip, coarser, kernel, formulation)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

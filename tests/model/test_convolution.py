@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.errors import BadArguments
-from attunet_jax.model import onednn
+from attunet_jax.model import convolution, onednn
 from attunet_jax.model.convolution import (
     choose_formulation,
     conv3x3x3,
@@ -64,6 +64,22 @@ def test_cpu_forms_equal_compiler_form_in_value_and_both_gradients(form, shape):
     for got, expected in zip(ours, compilers, strict=True):
         assert got.shape == expected.shape and got.dtype == expected.dtype
         assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("most, taken", [(0, 1), (70, 2), (139, 3), (175, 3), (999, 6)])
+def test_the_kernels_gradient_is_the_same_by_any_number_of_slices(
+    monkeypatch, most, taken
+):
+    monkeypatch.setattr(convolution, "MOST_ROWS", most)
+    rng = np.random.default_rng(2)
+    x, cotangent = rng.normal(size=(2, 2, 6, 5, 7, 3)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 3, 3, 3)).astype(np.float32)
+    arrays = x, kernel, cotangent
+    text = str(jax.make_jaxpr(lambda *a: _pair("matrix", *a))(*arrays))
+    assert f"length={2 * 6 // taken}\n" in text
+    *_, got = jax.jit(lambda *a: _pair("matrix", *a))(*arrays)
+    *_, expected = jax.jit(lambda *a: _pair("compiler", *a))(*arrays)
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 6, 16, 16), (1, 2, 4, 4, 64, 64)], ids=str)

@@ -119,9 +119,10 @@ class Trace:
 
     def module(self, call: Callable, args: Any, options: Any, context: Any) -> Any:
         path = "/".join(context.module.path)
-        if context.method_name != "__call__" or not path:
-            return call(*args, **options)
         outer = self.modules[-1] if self.modules else ""
+        steps = ("__call__", "without_bias")  # one within the other: once
+        if context.method_name not in steps or path in ("", outer):
+            return call(*args, **options)
         block = isinstance(context.module, ConvBlock)
         # What a block makes its input of is drawn as steps between the blocks.
         make_input = (block and context.module.make_input) or (
@@ -129,7 +130,8 @@ class Trace:
         )
         given = make_input(*args[0]) if block else None
         self.modules.append(path)
-        output = call(*args, **options)
+        result = call(*args, **options)
+        output = result[0] if context.method_name == "without_bias" else result
         self.modules.pop()
         inputs = [given] if block else [x for x in args if hasattr(x, "shape")]
         self.step(path.removeprefix(f"{outer}/"), inputs, output, type(context.module))
@@ -138,7 +140,7 @@ class Trace:
                 port = "xg"[place] if path.startswith("gate_") else label
                 self.arrows.append((origin, port, path))
         self.name(output, path, [(path, "")])
-        return output
+        return result
 
 
 @cache
