@@ -30,12 +30,14 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     # Late: these import jax.
+    from attunet_jax.model.build import CHOICES
     from launch import program
     from launch.benchmarking import machine, peers, report, session, sizes, wanted
 
     peers.check_libraries(arguments.against, arguments.peer_python)
     check("--networks", arguments.networks, sizes.NETWORKS)
     check("--measure", arguments.measure or (), wanted.FIGURES)
+    check("--convolution", (arguments.convolution,), CHOICES["convolution"])
     output = Path(arguments.output) if arguments.output else None
     if output:
         program.make_folder(output)
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> int:
         networks=arguments.networks,
         figures=arguments.measure or wanted.FIGURES,
         dtypes=arguments.compute_dtype,
+        convolution=arguments.convolution,
         rounds=arguments.rounds,
         against=arguments.against,
         peer_python=arguments.peer_python,
@@ -93,6 +96,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         type=names,
         default=("float32",),
         help="float32, bfloat16 or both (default float32)",
+    )
+    add(
+        "--convolution",
+        default="auto",
+        help="config.model.convolution of ours: auto, compiler, matrix or onednn",
     )
     add("--rounds", type=int, default=7, help="measurements of each (default 7)")
     add("--against", type=names, default=(), help="torch, monai or both")

@@ -54,6 +54,7 @@ class Session:
             "scan_shape": list(wanted.size.scan_shape),
             "batch": wanted.size.batch,
             "rounds": wanted.rounds,
+            "convolution": wanted.convolution,
             "parameters": self.parameters,
             "peaks": self.peaks,
             "rows": self.rows,
@@ -65,7 +66,11 @@ class Session:
     def _network(self, network: str, dataset: Dataset) -> None:
         wanted = self.wanted
         ours = {
-            dtype: Ours(config_of(network, wanted.size, dtype), dataset, self.device)
+            dtype: Ours(
+                config_of(network, wanted.size, dtype, wanted.convolution),
+                dataset,
+                self.device,
+            )
             for dtype in wanted.dtypes
         }
         first = ours[wanted.dtypes[0]]

@@ -84,7 +84,9 @@ def find_size(name: str | None, *, backend: str) -> Size:
     return SIZES[name]
 
 
-def config_of(network: str, size: Size, compute_dtype: str) -> Any:
+def config_of(
+    network: str, size: Size, compute_dtype: str, convolution: str = "auto"
+) -> Any:
     """The network's own config, as trained, in this size."""
     from configs import attention_unet, unet
 
@@ -92,6 +94,7 @@ def config_of(network: str, size: Size, compute_dtype: str) -> Any:
     config = module.get_config()
     config.model.widths = size.widths
     config.model.compute_dtype = compute_dtype
+    config.model.convolution = convolution
     config.data.crop_shape = size.shape
     config.data.read_shape = size.read_shape
     config.data.batch_size = size.batch

@@ -33,6 +33,7 @@ class Wanted:
     networks: tuple[str, ...]
     figures: tuple[str, ...]
     dtypes: tuple[str, ...]
+    convolution: str  # config.model.convolution of ours
     rounds: int
     against: tuple[str, ...]
     peer_python: str

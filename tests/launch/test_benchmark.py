@@ -297,6 +297,7 @@ def test_the_program_measures_everything_and_writes_what_it_prints(
         (["--size=huge"], "--size=huge: there are paper, small, tiny"),
         (["--against=caffe"], "--against=caffe: there are torch, monai"),
         (["--measure=sleep"], "--measure=sleep: there are forward, train_step"),
+        (["--convolution=fft"], "--convolution=fft: there are auto, compiler, matrix"),
         (["--networks=vnet"], "--networks=vnet: there are unet, attention_unet"),
         (["--compute_dtype=int8"], "--compute_dtype=int8"),
         (["--rounds=0"], "--rounds=0 must be 1 or more"),
@@ -401,5 +402,8 @@ def test_sizes_of_the_benchmark_fit_the_networks_and_the_configs():
         assert all(n % divisor == 0 for n in size.shape)
         config = config_of("attention_unet", size, "float32")
         assert config.data.read_shape == size.read_shape
+        assert config.model.convolution == "auto"
+        forced = config_of("unet", size, "float32", "matrix")
+        assert forced.model.convolution == "matrix"
     assert SIZES["paper"].shape == base.get_config().data.crop_shape
     assert SIZES["paper"].batch == base.get_config().data.batch_size
