@@ -30,12 +30,12 @@ flags.DEFINE_bool("label_maps", False, "Keep predictions on the scans' own grids
 
 
 def main(values: Any) -> None:
-    use_large_pages()
     if distributed.another_does_it(os.environ):
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
     workdir = Path(program.required("workdir"))
     data = Path(program.required("data"))
+    use_large_pages()
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
     from attunet_jax.predict.predictor import load_predictor

@@ -39,12 +39,12 @@ flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn
 
 
 def main(values: Any) -> int:
-    use_large_pages()
     scans = find_scans(Path(program.required("input")))
     if values.series and len(scans) > 1:
         raise BadArguments("--series: name the one folder with that series as --input")
     output = Path(program.required("output"))
     workdir = Path(program.required("workdir"))
+    use_large_pages()
 
     from attunet_jax.predict.predictor import load_predictor  # late: imports jax
 

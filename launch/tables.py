@@ -54,7 +54,6 @@ STAGE_CLASSES = ("background", "pancreas")
 
 
 def main(values: Any) -> None:
-    use_large_pages()
     data, workdir = Path(program.required("data")), Path(program.required("workdir"))
     if values.table not in ENTRIES:
         raise BadArguments(f"--table={values.table}: there are tables 1, 2 and 3")
@@ -69,6 +68,7 @@ def main(values: Any) -> None:
         (network, split): config_of(values.config, network, split, data, sources)
         for network, split in entries
     }
+    use_large_pages()
     program.make_folder(workdir)
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax

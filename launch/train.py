@@ -29,12 +29,12 @@ distributed.define_flags()
 
 
 def main(values: Any) -> None:
-    use_large_pages()
     config = values.config
     if values.data:
         config.data.directory = values.data
     if not config.data.directory:
         program.required("data")
+    use_large_pages()
     if values.dry_run:
         distributed.run_together(lambda: _say_what_it_takes(config), values)
         return

@@ -69,6 +69,16 @@ def accumulator(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def slices_at_once(depth: int, voxels: int, most_rows: int) -> int:
+    """Slices of one case for a step: one of a fine grid, all of the coarsest.
+
+    Each step costs its calls and a sum as large as a kernel's gradient, which on coarse
+    grids is more than the factors; of more rows these would not stay in the cache.
+    """
+    fitting = max(most_rows // voxels, 1)
+    return max(n for n in range(1, depth + 1) if depth % n == 0 and n <= fitting)
+
+
 def products_summed(a: jax.Array, b: jax.Array, formulation: str) -> jax.Array:
     """a [N, A] transposed times b [N, B], on one CPU device -> [A, B], in float32."""
     if formulation == ONEDNN:
@@ -200,7 +210,7 @@ def _kernel_gradient(x, cotangent, dtype, formulation):
 def _correlate(a, b, formulation):
     """[9 A, 3 B]: a [B, D, H, W, A] shifted in the plane, b along depth by -1, 0, 1."""
     batch, depth, height, width, _ = a.shape
-    slices = _slices_at_once(depth, height * width)
+    slices = slices_at_once(depth, height * width, MOST_ROWS)
     dtype, wide = a.dtype, accumulator(a.dtype)
     a, b = as_bits(a), as_bits(b)
     # The neighbours along depth are joined slice by slice, in the cache: for the whole
@@ -224,13 +234,3 @@ def _correlate(a, b, formulation):
     each = () if slices == 1 else (slices,)
     planes = a.reshape(batch * depth // slices, *each, height, width, -1)
     return lax.scan(add_slices, zero, (planes, below.reshape(-1)))[0]
-
-
-def _slices_at_once(depth, voxels):
-    """One of a fine grid, all of a case's coarsest: few products, small enough.
-
-    Each product costs a call and a sum as large as the gradient, which on coarse grids
-    is more than its factors; of more rows these would not stay in the cache.
-    """
-    fitting = max(MOST_ROWS // voxels, 1)
-    return max(n for n in range(1, depth + 1) if depth % n == 0 and n <= fitting)

@@ -36,6 +36,7 @@ def _forward(make_input, arrays, kernel, formulation):
 def _backward(make_input, formulation, residuals, cotangent):
     arrays, kernel = residuals
     convolve = functools.partial(conv3x3x3, formulation=formulation)
+    # In this network the cotangent's first number waits for a BatchNorm's sums.
     x, back_to_arrays = jax.vjp(make_input, *not_before(arrays, cotangent))
     _, back_to_x = jax.vjp(convolve, x, kernel)
     x_cotangent, kernel_gradient = back_to_x(cotangent)

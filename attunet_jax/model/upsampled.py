@@ -21,11 +21,10 @@ import numpy as np
 from jax import lax
 
 from attunet_jax.model.bits import as_bits, from_bits
-from attunet_jax.model.convolution import accumulator, products_summed
+from attunet_jax.model.convolution import accumulator, products_summed, slices_at_once
 from attunet_jax.model.resize import interleaved
 
-# A step takes one slice, which stays in the cache; of smaller ones a whole case.
-SMALL_SLICE = 256
+MOST_ROWS = 1024  # voxels of the coarse grid for a step; each becomes 27 products
 
 
 def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -37,7 +36,7 @@ def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> ja
     batch, depth, height, width, _ = coarse.shape
     taps = _taps(kernel)
     x = _with_zeros_around(coarse, 1)
-    slices = 1 if height * width >= SMALL_SLICE else depth + 2
+    slices = slices_at_once(depth + 2, height * width, MOST_ROWS)
     steps = x.reshape(-1, slices, height + 2, width + 2, x.shape[-1])
     wide = accumulator(kernel.dtype)
 
@@ -65,7 +64,7 @@ def gradients(
     batch, depth, height, width, channels = coarse.shape
     outputs = kernel.shape[4]
     taps = _taps(kernel).T
-    slices = 1 if height * width >= SMALL_SLICE else depth
+    slices = slices_at_once(depth, height * width, MOST_ROWS)
     wide = accumulator(kernel.dtype)
     by_depth = [
         y.reshape(-1, slices, *y.shape[2:])

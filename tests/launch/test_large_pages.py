@@ -76,6 +76,10 @@ def test_it_goes_on_where_the_user_chose_or_an_accelerator_is_meant(
     [
         ("launch.predict", "--help"),
         ("launch.train", "--nonsense"),
+        ("launch.train",),  # without --data; the next ones lack theirs too
+        ("launch.predict", "--input=pyproject.toml"),
+        ("launch.evaluate", "--workdir=RUN"),
+        ("launch.tables", "--data=DATA"),
         ("launch.benchmark", "--help"),
         ("launch.benchmark_memory", "--memory_gb=0"),
     ],

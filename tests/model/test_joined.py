@@ -25,8 +25,10 @@ def draw(coarse: tuple[int, ...], dtype: Any = np.float32) -> Any:
     rng = np.random.default_rng(0)
     fine = (coarse[0], *(2 * n for n in coarse[1:4]))
     kernel = (3, 3, 3, SKIP + coarse[4], OUTPUTS)
-    shapes = [(*fine, SKIP), coarse, kernel, (*fine, OUTPUTS)]
-    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+    shapes = [(*fine, SKIP), coarse, kernel, (OUTPUTS,), (*fine, OUTPUTS)]
+    drawn = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+    # Once a bias: left out, so that the others are those that the bounds were set with.
+    return [*drawn[:3], drawn[4]]
 
 
 def convolved(formulation: str, align_corners: bool = False):
@@ -76,14 +78,14 @@ def test_in_bfloat16_it_is_that_of_float32_to_bfloat16s_rounding(formulation, sh
         return y, *back(asked.astype(y.dtype))
 
     got = jax.jit(lambda: value_and_gradients(convolved(formulation), narrow, asked))()
-    assert all(a.dtype == jnp.bfloat16 for a in got)
+    assert [a.dtype for a in got] == [jnp.bfloat16] * 4
     wide = jax.tree.map(lambda a: a.astype(jnp.float32), (narrow, asked))
     expected = value_and_gradients(by_jax, *wide)
     # A sum may cancel, what its terms were rounded by does not: twice, by 2**-8 at
-    # most each, skip's part and sum, or a factor and its product.
+    # most each; with these numbers by three quarters of that.
     sizes = value_and_gradients(by_jax, *jax.tree.map(jnp.abs, wide))
     for a, b, size in zip(got, expected, sizes, strict=True):
-        assert (np.abs(np.asarray(a, np.float32) - b) <= 2 * 2**-8 * size).all()
+        assert (np.abs(np.asarray(a, np.float32) - b) <= 3 * 2**-9 * size).all()
 
 
 @pytest.mark.parametrize("formulation", FORMS)
