@@ -17,7 +17,7 @@ MANIFESTS = [
     *sorted((ROOT / "data_prep").glob("*.yaml")),
 ]
 SCRIPTS = [
-    *sorted((ROOT / "launch").glob("*.sh")),
+    *sorted((ROOT / "launch").rglob("*.sh")),
     *sorted((ROOT / "data_prep").glob("*.sh")),
 ]
 

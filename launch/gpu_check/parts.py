@@ -1,0 +1,190 @@
+"""What the programs of this folder share: a network with its training step, a report.
+
+Not a program. `Setting` is a network with its compiled step and a made-up batch, so no
+data set is needed; `Report` is a file of figures that survives a time-out; the rest
+compares arrays. In the environment, DRY=1 asks for tiny sizes on a CPU.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from attunet_jax.sharding import make_mesh, replicated
+from attunet_jax.train.compiled import compile_step
+from attunet_jax.train.rehearsal import shapes_of
+from attunet_jax.train.state import copy_of, draw_state, initial_state
+
+# Tiny sizes, on a CPU: does the check itself work?
+DRY = os.environ.get("DRY") == "1"
+
+
+class Setting:
+    """Everything of a training step on one device, with parameters drawn on a CPU.
+
+    `drawn` is the state that another setting of the same network drew: types of
+    computation and devices have the same one.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        dtype: str,
+        device: Any,
+        *,
+        crop: tuple[int, int, int],
+        batch: int,
+        widths: tuple[int, ...] | None = None,
+        fields: dict[str, Any] | None = None,
+        drawn: Any = None,
+    ) -> None:
+        config = importlib.import_module(f"configs.{network}").get_config()
+        config.model.compute_dtype = dtype
+        # What "auto" picks on a GPU; so a CPU compares the same formulas.
+        config.model.convolution = "compiler"
+        if widths:
+            config.model.widths = widths
+        for name, value in (fields or {}).items():
+            config.model[name] = value
+        config.data.crop_shape = crop
+        depth, height, width = crop
+        config.data.read_shape = (depth, height * 13 // 10, width * 13 // 10)
+        config.data.batch_size = batch
+        config.mesh.data = config.mesh.spatial = 1
+        # As many steps an epoch as in launch.benchmark's made-up data: then that finds
+        # our program among those that were kept and compiles nothing.
+        config.optimizer.decay_every_epochs *= 2 if DRY else 4
+        self.config, self.device = config, device
+        self.mesh = make_mesh(1, 1, [device])
+        self.plan, shapes, batch_shapes = shapes_of(config, self.mesh)
+        self.everywhere = replicated(self.mesh)
+        self.drawn = self._draw() if drawn is None else drawn
+        self.state = jax.device_put(self.drawn, self.everywhere)
+        self.batch = {
+            k: jax.device_put(v, batch_shapes[k].sharding)
+            for k, v in _drawn({k: v.shape for k, v in batch_shapes.items()}).items()
+        }
+        self.key = jax.device_put(jax.random.key(11), self.everywhere)
+
+    def _draw(self) -> Any:
+        cpu = replicated(make_mesh(1, 1, [jax.devices("cpu")[0]]))
+        return draw_state(
+            lambda key: initial_state(key, self.plan.network, self.plan.optimizer),
+            jax.device_put(jax.random.key(0), cpu),
+            cpu,
+        )
+
+    def step(self) -> Any:
+        """The compiled train step, as `launch.train` runs it."""
+        with jax.set_mesh(self.mesh):
+            return compile_step(self.plan, self.mesh, self.state, self.batch, self.key)
+
+    def fresh_state(self) -> Any:
+        """A state before the first step."""
+        with jax.set_mesh(self.mesh):
+            return copy_of(self.state)  # the step uses up the one that it gets
+
+    def forward(self, batch: int | None = None) -> tuple[Any, Any, Any]:
+        """(compiled, variables, image) of a prediction."""
+        count = batch or self.config.data.batch_size
+        shape = (count, *self.config.data.crop_shape, 1)
+        image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+        image = jax.device_put(image, self.everywhere)
+        variables = {
+            "params": self.state.params,
+            "batch_stats": self.state.batch_stats,
+        }
+        network = self.plan.network
+        with jax.set_mesh(self.mesh):
+            apply = jax.jit(lambda v, x: network.apply(v, x, train=False))
+            return apply.lower(variables, image).compile(), variables, image
+
+
+def _drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Smooth noise with organs where it is high: something that can be learned."""
+    rng = np.random.default_rng(7)
+    count, *space = shapes["image_hu"]
+    coarse = rng.normal(0, 200, (count, *(max(n // 8, 1) for n in space)))
+    image = coarse
+    for axis, size in enumerate(space, start=1):
+        image = np.repeat(image, -(-size // image.shape[axis]), axis)
+        image = np.take(image, range(size), axis)
+    image = image.astype(np.float32)
+    image += 30 * rng.standard_normal(image.shape, np.float32)
+    label = (image > 150).astype(np.uint8) + 2 * (image < -200).astype(np.uint8)
+    return {
+        "image_hu": image.astype(np.int16),
+        "label": label,
+        "mean_hu": image.mean((1, 2, 3)).astype(np.float32),
+        "std_hu": image.std((1, 2, 3)).astype(np.float32),
+        "scan_start": np.zeros((count, 3), np.int32),
+        "scan_size": np.tile(np.array(space, np.int32), (count, 1)),
+        "case_index": np.arange(count, dtype=np.int32),
+    }
+
+
+class Report:
+    """A JSON file, rewritten with every figure: a time-out loses the rest only."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.content: dict[str, Any] = {}
+        self.began = time.perf_counter()
+
+    def add(self, **figures: Any) -> None:
+        self.content |= figures
+        self.content["at_s"] = round(time.perf_counter() - self.began, 1)
+        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        for name, value in figures.items():
+            if not isinstance(value, dict | list):
+                value = f"{value:.4g}" if isinstance(value, float) else value
+                print(f"  {name:<44} {value}", flush=True)
+            else:
+                print(f"  {name:<44} {json.dumps(value)[:300]}", flush=True)
+
+
+def relative(found: Any, expected: Any) -> float:
+    """Euclidean norm of the difference over that of what is expected."""
+    a, b = (np.asarray(x, np.float64) for x in (found, expected))
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
+
+
+def relative_of_trees(found: Any, expected: Any) -> float:
+    """The same over all arrays of two trees together."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    over = under = 0.0
+    for a, b in pairs:
+        a, b = (np.asarray(x, np.float64) for x in (a, b))
+        over += float(np.sum((a - b) ** 2))
+        under += float(np.sum(b**2))
+    return (over / max(under, 1e-30)) ** 0.5
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two trees of arrays are equal to the last bit."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def digest(tree: Any) -> str:
+    """Of all bits: equal in two processes where they computed the same."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()[:16]
+
+
+def the_device() -> Any:
+    """The one that is asked: the first GPU, or the CPU of a dry run."""
+    return jax.devices()[0]
+
+
+def block(x: Any) -> Any:
+    """`x`, once the device has computed it."""
+    return jax.block_until_ready(x)
