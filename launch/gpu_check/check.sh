@@ -31,7 +31,11 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
 NHWC=--xla_gpu_force_conv_nhwc=true
 EXACT=--xla_gpu_deterministic_ops=true
 
-imports() { "$python" -c "import launch.benchmark, launch.train, data_prep.prepare"; }
+imports() {
+  "$python" -c "
+import attunet_jax.train.loop, data_prep.prepare, launch.benchmark, launch.train
+import attunet_jax.volume, launch.benchmarking.session"
+}
 
 install() {  # the wheels that the machine lacks
   [ "$dry" = 1 ] && return

@@ -18,6 +18,7 @@ HEAD = (
     "  least GB/s  bits"
 )
 NOT_FINISHED = "not finished"
+LEFT_OUT = "left out: "  # how check.sh begins the line
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -118,8 +119,10 @@ def tell_rest(folder: Path) -> None:
             f"{one.get('resume_first_differing_step')}"
         )
     for path in (folder / "tests.log", folder / "parity.log"):
-        if path.exists():
-            lines = path.read_text(errors="replace").splitlines()
+        if not path.exists():
+            continue
+        lines = path.read_text(errors="replace").splitlines()
+        if lines and not lines[-1].startswith(LEFT_OUT):
             bad = [x for x in lines if x.startswith(("FAILED", "ERROR"))][:12]
             print(f"\n{path.stem}: " + "\n  ".join([*bad, *lines[-2:]]))
 
@@ -127,7 +130,7 @@ def tell_rest(folder: Path) -> None:
 def tell_left_out(folder: Path) -> None:
     for path in sorted(folder.glob("*.log")):
         for line in path.read_text(errors="replace").splitlines():
-            if line.startswith("left out: "):
+            if line.startswith(LEFT_OUT):
                 print(f"{path.stem}: {line}")
 
 
