@@ -12,13 +12,15 @@ import numpy as np
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
 from attunet_jax.volume import blur, resample
-from data_prep.checks import (
+from data_prep.read import (
     different_grids,
+    image_files,
     label_counts,
+    label_files,
     missing_half,
+    read_pair,
     unnamed_labels,
 )
-from data_prep.read import image_files, label_files, read_pair
 from data_prep.sources.layout import ScanPair
 
 

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.volume import write_nifti
 from data_prep.flags import Parser
-from data_prep.patient import make_patient
-from data_prep.processes import run_in_processes, stoppable
+from data_prep.phantoms.patient import make_patient
+from data_prep.runners.processes import run_in_processes, stoppable
 
 VERSION = 1
 # Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.

@@ -2,6 +2,8 @@
 
 The same words on the same files are the same plan on every machine: so tasks of a job
 array and workers of a pipeline need no more than the words and the number of a shard.
+
+`2` or `2,1.5,1.5` as a user types it in, the spacing D, H, W in mm out.
 """
 
 import argparse
@@ -15,8 +17,21 @@ from data_prep.flags import Parser
 from data_prep.shard import ShardSpec
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import ScanPair, parse_organs, with_series
-from data_prep.spacing import parse_spacing
 from data_prep.splits import FOLDS
+
+
+def parse_spacing(text: str) -> tuple[float, float, float]:
+    """For argparse: raises `ArgumentTypeError` saying what is wanted."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3 or not all(0.1 <= n <= 50 for n in numbers):
+        raise argparse.ArgumentTypeError("one or three numbers from 0.1 to 50")
+    return numbers[0], numbers[1], numbers[2]
+
 
 CASES_PER_SHARD = 4
 

@@ -27,8 +27,8 @@ import sys
 from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
-from data_prep import memory
-from data_prep.join import (
+from data_prep import resources
+from data_prep.manifest import (
     claim,
     collect,
     join,
@@ -37,7 +37,7 @@ from data_prep.join import (
     remove_others,
 )
 from data_prep.plan import Plan, make_plan, parse
-from data_prep.processes import peak_bytes, run_in_processes, stoppable
+from data_prep.runners.processes import peak_bytes, run_in_processes, stoppable
 from data_prep.shard import ShardSpec, finished, prepare_shard
 
 
@@ -117,8 +117,8 @@ def _write_here(plan: Plan, parts: dict[str, dict], todo: list[ShardSpec]) -> No
 
 def _state_memory(todo: list[ShardSpec], wanted: int | None) -> int:
     """Says the most that will be used; returns the number of processes."""
-    each = memory.process_bytes(todo)
-    return memory.choose_workers("prepare", each, len(todo), wanted)
+    each = resources.process_bytes(todo)
+    return resources.choose_workers("prepare", each, len(todo), wanted)
 
 
 def _write_one(plan: Plan, spec: ShardSpec) -> int:
@@ -139,7 +139,7 @@ def _write_one(plan: Plan, spec: ShardSpec) -> int:
 
 def _write_by_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> None:
     try:
-        from data_prep import beam  # late: an extra
+        from data_prep.runners import beam  # late: an extra
     except ImportError as error:
         raise BadArguments(
             f"--runner={plan.arguments.runner}: Apache Beam cannot be imported "

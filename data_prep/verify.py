@@ -24,14 +24,14 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from data_prep.flags import Parser
-from data_prep.memory import choose_workers, look_bytes
-from data_prep.processes import run_in_processes
+from data_prep.plan import parse_spacing
+from data_prep.resources import choose_workers, look_bytes
+from data_prep.runners.processes import run_in_processes
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs, with_series
-from data_prep.spacing import parse_spacing
 from data_prep.verification import table
-from data_prep.verification.cohort import across_cases
 from data_prep.verification.examine import Terms, examine, organ_colours
+from data_prep.verification.findings import across_cases
 from data_prep.verification.page import page
 from data_prep.verification.pictures import Picture
 

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, exit_status
+from attunet_jax.files import make_folder, write_text
 from launch.benchmarking.command_line import DTYPES, Parser, check, names
 from launch.large_pages import use_large_pages
 
@@ -30,8 +31,7 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     # Late: these import jax.
-    from attunet_jax.model.build import CHOICES
-    from launch import program
+    from attunet_jax.model.config import CHOICES
     from launch.benchmarking import machine, peers, report, session, sizes, wanted
 
     peers.check_libraries(arguments.against, arguments.peer_python)
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     check("--convolution", (arguments.convolution,), CHOICES["convolution"])
     output = Path(arguments.output) if arguments.output else None
     if output:
-        program.make_folder(output)
+        make_folder(output)
     device = machine.choose_device(arguments.device)
     if arguments.against and device.platform not in ("cpu", "gpu"):
         raise BadArguments(f"--against: PyTorch does not run on {device.platform} here")
@@ -65,10 +65,8 @@ def main(argv: list[str]) -> int:
     text = report.to_markdown(document)
     print(text)
     if output:
-        program.write_text(
-            output / "benchmark.json", json.dumps(document, indent=2) + "\n"
-        )
-        program.write_text(output / "benchmark.md", text)
+        write_text(output / "benchmark.json", json.dumps(document, indent=2) + "\n")
+        write_text(output / "benchmark.md", text)
         print(f"written to {output / 'benchmark'}.md and .json")
     return 0
 

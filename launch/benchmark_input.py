@@ -82,7 +82,7 @@ def _ours(folder: Path, size: Any, arguments: argparse.Namespace) -> dict[str, A
 
     import jax
 
-    from attunet_jax.sharding import to_global
+    from attunet_jax.distributed.mesh import to_global
     from launch.benchmarking import scans, sizes
     from launch.benchmarking.network import Ours
 

@@ -24,9 +24,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from attunet_jax.errors import BadArguments, BadData, one_line
-from launch import program
+from launch import cli
 
-program.define_config("attention_unet")
+cli.define_config("attention_unet")
 flags.DEFINE_string("topology", None, "cpu:DATAxSPATIAL or a TPU's, such as v5e:2x4.")
 
 # Cores are counted in the names of these, chips in those of the others.
@@ -79,7 +79,7 @@ def environment_of(topology: Topology) -> dict[str, str]:
 
 
 def main(values: Any) -> None:
-    topology = parse_topology(program.required("topology"))
+    topology = parse_topology(cli.required("topology"))
     config = values.config
     given = config_flags.get_override_values(values["config"])
     if "data.read_shape" not in given:
@@ -99,9 +99,8 @@ def main(values: Any) -> None:
     devices = _devices(topology)
 
     # Late: these import JAX, whose devices are now those wished for.
-    from attunet_jax.sharding import make_mesh
-    from attunet_jax.train.cost import cost_of
-    from attunet_jax.train.rehearsal import rehearse
+    from attunet_jax.distributed.mesh import make_mesh
+    from attunet_jax.train.aot import cost_of, rehearse
 
     mesh = make_mesh(config.mesh.data, config.mesh.spatial, devices)
     began = time.perf_counter()
@@ -173,4 +172,4 @@ def report(topology: Topology, config: Any, mesh: Any, state: Any, cost: Any) ->
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__ or "")
+    cli.run(main, __doc__ or "")

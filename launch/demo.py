@@ -18,9 +18,10 @@ from typing import Any
 from absl import flags
 
 from attunet_jax.errors import BadArguments
-from launch import program
+from attunet_jax.files import make_folder
+from launch import cli
 
-program.define_config("demo")
+cli.define_config("demo")
 flags.DEFINE_string("output", "demo_output", "Folder for everything the demo makes.")
 flags.DEFINE_integer("cases", 40, "Phantoms to make.")
 
@@ -34,7 +35,7 @@ def main(values: Any) -> None:
     if values.cases < 10:
         raise BadArguments(f"--cases={values.cases}: a table needs at least 10")
     output = Path(values.output)
-    program.make_folder(output)
+    make_folder(output)
     began = time.perf_counter()
     scans, data, runs = output / "scans", output / "data", output / "runs"
     _run("data_prep.phantom", output=scans, cases=values.cases, seed=1)
@@ -87,4 +88,4 @@ def _run(module: str, *more: str, **options: object) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__ or "")
+    cli.run(main, __doc__ or "")

@@ -15,11 +15,12 @@ from typing import Any
 
 from absl import flags
 
+from attunet_jax.distributed import processes
 from attunet_jax.errors import BadArguments
-from launch import distributed, program
+from launch import cli
 from launch.large_pages import use_large_pages
 
-program.define_config("base")
+cli.define_config("base")
 flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 flags.DEFINE_string("data", None, "Prepared data set.")
 flags.DEFINE_string("output", None, "Folder for the figures.")
@@ -30,19 +31,19 @@ flags.DEFINE_bool("label_maps", False, "Keep predictions on the scans' own grids
 
 
 def main(values: Any) -> None:
-    if distributed.another_does_it(os.environ):
+    if processes.another_does_it(os.environ):
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
-    workdir = Path(program.required("workdir"))
-    data = Path(program.required("data"))
+    workdir = Path(cli.required("workdir"))
+    data = Path(cli.required("data"))
     use_large_pages()
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
+    from attunet_jax.evaluate.report import measure
     from attunet_jax.predict.predictor import load_predictor
-    from launch.measure import measure
 
     dataset = open_dataset(data)
-    predictor = load_predictor(workdir, program.prediction_overrides())
+    predictor = load_predictor(workdir, cli.prediction_overrides())
     if values.part == "all":
         case_ids = dataset.case_ids
     else:
@@ -68,4 +69,4 @@ def main(values: Any) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__ or "")
+    cli.run(main, __doc__ or "")

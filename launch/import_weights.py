@@ -20,9 +20,10 @@ from typing import Any
 from absl import flags
 
 from attunet_jax.errors import BadArguments, BadData
-from launch import program
+from attunet_jax.files import make_folder, write_text
+from launch import cli
 
-program.define_config("published")
+cli.define_config("published")
 flags.DEFINE_string("input", None, "State dict: .pth or .npz.")
 flags.DEFINE_string("workdir", None, "Folder to make; must hold no run yet.")
 flags.DEFINE_list("spacing_mm", "2,2,2", "D,H,W of the scans it was trained on.")
@@ -30,17 +31,17 @@ flags.DEFINE_float("blur_mm", 0.75, "Gaussian before resampling, as in training.
 
 
 def main(values: Any) -> None:
-    source = Path(program.required("input"))
-    workdir = Path(program.required("workdir"))
+    source = Path(cli.required("input"))
+    workdir = Path(cli.required("workdir"))
     spacing_mm = _spacing(values.spacing_mm)
     if (workdir / "checkpoints").exists():
         raise BadArguments(f"{workdir} holds a run already: use another --workdir")
 
     # Late: these import jax.
     from attunet_jax.checkpoint import Checkpoints
-    from attunet_jax.model.published_weights import from_published, read_state_dict
-    from attunet_jax.train.finished import finished_state
+    from attunet_jax.model.torch_weights import from_published, read_state_dict
     from attunet_jax.train.state import parameter_count
+    from attunet_jax.train.trained import finished_state
 
     variables, fields, class_count = from_published(
         read_state_dict(source), str(source)
@@ -61,14 +62,14 @@ def main(values: Any) -> None:
         "blur_mm": values.blur_mm,
         "manifest_sha256": "",
     }
-    program.make_folder(workdir)
+    make_folder(workdir)
     state = finished_state(variables, run)
     with Checkpoints(
         workdir / "checkpoints", keep_latest=1, keep_best=1, clean_up=True
     ) as checkpoints:
         position = {"step": 0, "manifest_sha256": ""}
         checkpoints.save(0, state, position=position, run=run, metrics=None)
-    program.write_text(workdir / "config.json", json.dumps(run, indent=2) + "\n")
+    write_text(workdir / "config.json", json.dumps(run, indent=2) + "\n")
     print(
         f"{workdir}: {parameter_count(state.params):,} parameters, widths "
         f"{fields['widths']}, {fields['sub_gates']} sub-gates, classes "
@@ -91,4 +92,4 @@ def _spacing(words: list[str]) -> list[float]:
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__ or "")
+    cli.run(main, __doc__ or "")

@@ -81,8 +81,8 @@ def compare(file: Path) -> list[Row]:
 
     Raises `BadData` naming the file and what it lacks.
     """
-    from attunet_jax.model import published_weights as published
-    from attunet_jax.model.state_dict_file import read_npz
+    from attunet_jax.model import torch_weights as published
+    from attunet_jax.model.torch_weights import read_npz
 
     golden = read_npz(file)
     state = published.read_state_dict(file)
@@ -100,7 +100,7 @@ def run(network: Any, variables: Any, golden: Arrays) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from attunet_jax.model import published_weights as published
+    from attunet_jax.model import torch_weights as published
     from attunet_jax.train.loss import soft_dice_loss
 
     image = jnp.asarray(published.channels_last(golden["input"]), jnp.float32)

@@ -23,11 +23,12 @@ from absl import flags
 
 from attunet_jax import volume as volumes
 from attunet_jax.errors import BadArguments, BadData, one_line
-from launch import program
+from attunet_jax.files import make_folder, write_text
+from attunet_jax.volume.scan import find_scans
+from launch import cli
 from launch.large_pages import use_large_pages
-from launch.scans_to_predict import find_scans
 
-program.define_config("base")
+cli.define_config("base")
 flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 flags.DEFINE_string("input", None, "A NIfTI file, a DICOM series, or a folder of them.")
 flags.DEFINE_string(
@@ -39,19 +40,19 @@ flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn
 
 
 def main(values: Any) -> int:
-    scans = find_scans(Path(program.required("input")))
+    scans = find_scans(Path(cli.required("input")))
     if values.series and len(scans) > 1:
         raise BadArguments("--series: name the one folder with that series as --input")
-    output = Path(program.required("output"))
-    workdir = Path(program.required("workdir"))
+    output = Path(cli.required("output"))
+    workdir = Path(cli.required("workdir"))
     use_large_pages()
 
     from attunet_jax.predict.predictor import load_predictor  # late: imports jax
 
-    predictor = load_predictor(workdir, program.prediction_overrides())
-    program.make_folder(output)
+    predictor = load_predictor(workdir, cli.prediction_overrides())
+    make_folder(output)
     labels = dict(enumerate(predictor.classes))
-    program.write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
+    write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
     failed = []
     for number, (name, scan) in enumerate(scans.items(), start=1):
         target = output / f"{name}.nii.gz"
@@ -87,7 +88,7 @@ def _predict(
     prediction = predictor.label_map(volume)
     volumes.write_on_grid(target, prediction, volume.grid)
     if picture:
-        from attunet_jax.evaluate.figures import overlay_png
+        from attunet_jax.evaluate.pictures import overlay_png
 
         name = target.name.removesuffix(".nii.gz")
         overlay_png(
@@ -108,4 +109,4 @@ def _predict(
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__ or "")
+    cli.run(main, __doc__ or "")

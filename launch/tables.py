@@ -20,10 +20,11 @@ from typing import Any
 from absl import flags
 
 from attunet_jax.errors import BadArguments
-from launch import program
+from attunet_jax.files import make_folder, write_text
+from launch import cli
 from launch.large_pages import use_large_pages
 
-program.define_config("attention_unet")
+cli.define_config("attention_unet")
 flags.DEFINE_integer("table", 1, "Which table of the paper: 1, 2 or 3.")
 flags.DEFINE_string("workdir", None, "Folder of all the table's runs.")
 flags.DEFINE_string("data", None, "Prepared data set.")
@@ -54,7 +55,7 @@ STAGE_CLASSES = ("background", "pancreas")
 
 
 def main(values: Any) -> None:
-    data, workdir = Path(program.required("data")), Path(program.required("workdir"))
+    data, workdir = Path(cli.required("data")), Path(cli.required("workdir"))
     if values.table not in ENTRIES:
         raise BadArguments(f"--table={values.table}: there are tables 1, 2 and 3")
     known = list(dict.fromkeys(split for _, split in ENTRIES[values.table]))
@@ -63,19 +64,19 @@ def main(values: Any) -> None:
         raise BadArguments(f"--splits={','.join(wanted)}: there are {', '.join(known)}")
     entries = [entry for entry in ENTRIES[values.table] if entry[1] in wanted]
     needs_sources = {"bft", "aft"} & {split for _, split in entries}
-    sources = Path(program.required("sources")) if needs_sources else None
+    sources = Path(cli.required("sources")) if needs_sources else None
     configs = {
         (network, split): config_of(values.config, network, split, data, sources)
         for network, split in entries
     }
     use_large_pages()
-    program.make_folder(workdir)
+    make_folder(workdir)
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
-    from attunet_jax.evaluate import table_text, tables
-    from attunet_jax.evaluate.figures import learning_curve_png
-    from attunet_jax.train.journal import read_rows
+    from attunet_jax.evaluate import tables
+    from attunet_jax.evaluate.pictures import learning_curve_png
     from attunet_jax.train.loop import train
+    from attunet_jax.train.metrics import read_rows
 
     dataset = open_dataset(data)
     results, timed = {}, ""
@@ -101,12 +102,12 @@ def main(values: Any) -> None:
         seed=values.config.seed,
     )
     for ending, text in (
-        ("md", table_text.to_markdown(table)),
-        ("csv", table_text.to_csv(table)),
-        ("json", table_text.to_json(table)),
+        ("md", tables.to_markdown(table)),
+        ("csv", tables.to_csv(table)),
+        ("json", tables.to_json(table)),
     ):
-        program.write_text(workdir / f"table{values.table}.{ending}", text)
-    print("\n" + table_text.to_markdown(table))
+        write_text(workdir / f"table{values.table}.{ending}", text)
+    print("\n" + tables.to_markdown(table))
     print(f"written to {workdir / f'table{values.table}'}.md, .csv and .json")
 
 
@@ -153,10 +154,10 @@ def _result(
     """Evaluates one entry: its `Result` and what was timed, in words."""
     import jax
 
+    from attunet_jax.evaluate.report import measure
     from attunet_jax.evaluate.tables import Result
     from attunet_jax.predict.predictor import load_predictor
     from attunet_jax.train.state import parameter_count
-    from launch.measure import measure
 
     predictor = load_predictor(trained, config.predict.to_dict())
     parts = dataset.split(config.data.split)
@@ -183,4 +184,4 @@ def _result(
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__ or "")
+    cli.run(main, __doc__ or "")

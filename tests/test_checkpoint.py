@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from attunet_jax.checkpoint import Checkpoints, open_existing, with_sharding
+from attunet_jax.distributed.mesh import make_mesh, replicated
 from attunet_jax.errors import BadData
-from attunet_jax.sharding import make_mesh, replicated
 
 
 # One array: where the first of several cannot be read, Orbax leaves the others' reads

@@ -12,7 +12,7 @@ from attunet_jax.data.crops import centre_crop
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
-from attunet_jax.evaluate.measure import measure_case
+from attunet_jax.evaluate.metrics import measure_case
 from attunet_jax.predict.predictor import Predictor
 
 

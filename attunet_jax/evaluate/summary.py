@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from attunet_jax.evaluate.measure import METRICS
+from attunet_jax.evaluate.metrics import METRICS
 
 
 def summary(

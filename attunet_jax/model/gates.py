@@ -13,10 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attunet_jax.model.bits import concatenate
-from attunet_jax.model.blocks import Conv, PointwiseBlock, kaiming_normal
-from attunet_jax.model.normalisation import BatchNorm
-from attunet_jax.model.resize import upsample
+from attunet_jax.model.layers import BatchNorm, Conv, PointwiseBlock, kaiming_normal
+from attunet_jax.ops.cpu.bf16_bits import concatenate
+from attunet_jax.ops.resize import upsample
 
 # sigmoid(3) = 0.953: features pass, and the gate's gradient is still alive.
 PASS_THROUGH_BIAS = 3.0

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import check_divisible
-from attunet_jax.predict import windows
-from attunet_jax.sharding import make_mesh, replicated, split_depth
-from attunet_jax.train.finished import FinishedRun, load_finished
+from attunet_jax.predict import sliding_window
+from attunet_jax.train.trained import FinishedRun, load_finished
 from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
 
 
@@ -101,7 +101,7 @@ class Predictor:
     def _once(self, image: np.ndarray) -> np.ndarray:
         settings = self._settings
         if image.size <= settings["whole_volume_limit_vox"]:
-            return windows.whole(
+            return sliding_window.whole(
                 self._call, image, divisor=self._divisor, parts=self._spatial
             )
         shape = settings["window_shape"]
@@ -112,7 +112,7 @@ class Predictor:
                 f"divisible by {self._divisor * self._spatial} for "
                 f"config.predict.spatial={self._spatial}"
             )
-        return windows.sliding(
+        return sliding_window.sliding(
             self._call,
             image,
             window_shape=tuple(shape),

@@ -11,21 +11,18 @@ from typing import Any
 import jax
 
 from attunet_jax.checkpoint import BEST_METRIC, Checkpoints
+from attunet_jax.distributed.consensus import checked_by_all
+from attunet_jax.distributed.mesh import data_shard, to_global
+from attunet_jax.distributed.step_exchange import Beat, Pulse
 from attunet_jax.errors import BadArguments, Interrupted
-from attunet_jax.sharding import data_shard, to_global
-from attunet_jax.train.agreement import checked_by_all
-from attunet_jax.train.beginning import Run, batches_from, first_state, prepare
-from attunet_jax.train.compiled import compile_step
-from attunet_jax.train.environment import environment
-from attunet_jax.train.exclusive import Exclusive
-from attunet_jax.train.finished import FinishedRun
-from attunet_jax.train.held_out import HeldOut
-from attunet_jax.train.journal import Journal, ProcessLog, duration, speed
-from attunet_jax.train.pace import Pace, Sleepless, Stalls
-from attunet_jax.train.profiling import Profile
-from attunet_jax.train.pulse import Beat, Pulse
+from attunet_jax.train.experiment import compile_step
+from attunet_jax.train.metrics import Journal, ProcessLog, duration, speed
+from attunet_jax.train.monitor import Pace, Profile, Sleepless, Stalls, StopRequest
+from attunet_jax.train.setup import Run, batches_from, first_state, prepare
 from attunet_jax.train.state import TrainState, copy_of, parameter_count
-from attunet_jax.train.stop import StopRequest
+from attunet_jax.train.trained import FinishedRun
+from attunet_jax.train.validation import HeldOut
+from attunet_jax.train.workdir import Exclusive, environment
 
 # Steps that may be under way at once: enough to hide the host, few enough that a
 # signal is answered soon.

@@ -1,7 +1,13 @@
 """A scan and its geometry: files in, canonical `Volume`s out, and back again."""
 
-from attunet_jax.volume.dicom_files import dicom_folders, holds_dicom
-from attunet_jax.volume.geometry import apart_mm, same_geometry
+from attunet_jax.volume.dicom.files import dicom_folders, holds_dicom
+from attunet_jax.volume.geometry import (
+    apart_mm,
+    axis_codes,
+    canonical,
+    from_canonical,
+    same_geometry,
+)
 from attunet_jax.volume.nifti import (
     read_grid,
     read_image,
@@ -9,9 +15,13 @@ from attunet_jax.volume.nifti import (
     write_nifti,
     write_on_grid,
 )
-from attunet_jax.volume.orientation import axis_codes, canonical, from_canonical
-from attunet_jax.volume.regrid import labels_onto_grid, onto_grid
-from attunet_jax.volume.resample import blur, resample, resampled_shape
+from attunet_jax.volume.resample import (
+    blur,
+    labels_onto_grid,
+    onto_grid,
+    resample,
+    resampled_shape,
+)
 from attunet_jax.volume.scan import most_voxels, read_scan
 from attunet_jax.volume.volume import Grid, Volume
 

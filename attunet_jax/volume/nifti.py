@@ -18,8 +18,8 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.volume.header import HEADER_BYTES, Header, parse_header
-from attunet_jax.volume.orientation import canonical_grid, from_canonical
+from attunet_jax.volume.geometry import canonical_grid, from_canonical
+from attunet_jax.volume.nifti_header import HEADER_BYTES, Header, parse_header
 from attunet_jax.volume.volume import Grid, Volume
 
 # Deflate cannot shrink more than this (1032 : 1); a header that claims more lies.

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume import Volume, resampled_shape
-from data_prep.checks import (
+from data_prep.align import mirrored_axes
+from data_prep.read import (
     different_grids,
     label_counts,
     label_place,
     missing_half,
+    read_pair,
     unnamed_labels,
 )
-from data_prep.read import read_pair
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.findings import (
     ERROR,
@@ -32,9 +33,8 @@ from data_prep.verification.measure import (
     measure_labels,
     merged,
 )
-from data_prep.verification.mends import by_index, compare
-from data_prep.verification.mirrored import mirrored_axes
 from data_prep.verification.pictures import UNNAMED, Picture, case_pictures, colour
+from data_prep.verification.repair import by_index, compare
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,11 @@
-"""A scan and its organs in; small axial, coronal and sagittal pictures as PNG out."""
+"""A scan and its organs in; small axial, coronal and sagittal pictures as PNG out.
+
+Indices into a palette in, the bytes of a PNG out: a third of what grey RGB takes.
+"""
 
 import colorsys
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +14,6 @@ from scipy import ndimage
 
 from attunet_jax.volume import Volume, onto_grid
 from data_prep.verification.measure import among
-from data_prep.verification.png import palette_png
 
 WINDOW_HU = (-160, 240)  # soft tissue
 # In canonical order D runs feet to head, H front to back, W patient's right to left.
@@ -168,3 +172,22 @@ def _palette(greys: int, names: list[str]) -> np.ndarray:
     ramp = np.rint(np.linspace(0, 255, greys))[:, None].repeat(3, axis=1)
     hues = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in names]
     return np.vstack([ramp, np.array(hues).reshape(-1, 3)])
+
+
+def palette_png(indices: np.ndarray, palette: np.ndarray) -> bytes:
+    """`indices [H, W]` uint8, `palette [N, 3]` uint8 RGB, N at most 256."""
+    height, width = indices.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    # Rows are stored as differences from the row above (filter 2): CT is smooth.
+    above = np.vstack([np.zeros((1, width), np.uint8), indices[:-1]])
+    rows = np.hstack([np.full((height, 1), 2, np.uint8), indices - above])
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+        for name, body in (
+            (b"IHDR", header),
+            (b"PLTE", palette.astype(np.uint8).tobytes()),
+            (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+            (b"IEND", b""),
+        )
+        for crc in [zlib.crc32(name + body)]
+    )

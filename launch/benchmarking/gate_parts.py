@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from attunet_jax.model.convolution import conv_1x1x1, conv_2x2x2_stride_2
-from attunet_jax.model.resize import upsample
+from attunet_jax.ops.conv import conv_1x1x1, conv_2x2x2_stride_2
+from attunet_jax.ops.resize import upsample
 from launch.benchmarking.stopwatch import Runner, timed
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from attunet_jax.errors import BadArguments, one_line
-from attunet_jax.train.environment import environment
+from attunet_jax.train.workdir import environment
 from launch.benchmarking.sizes import Size
 from launch.benchmarking.stopwatch import alternating, timed
 

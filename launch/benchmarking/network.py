@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from attunet_jax.data.dataset import Dataset
+from attunet_jax.distributed.mesh import make_mesh, replicated, to_global
 from attunet_jax.predict.predictor import Predictor
-from attunet_jax.sharding import make_mesh, replicated, to_global
-from attunet_jax.train.beginning import stream
-from attunet_jax.train.compiled import compile_step
-from attunet_jax.train.finished import FinishedRun
-from attunet_jax.train.plan import make_plan
+from attunet_jax.train.experiment import compile_step, make_plan
+from attunet_jax.train.setup import stream
 from attunet_jax.train.state import copy_of, draw_state, initial_state, parameter_count
+from attunet_jax.train.trained import FinishedRun
 from launch.benchmarking.machine import free_bytes
 
 

@@ -1,7 +1,7 @@
 """Widths and gates in, the published networks as PyTorch modules out.
 
 Restated from `attunet_jax/model`; the modules' names are the published state dict's, so
-that `attunet_jax.model.published_weights` can fill them. Only PyTorch is imported here:
+that `attunet_jax.model.torch_weights` can fill them. Only PyTorch is imported here:
 this runs in whichever environment has it.
 """
 

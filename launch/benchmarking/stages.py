@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from attunet_jax.distributed.mesh import to_global
 from attunet_jax.errors import BadData
-from attunet_jax.evaluate.measure import measure_case
-from attunet_jax.sharding import to_global
+from attunet_jax.evaluate.metrics import measure_case
 from launch.benchmarking.network import Ours
 from launch.benchmarking.scans import ORGANS, SPACING_MM, make_case
 from launch.benchmarking.sizes import Size

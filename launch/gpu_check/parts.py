@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from attunet_jax.sharding import make_mesh, replicated
-from attunet_jax.train.compiled import compile_step
-from attunet_jax.train.rehearsal import shapes_of
+from attunet_jax.distributed.mesh import make_mesh, replicated
+from attunet_jax.train.aot import shapes_of
+from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.state import copy_of, draw_state, initial_state
 
 # Tiny sizes, on a CPU: does the check itself work?

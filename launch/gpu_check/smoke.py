@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attunet_jax.model.convolution import conv3x3x3
+from attunet_jax.ops.conv import conv3x3x3
 from launch.gpu_check.parts import (
     DRY,
     Report,

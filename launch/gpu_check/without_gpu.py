@@ -139,9 +139,8 @@ def main(
 
     from jax.experimental import topologies
 
-    from attunet_jax.sharding import make_mesh
-    from attunet_jax.train.collectives import collectives_of
-    from attunet_jax.train.rehearsal import rehearse
+    from attunet_jax.distributed.mesh import make_mesh
+    from attunet_jax.train.aot import collectives_of, rehearse
 
     data, spatial = map(int, mesh.split("x"))
     devices = topologies.get_topology_desc(

@@ -203,7 +203,7 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
     output = tmp_path / "slurm"
     plain = [word for word in words if not word.startswith("--num_shards")]
     done = subprocess.run(
-        ["bash", "data_prep/slurm_array.sh", "2", *plain, f"--output={output}"],
+        ["bash", "data_prep/runners/slurm_array.sh", "2", *plain, f"--output={output}"],
         cwd=ROOT,
         env=os.environ
         | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}", "PYTHON": sys.executable},
@@ -212,9 +212,10 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
     )
     assert done.returncode == 0, done.stderr
     first, second = (tmp_path / "submitted").read_text().splitlines()
-    assert first.startswith("--parsable --array=0-1 data_prep/slurm_array.sh --source")
+    array = "--parsable --array=0-1 data_prep/runners/slurm_array.sh --source"
+    assert first.startswith(array)
     assert second.startswith(
-        "--parsable --dependency=afterok:7 data_prep/slurm_array.sh"
+        "--parsable --dependency=afterok:7 data_prep/runners/slurm_array.sh"
     )
     alone = prepare_here(*plain, "--num_shards=2", f"--output={tmp_path / 'here'}")
     assert alone.status == 0 and files(output) == files(tmp_path / "here")

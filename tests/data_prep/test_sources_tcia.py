@@ -10,8 +10,8 @@ import pytest
 from attunet_jax.data.dataset import open_dataset
 from attunet_jax.errors import BadData
 from attunet_jax.volume import Volume, read_scan
-from data_prep.flips import best_flip
-from data_prep.patient import make_patient
+from data_prep.align import best_flip
+from data_prep.phantoms.patient import make_patient
 from data_prep.read import read_pair
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import ScanPair

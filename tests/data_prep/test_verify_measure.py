@@ -8,20 +8,19 @@ import pytest
 from matplotlib.image import imread
 
 from attunet_jax.volume import Grid, Volume, canonical
-from data_prep.checks import label_counts
+from data_prep.align import mirrored_axes
+from data_prep.read import label_counts
 from data_prep.verification import pictures
-from data_prep.verification.cohort import across_cases
 from data_prep.verification.examine import printable
-from data_prep.verification.findings import image_findings, label_findings
+from data_prep.verification.findings import across_cases, image_findings, label_findings
 from data_prep.verification.measure import (
     content,
     measure_image,
     measure_labels,
     merged,
 )
-from data_prep.verification.mends import by_index, compare, mend, overlap
-from data_prep.verification.mirrored import mirrored_axes
-from data_prep.verification.png import palette_png
+from data_prep.verification.pictures import palette_png
+from data_prep.verification.repair import by_index, compare, mend, overlap
 
 # A file whose axes run to the left, the back and the head: W, H, D of 2, 3 and 5 mm.
 LPS = np.diag([-2.0, -3.0, 5.0, 1.0])

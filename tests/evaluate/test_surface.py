@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from attunet_jax.evaluate.surface import surface_distances
-from attunet_jax.evaluate.surfels import areas_mm2
+from attunet_jax.evaluate.surface import areas_mm2, surface_distances
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from attunet_jax.evaluate.surfels import areas_mm2, cell_codes, polygons, surface
+from attunet_jax.evaluate.surface import areas_mm2, cell_codes, polygons, surface
 
 CORNERS = list(itertools.product((0, 1), repeat=3))
 

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from attunet_jax.evaluate.table_text import to_csv, to_json, to_markdown
-from attunet_jax.evaluate.tables import Result, table
+from attunet_jax.evaluate.tables import Result, table, to_csv, to_json, to_markdown
 
 BETTER = [0.01, 0.02, 0.04, 0.08, 0.1, 0.2]
 

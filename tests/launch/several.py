@@ -1,4 +1,4 @@
-"""Runs of `launch/local.sh` for tests: watched, signalled, and their ends compared."""
+"""Runs of `launch/cluster/local.sh` for tests: watched, signalled, compared."""
 
 import json
 import os

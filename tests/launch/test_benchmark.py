@@ -333,7 +333,7 @@ def test_the_torch_restatement_has_our_parameters_and_our_logits(name):
     torch = pytest.importorskip("torch")
     import numpy as np
 
-    from attunet_jax.model import published_weights
+    from attunet_jax.model import torch_weights
     from launch.benchmarking import peer_networks
 
     model = CONFIGS[name].get_config().model
@@ -351,16 +351,16 @@ def test_the_torch_restatement_has_our_parameters_and_our_logits(name):
     variables = {k: variables[k] for k in ("params", "batch_stats")}
     parameters = parameter_count(variables["params"])
     assert peer_networks.parameter_count(peer) == parameters
-    tensors = published_weights.published_tensors(variables)
+    tensors = torch_weights.published_tensors(variables)
     loaded = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
     missing, surplus = peer.load_state_dict(loaded, strict=False)
     assert not surplus and all(k.endswith("num_batches_tracked") for k in missing)
     with torch.no_grad():
-        turned = torch.from_numpy(published_weights.channels_last(image).copy())
+        turned = torch.from_numpy(torch_weights.channels_last(image).copy())
         theirs = peer.eval()(turned).numpy()
     apply = jax.jit(lambda v, x: network.apply(v, x, train=False))
     ours = np.asarray(apply(variables, image))
-    theirs = published_weights.channels_last(theirs)
+    theirs = torch_weights.channels_last(theirs)
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.compilation_cache import keep_compiled
+from launch.cli import keep_compiled
 
 PROGRAM = """
-from launch.compilation_cache import keep_compiled
+from launch.cli import keep_compiled
 keep_compiled()
 import jax
 hits = []

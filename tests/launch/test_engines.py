@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.distributed import Way, find_way
+from attunet_jax.distributed.processes import Way, find_way
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = [
@@ -76,7 +76,7 @@ def test_a_script_passes_shellcheck(path):
 
 @pytest.fixture
 def tpu_vm(tmp_path):
-    """Runs launch/tpu_vm.sh; `gcloud` here is a shell in the only host's home.
+    """Runs launch/cluster/tpu_vm.sh; `gcloud` here is a shell in the only host's home.
 
     The host's python writes down its words and leaves with 75 twice, then with 0.
     """

@@ -55,14 +55,14 @@ def test_a_killed_process_is_named_and_takes_the_others_down(local):
     job = local("2", "--grace_s=0.5", "--", "program", "0=wait", "1=die")
     assert job.end() == 128 + signal.SIGKILL
     printed = job.printed()
-    assert "launch.local: process 1 was ended by SIGKILL; the others" in printed
-    assert "launch.local: process 0 does not end by itself: killed" in printed
+    assert "launch.cluster.local: process 1 was ended by SIGKILL; the others" in printed
+    assert "launch.cluster.local: process 0 does not end by itself: killed" in printed
 
 
 def test_a_process_that_left_because_another_died_is_not_the_cause(local):
     job = local("3", "--", "program", "0=134", "1=die_later", "2=134")
     assert job.end() == 128 + signal.SIGKILL
-    assert "launch.local: process 1 was ended by SIGKILL" in job.printed()
+    assert "launch.cluster.local: process 1 was ended by SIGKILL" in job.printed()
 
 
 def test_where_all_miss_another_the_status_says_so(local):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.errors import BadData
-from launch.scans_to_predict import find_scans
+from attunet_jax.volume.scan import find_scans
 
 PERMUTED = np.array(  # file axes point to the feet, the patient's right, the back
     [[0, -2.0, 0, 40], [0, 0, -2.0, 30], [-2.5, 0, 0, 90], [0, 0, 0, 1]]

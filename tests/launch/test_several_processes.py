@@ -98,7 +98,7 @@ def test_two_processes_stopped_and_killed_equal_one_left_alone(train, tmp_path):
     assert job.signal_after("step 8/", 1, signal.SIGKILL)
     printed = finish(job)
     assert re.search(r"\[0\] error: process 1 of 2 \(.*\) died", printed), printed
-    assert "launch.local: process 1 was ended by SIGKILL" in printed
+    assert "launch.cluster.local: process 1 was ended by SIGKILL" in printed
     assert "going on at step" in printed and "2 processes" in printed
     # Only process 0 speaks.
     assert not re.search(r"^\[1\] step", printed, re.M)

@@ -1,4 +1,4 @@
-"""`launch/slurm.sh` on a real SLURM of two nodes: stopped, queued again, gone on."""
+"""`launch/cluster/slurm.sh` on a real SLURM of two nodes: stopped and resumed."""
 
 import re
 import sys

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from attunet_jax.model import build_network, gates, joined, unet
-from attunet_jax.model.blocks import ConvBlock
-from attunet_jax.model.published_weights import published_tensors
+from attunet_jax.model import build_network, gates, unet
+from attunet_jax.model.layers import ConvBlock
+from attunet_jax.model.torch_weights import published_tensors
+from attunet_jax.ops import recompute
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "attunet_jax" / "model"
@@ -178,9 +179,9 @@ def traced() -> Trace:
         for owner, name in (
             (unet, "max_pool_2x2x2"),
             (unet, "upsample"),
-            (joined, "upsample"),
+            (recompute, "upsample"),
             (gates, "upsample"),
-            (joined, "concatenate"),
+            (recompute, "concatenate"),
             (gates, "concatenate"),
             (nn, "relu"),
             (nn, "sigmoid"),

@@ -1,6 +1,6 @@
 """Lines as XLA prints them, for CPU and TPU, read by hand."""
 
-from attunet_jax.train.collectives import collectives_of
+from attunet_jax.train.aot import collectives_of
 
 HLO = """
 HloModule jit_step, entry_computation_layout={(f32[8,4]{1,0})->f32[]}

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from attunet_jax.sharding import make_mesh, replicated
-from attunet_jax.train.cost import cost_of
+from attunet_jax.distributed.mesh import make_mesh, replicated
+from attunet_jax.train.aot import cost_of
 
 
 def test_memory_work_and_messages_of_a_split_product_are_those_counted_by_hand():

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from attunet_jax.sharding import batch_shardings, make_mesh, replicated, to_global
+from attunet_jax.distributed.mesh import (
+    batch_shardings,
+    make_mesh,
+    replicated,
+    to_global,
+)
 from attunet_jax.train.state import draw_state
 
 STEPS = 3

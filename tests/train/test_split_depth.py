@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from attunet_jax.distributed.mesh import batch_shardings, make_mesh, replicated
 from attunet_jax.errors import BadArguments
-from attunet_jax.model.convolution import conv3x3x3
-from attunet_jax.model.resize import upsample
-from attunet_jax.sharding import batch_shardings, make_mesh, replicated
-from attunet_jax.train.beginning import check_fits_mesh
-from attunet_jax.train.collectives import collectives_of
-from attunet_jax.train.rehearsal import rehearse, shapes_of
+from attunet_jax.ops.conv import conv3x3x3
+from attunet_jax.ops.resize import upsample
+from attunet_jax.train.aot import collectives_of, rehearse, shapes_of
+from attunet_jax.train.setup import check_fits_mesh
 from configs import base
 
 HALO = 1  # slices that a neighbour may be sent at once

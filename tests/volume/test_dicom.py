@@ -13,7 +13,7 @@ import pydicom
 import pytest
 
 from attunet_jax.volume import canonical, most_voxels, read_scan, write_on_grid
-from attunet_jax.volume.dicom import read_dicom
+from attunet_jax.volume.dicom.read import read_dicom
 
 HU = np.random.default_rng(0).integers(-1024, 3000, (6, 7, 5)).astype(np.int16)
 # World mm, RAS+, of voxel (slice, row, column) of the usual series by hand: columns run

@@ -96,7 +96,7 @@ def test_probabilities_go_class_by_class(image):
 def test_labels_are_the_likeliest_class_at_each_voxel(
     image, classes, slab_vox, monkeypatch
 ):
-    monkeypatch.setattr("attunet_jax.volume.regrid._SLAB_VOX", slab_vox)
+    monkeypatch.setattr("attunet_jax.volume.resample._SLAB_VOX", slab_vox)
     small = volume.resample(image, (2, 2, 2), order="linear")
     p = probabilities_of(classes, small.voxels.shape)
     got = volume.labels_onto_grid(p, small.affine, image.grid)

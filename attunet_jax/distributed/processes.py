@@ -1,0 +1,293 @@
+"""Flags or the cluster's own variables in, this process joined to the others out.
+
+The order: `--coordinator`, `--num_processes` and `--process_id`; the same from
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (an indexed Kubernetes
+job: JOB_COMPLETION_INDEX); SLURM, Open MPI, Kubernetes and TPU as JAX detects them;
+else a single process.
+"""
+
+import importlib.util
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attunet_jax.distributed.failure_detector import LOST, start
+from attunet_jax.errors import (
+    BAD_ARGUMENTS,
+    BAD_DATA,
+    INTERRUPTED,
+    BadArguments,
+    BadData,
+    Interrupted,
+    one_line,
+)
+
+# All that srun sets and JAX asks for; without them a shell is no SLURM step.
+SLURM_STEP = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+)
+ALL_VISIBLE: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a process finds the others; `alone` where there are none."""
+
+    method: str | None  # a name that JAX knows, "explicit", "alone"; None: JAX looks
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    # Which of the host's accelerators; None leaves it to JAX, which under SLURM and
+    # MPI takes one a task and leaves the others of a host idle.
+    local_devices: tuple[int, ...] | None = ALL_VISIBLE
+
+
+ALONE = Way("alone")
+
+
+def find_way(
+    environ: Mapping[str, str],
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    has_package: Callable[[str], Any] = importlib.util.find_spec,
+) -> Way:
+    """Who the others are, from flags and environment; touches neither JAX nor network.
+
+    Raises `BadArguments` for flags that are missing or contradict each other.
+    """
+    if (coordinator, processes, process) == (None, None, None):
+        coordinator = environ.get("JAX_COORDINATOR_ADDRESS")
+        if "JAX_NUM_PROCESSES" not in environ:
+            return _detected(environ, has_package)
+        processes = _number(environ, "JAX_NUM_PROCESSES")
+        index = ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX")
+        given = next((name for name in index if name in environ), None)
+        process = _number(environ, given) if given else None
+    return _explicit(coordinator, processes, process)
+
+
+def _explicit(
+    coordinator: str | None, processes: int | None, process: int | None
+) -> Way:
+    if processes == 1 and not process:
+        return ALONE
+    if coordinator is None or processes is None or process is None:
+        raise BadArguments(
+            "--coordinator=HOST:PORT, --num_processes and --process_id (or "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID) go "
+            f"together; here they are {coordinator}, {processes} and {process}"
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise BadArguments(f"--coordinator={coordinator} is not HOST:PORT")
+    if not 0 <= process < processes:
+        raise BadArguments(
+            f"--process_id={process} is not in 0..{processes - 1} (--num_processes="
+            f"{processes})"
+        )
+    return Way("explicit", coordinator, processes, process)
+
+
+def _detected(environ: Mapping[str, str], has_package: Callable[[str], Any]) -> Way:
+    if all(name in environ for name in SLURM_STEP):
+        if environ["SLURM_NTASKS"] == "1":
+            return ALONE
+        tasks = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0]
+        return Way("slurm", local_devices=_devices_of_task(environ, tasks))
+    if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        tasks = environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
+        devices = _devices_of_task(environ, tasks)
+        if "OMPI_MCA_orte_hnp_uri" in environ:  # Open MPI 4 and older
+            return Way("ompi", local_devices=devices)
+        if not has_package("mpi4py"):
+            raise BadArguments(
+                "Open MPI 5 is detected through mpi4py: pip install mpi4py"
+            )
+        return Way("mpi4py", local_devices=devices)
+    cpu_only = environ.get("JAX_PLATFORMS", "") == "cpu"
+    if has_package("libtpu") and not cpu_only:
+        return Way(None)
+    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
+        if has_package("kubernetes"):
+            return Way("k8s")
+    return ALONE
+
+
+def _devices_of_task(
+    environ: Mapping[str, str], tasks_on_host: str
+) -> tuple[int, ...] | None:
+    """All visible, unless tasks share a host whose accelerators all of them see."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))
+    bound = visible is not None and "," not in visible
+    if "JAX_LOCAL_DEVICE_IDS" in environ:
+        return None
+    return ALL_VISIBLE if tasks_on_host.strip() == "1" or bound else None
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environ[name])
+    except ValueError:
+        raise BadArguments(f"{name}={environ[name]} is not a number") from None
+
+
+def join(way: Way, *, join_timeout_s: int, heartbeat_timeout_s: int) -> bool:
+    """Initialises JAX for several processes; False where this one is alone.
+
+    Ends the program with one line where the others are not there in time: JAX itself
+    would abort. Raises `BadArguments` where the port is taken or detection fails.
+    """
+    if way == ALONE:
+        return False
+    import jax
+
+    devices = way.local_devices
+    if way.method == "explicit" and "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        devices = None
+    joined = threading.Event()
+    threading.Thread(
+        target=_leave_unless, args=(joined, way, join_timeout_s), daemon=True
+    ).start()
+    try:
+        jax.distributed.initialize(
+            way.coordinator,
+            way.processes,
+            way.process,
+            local_device_ids=devices,
+            cluster_detection_method=(
+                "deactivate" if way.method == "explicit" else way.method
+            ),
+            initialization_timeout=join_timeout_s + 60,  # the thread is to be first
+            heartbeat_timeout_seconds=heartbeat_timeout_s,
+        )
+    except ValueError as error:
+        if way.method is None:  # no TPU after all
+            return False
+        raise BadArguments(f"{way.method}: {one_line(error)}") from None
+    except (RuntimeError, OSError) as error:
+        where = way.coordinator or _address() or way.method
+        raise BadArguments(
+            f"process cannot join at {where}: {one_line(error)[:200]}"
+        ) from None
+    finally:
+        joined.set()
+    return jax.process_count() > 1
+
+
+def another_does_it(environ: Mapping[str, str]) -> bool:
+    """Whether this is process 1, 2, ... of a job, where process 0 can do all alone.
+
+    For programs that do not join the others, and would all write the same files.
+    """
+    if find_way(environ) == ALONE:
+        return False
+    names = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    number = next((environ[name] for name in names if name in environ), "0")
+    return number != "0"
+
+
+def run_together(work: Callable[[], None], program: Mapping[str, Any]) -> None:
+    """Runs `work` in this process and, by the flags, in step with the others.
+
+    `program` holds the flags of `define_flags`. With several processes an error of one
+    ends all, with one line on the terminal and the same status.
+    """
+    way = find_way(
+        os.environ,
+        program["coordinator"].value,
+        program["num_processes"].value,
+        program["process_id"].value,
+    )
+    if not join(
+        way,
+        join_timeout_s=program["join_timeout_s"].value,
+        heartbeat_timeout_s=program["heartbeat_timeout_s"].value,
+    ):
+        work()
+        return
+    import jax
+
+    from attunet_jax.distributed.consensus import texts_of_all
+
+    address = (way.coordinator or _address() or "").rpartition(":")[0]
+    roll_call = start(
+        jax.process_index(),
+        jax.process_count(),
+        address.strip("[]") or socket.gethostname(),
+        texts_of_all,
+    )
+    try:
+        work()
+    except (BadArguments, BadData, Interrupted) as error:
+        roll_call.leave(error.status, f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        roll_call.leave(INTERRUPTED, "interrupted: the same command goes on from here")
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        line = f"error: {place}{error.strerror or one_line(error)}"
+        roll_call.leave(BAD_DATA, line)
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and _of_another(error):
+            # Most likely one has died: who it was is said first, where it is seen.
+            time.sleep(3)
+            line = one_line(error)[:200]
+            roll_call.leave(LOST, f"error: the processes lost each other ({line})")
+        # Not re-raised: at its exit JAX would wait for the others, and they for us.
+        traceback.print_exc()
+        roll_call.leave(1, f"error: {type(error).__name__}: {one_line(error)[:300]}")
+    roll_call.goodbye()
+
+
+def _of_another(error: BaseException) -> bool:
+    """Whether a collective failed, as it does when a process is gone."""
+    words = ("Gloo", "NCCL", "Connection closed", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return any(word in str(error) for word in words)
+
+
+def _leave_unless(joined: threading.Event, way: Way, timeout_s: int) -> None:
+    if joined.wait(timeout_s):
+        return
+    address = way.coordinator or _address() or "the coordinator"
+    if _answers(address):
+        reason = (
+            f"{address}: the coordinator answers, but not all "
+            f"{way.processes or ''} processes came within {timeout_s} s: start the "
+            "others, or give --join_timeout_s"
+        )
+    else:
+        reason = (
+            f"{address}: no answer from the coordinator within {timeout_s} s: is "
+            "process 0 running there, and the port open?"
+        )
+    print(f"error: {' '.join(reason.split())}", file=sys.stderr, flush=True)
+    os._exit(BAD_ARGUMENTS)  # the main thread is inside JAX
+
+
+def _address() -> str | None:
+    """Of the coordinator that JAX detected; no public name has it."""
+    try:
+        from jax._src import distributed
+
+        return distributed.global_state.coordinator_address
+    except (ImportError, AttributeError):
+        return None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 2).close()
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""Two label maps of one case go in; a row of scores for each organ comes out.
+
+A row is JSON-ready; a score that is undefined is None. Which ones are undefined when
+an organ is absent is said in overlap.py and surface.py.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from attunet_jax.evaluate.overlap import overlap
+from attunet_jax.evaluate.surface import contour_distance_mm, surface_distances
+
+# The scores of a row, in its order; the rest of a row says what was measured.
+METRICS = (
+    "dice",
+    "iou",
+    "precision",
+    "recall",
+    "surface_distance_mm",
+    "contour_distance_mm",
+    "hausdorff95_mm",
+    "surface_dice_2mm",
+)
+
+
+def measure_case(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm,
+    organs: Mapping[str, int],
+) -> list[dict]:
+    """Scores a predicted label map.
+
+    Args:
+      truth, prediction: integer labels [D, H, W] on one grid.
+      spacing_mm: 3 lengths [D, H, W].
+      organs: the label (1 or more) of each organ.
+
+    Returns:
+      A row for each organ, in the order of `organs`: organ, the METRICS, truth_vox,
+      prediction_vox, truth_ml, prediction_ml.
+
+    Raises:
+      ValueError: shapes differ, labels are not integers, or the spacing is not
+        three positive numbers.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
+    # One pass over each map finds the boxes of all organs; all else works in those.
+    boxes = [_boxes(labels, max(organs.values())) for labels in (truth, prediction)]
+    voxel_ml = float(np.prod(np.asarray(spacing_mm, float))) / 1000
+    rows = []
+    for organ, label in organs.items():
+        box = _around(*(found[label - 1] for found in boxes))
+        masks = truth[box] == label, prediction[box] == label
+        counts = overlap(*masks)
+        surfaces = surface_distances(*masks, spacing_mm)
+        rows.append(
+            {
+                "organ": organ,
+                "dice": counts.dice,
+                "iou": counts.iou,
+                "precision": counts.precision,
+                "recall": counts.recall,
+                "surface_distance_mm": surfaces.surface_distance_mm(),
+                "contour_distance_mm": contour_distance_mm(*masks, spacing_mm),
+                "hausdorff95_mm": surfaces.hausdorff_mm(95),
+                "surface_dice_2mm": surfaces.surface_dice(tolerance_mm=2),
+                "truth_vox": counts.truth_vox,
+                "prediction_vox": counts.prediction_vox,
+                "truth_ml": counts.truth_vox * voxel_ml,
+                "prediction_ml": counts.prediction_vox * voxel_ml,
+            }
+        )
+    return rows
+
+
+def _boxes(labels: np.ndarray, largest: int) -> list[tuple[slice, ...] | None]:
+    """The box around each label 1 .. largest; None where a label does not occur."""
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are integers, not {labels.dtype}")
+    return ndimage.find_objects(labels, max_label=largest)
+
+
+def _around(
+    a: tuple[slice, ...] | None, b: tuple[slice, ...] | None
+) -> tuple[slice, ...]:
+    """The smallest box around both; an empty one where neither is."""
+    if a is None or b is None:
+        return a or b or (slice(0, 0),) * 3
+    return tuple(
+        slice(min(x.start, y.start), max(x.stop, y.stop))
+        for x, y in zip(a, b, strict=True)
+    )

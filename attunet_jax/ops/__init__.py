@@ -1,0 +1,1 @@
+"""How arrays are computed: pure functions without parameters."""

@@ -1,0 +1,1 @@
+"""DICOM CT series: finding, checking and stacking their files."""

@@ -1,0 +1,247 @@
+"""A folder in; the headers of the CT slices of one DICOM series in it, checked, out.
+
+Files need no extension. What is no CT slice of the patient (reports, localizers,
+secondary captures, other modalities) is passed over, and named where nothing is left.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
+
+from attunet_jax.errors import BadData, one_line
+from attunet_jax.volume.dicom.files import dicom_files, dicom_folders
+
+_TAGS = [
+    "SOPClassUID",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "Modality",
+    "ImageType",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "PixelSpacing",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+]
+# SOP classes of CT and of secondary captures; their kin begin with the same numbers.
+_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """One slice; lengths in mm, directions and position in DICOM's LPS+ axes.
+
+    `orientation` (2, 3): in which direction the column index grows, then the row
+    index. `spacing_mm`: between rows, between columns.
+    """
+
+    path: Path
+    rows: int
+    columns: int
+    bits: int
+    spacing_mm: tuple[float, float]
+    orientation: np.ndarray
+    position: np.ndarray
+    slope: float
+    intercept: float
+    syntax: UID
+
+
+def series_headers(
+    folder: Path, series: str | None, one_of: Collection[str] = ()
+) -> list[SliceHeader]:
+    """The slices of the one series in `folder`, or of the one asked for by its UID.
+
+    Of several that one whose UID is among `one_of`. In the order of file names. Raises
+    `BadData` naming the file, or the series where there are several.
+    """
+    found: dict[str, list[tuple[Path, Any]]] = {}
+    passed_over: Counter[str] = Counter()
+    for path in dicom_files(folder):
+        dataset = read_dataset(path, headers_only=True)
+        with dicom_errors(path):
+            if reason := _no_ct_slice(path, dataset):
+                passed_over[reason] += 1
+                continue
+            uid = str(dataset.get("SeriesInstanceUID") or "")
+            found.setdefault(uid, []).append((path, dataset))
+    if series is not None and series not in found:
+        raise BadData(f"{folder}: no CT series {series} in it{_listed(found)}")
+    if not found:
+        raise BadData(
+            f"{folder}: no slices of a CT series in it{_instead(passed_over, folder)}"
+        )
+    if series is None and len(found) > 1:
+        wanted = [uid for uid in found if uid in one_of]
+        series = wanted[0] if len(wanted) == 1 else None
+    if series is None and len(found) > 1:
+        raise BadData(
+            f"{folder}: {len(found)} series in one folder{_listed(found)}; ask for one "
+            "by --series=UID, or move them apart"
+        )
+    slices = found[series] if series is not None else next(iter(found.values()))
+    return [header_of(path, dataset) for path, dataset in slices]
+
+
+def read_dataset(path: Path, *, headers_only: bool) -> Any:
+    """A file's tags: those of `_TAGS`, or all with the pixels, still as stored."""
+    with dicom_errors(path):
+        dataset = pydicom.dcmread(
+            path,
+            force=True,
+            stop_before_pixels=headers_only,
+            specific_tags=list(_TAGS) if headers_only else None,
+        )
+        if "TransferSyntaxUID" not in dataset.file_meta:  # as before DICOM had files
+            _, little = dataset.original_encoding
+            plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = plain
+        return dataset
+
+
+@contextmanager
+def dicom_errors(path: Path) -> Iterator[None]:
+    """Whatever pydicom raises on a damaged file becomes one line of `BadData`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd values that are not used here
+            yield
+    except BadData:
+        raise
+    except OSError as error:
+        raise BadData(
+            f"{path}: cannot be read ({error.strerror or one_line(error)}); check its "
+            "permissions, or copy it again"
+        ) from error
+    except MemoryError as error:
+        raise BadData(f"{path}: too large for the memory of this machine") from error
+    except Exception as error:  # struct, zlib, lookups: a damaged file raises anything
+        raise BadData(
+            f"{path}: damaged DICOM file ({one_line(error)}); copy it again"
+        ) from error
+
+
+def _no_ct_slice(path: Path, dataset: Any) -> str | None:
+    """What a file is, in words, where it is no slice of a CT scan."""
+    kind = str(dataset.get("SOPClassUID") or "")
+    modality = str(dataset.get("Modality") or "")
+    image_type = dataset.get("ImageType") or []
+    words = [image_type] if isinstance(image_type, str) else list(image_type)
+    if kind.startswith(_SECONDARY_CAPTURE):
+        return "secondary captures"
+    if "LOCALIZER" in words:
+        return "localizers"
+    if modality and modality != "CT":
+        return f"files of modality {modality}"
+    if "Rows" not in dataset:
+        if kind and not kind.startswith(_CT_IMAGE):
+            return "files without a picture"
+        raise BadData(
+            f"{path}: DICOM tag Rows is missing: truncated, or no DICOM picture; copy "
+            "it again, or remove it"
+        )
+    return None
+
+
+def header_of(path: Path, dataset: Any) -> SliceHeader:
+    """What the tags say of a slice. Raises `BadData` where one is missing or odd."""
+    with dicom_errors(path):
+        return _header(path, dataset)
+
+
+def _header(path: Path, dataset: Any) -> SliceHeader:
+    frames = _number(path, dataset, "NumberOfFrames", int, 1)
+    if frames != 1:
+        raise BadData(
+            f"{path}: {frames} frames in one file (enhanced DICOM); convert the series "
+            "to NIfTI, with dcm2niix for one"
+        )
+    if _number(path, dataset, "SamplesPerPixel", int, 1) != 1:
+        raise BadData(f"{path}: a colour picture, not HU; remove it from the series")
+    slope = _number(path, dataset, "RescaleSlope", float)
+    if slope == 0:
+        raise BadData(f"{path}: RescaleSlope is 0; export the series again")
+    between_rows, between_columns = _numbers(path, dataset, "PixelSpacing", 2)
+    orientation = np.array(_numbers(path, dataset, "ImageOrientationPatient", 6))
+    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    if not syntax.is_transfer_syntax:
+        raise BadData(
+            f"{path}: its pixels are coded as {syntax or 'nothing'}, which is none of "
+            "DICOM's ways; export the series again"
+        )
+    return SliceHeader(
+        path=path,
+        rows=_number(path, dataset, "Rows", int),
+        columns=_number(path, dataset, "Columns", int),
+        bits=_number(path, dataset, "BitsAllocated", int),
+        spacing_mm=(between_rows, between_columns),
+        orientation=orientation.reshape(2, 3),
+        position=np.array(_numbers(path, dataset, "ImagePositionPatient", 3)),
+        slope=slope,
+        intercept=_number(path, dataset, "RescaleIntercept", float),
+        syntax=syntax,
+    )
+
+
+def _number(
+    path: Path,
+    dataset: Any,
+    name: str,
+    kind: Callable[[Any], Any],
+    default: Any = None,
+) -> Any:
+    value = dataset.get(name)
+    if value is None and default is not None:
+        return default
+    return kind(_numbers(path, dataset, name, 1)[0])
+
+
+def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ...]:
+    """The values of a tag. Raises `BadData` where it is missing or not so many."""
+    value = dataset.get(name)
+    if value is None or value == "":
+        raise BadData(f"{path}: DICOM tag {name} is missing; export the series again")
+    values = value if isinstance(value, Sequence) else [value]
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise BadData(
+            f"{path}: DICOM tag {name} is {one_line(ValueError(value))}, not {count} "
+            "numbers; export the series again"
+        )
+    return numbers
+
+
+def _listed(found: dict[str, list[tuple[Path, Any]]]) -> str:
+    rows = [
+        f"{uid or '(no UID)'} ({len(slices)} slices, "
+        f"{str(slices[0][1].get('SeriesDescription') or 'no description')!r})"
+        for uid, slices in sorted(found.items())
+    ]
+    return ": " + ", ".join(rows) if rows else ""
+
+
+def _instead(passed_over: Counter[str], folder: Path) -> str:
+    """What is there where no slice is."""
+    if passed_over:
+        return ", only " + ", ".join(f"{n} {what}" for what, n in passed_over.items())
+    below = [str(place.relative_to(folder)) for place in dicom_folders(folder)]
+    if below:
+        return f", but below, in {', '.join(below[:5])}; name or keep one of these"
+    return "; name the folder of its files"

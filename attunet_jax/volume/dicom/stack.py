@@ -1,0 +1,147 @@
+"""Headers of slices in; their order and the affine of their stack, checked, out."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from attunet_jax.errors import BadData
+from attunet_jax.volume.dicom.series import SliceHeader
+from attunet_jax.volume.nifti_header import LEAST_SPACING_MM, MOST_SPACING_MM
+from attunet_jax.volume.volume import MOST_VOXELS
+
+# Scanners write positions to a tenth of a mm or finer; slices may be off by this and
+# by a share of their distance.
+_UNEVEN_MM, _UNEVEN_SHARE = 0.06, 0.05
+# More than that sideways over the whole stack is a tilted gantry, not rounding.
+_SHEAR_MM = 0.5
+_COSINE = 1e-3
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def stack(
+    folder: Path, headers: Sequence[SliceHeader]
+) -> tuple[list[SliceHeader], np.ndarray]:
+    """Slices sorted along the normal of their planes, and (4, 4) float64: the index
+    (column, row, slice) to world mm, RAS+.
+
+    The normal is that of the right hand: columns, rows, slices. Raises `BadData` where
+    slices differ in size or direction, are missing, double, unevenly spaced or
+    sheared by a tilted gantry.
+    """
+    _check_alike(headers)
+    first = headers[0]
+    along_columns, along_rows = first.orientation
+    normal = np.cross(along_columns, along_rows)
+    if len(headers) < 2:
+        raise BadData(f"{first.path}: the only slice in {folder}; a scan has several")
+    ordered = sorted(headers, key=lambda header: float(header.position @ normal))
+    heights = np.array([header.position @ normal for header in ordered])
+    _check_gaps(ordered, heights)
+    step = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
+    _check_line(folder, ordered, step, normal)
+    between_rows, between_columns = first.spacing_mm
+    affine = np.eye(4)
+    affine[:3, 0] = along_columns * between_columns
+    affine[:3, 1] = along_rows * between_rows
+    affine[:3, 2] = normal * (step @ normal)
+    affine[:3, 3] = ordered[0].position
+    for length in (between_rows, between_columns, float(step @ normal)):
+        if not LEAST_SPACING_MM <= length <= MOST_SPACING_MM:
+            raise BadData(f"{first.path}: spacing of {length:g} mm is impossible")
+    return ordered, _LPS_TO_RAS @ affine
+
+
+def _check_alike(headers: Sequence[SliceHeader]) -> None:
+    """One size, spacing and direction; names a slice that differs from the most."""
+    alike = Counter(_likeness(header) for header in headers)
+    (most, _), *others = alike.most_common()
+    if others:
+        odd = next(h for h in headers if _likeness(h) == others[0][0])
+        usual = next(h for h in headers if _likeness(h) == most)
+        raise BadData(
+            f"{odd.path}: {_described(odd)}, unlike {usual.path.name}: "
+            f"{_described(usual)}; remove what is no slice of this scan"
+        )
+    first = headers[0]
+    if not first.rows * first.columns:
+        raise BadData(f"{first.path}: a picture of {_described(first)}; export it anew")
+    if first.rows * first.columns * len(headers) > MOST_VOXELS:
+        raise BadData(f"{first.path}: {_described(first)} is too large to be a scan")
+    lengths = np.linalg.norm(first.orientation, axis=1)
+    if np.abs(lengths - 1).max() > _COSINE or abs(
+        first.orientation[0] @ first.orientation[1]
+    ) > (_COSINE):
+        raise BadData(
+            f"{first.path}: ImageOrientationPatient is no pair of directions at right "
+            "angles; export the series again"
+        )
+
+
+def _likeness(header: SliceHeader) -> tuple:
+    rounded = np.round(header.orientation / _COSINE).astype(int).ravel().tolist()
+    spacing = (round(length, 4) for length in header.spacing_mm)
+    return header.rows, header.columns, *spacing, *rounded
+
+
+def _described(header: SliceHeader) -> str:
+    directions = ", ".join(f"{n:.3g}" for n in header.orientation.ravel())
+    return (
+        f"{header.rows} x {header.columns} pixels of {header.spacing_mm[0]:g} x "
+        f"{header.spacing_mm[1]:g} mm along ({directions})"
+    )
+
+
+def _check_gaps(ordered: Sequence[SliceHeader], heights: np.ndarray) -> None:
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    narrowest, widest = int(gaps.argmin()), int(gaps.argmax())
+    if gaps[narrowest] <= max(0.5 * usual, LEAST_SPACING_MM):
+        a, b = ordered[narrowest], ordered[narrowest + 1]
+        raise BadData(
+            f"{b.path}: a second slice at the position of {a.path.name} "
+            f"({gaps[narrowest]:.3g} mm apart, others {usual:.3g} mm); keep one for "
+            "each position"
+        )
+    if gaps[widest] >= 1.5 * usual:
+        a, b = ordered[widest], ordered[widest + 1]
+        raise BadData(
+            f"{b.path}: {round(gaps[widest] / usual) - 1} slices are missing between "
+            f"this and {a.path.name} ({gaps[widest]:.3g} mm apart, others {usual:.3g} "
+            "mm); get the series again"
+        )
+    even = np.linspace(heights[0], heights[-1], len(heights))
+    off = np.abs(heights - even)
+    if off.max() > _UNEVEN_MM + _UNEVEN_SHARE * usual:
+        raise BadData(
+            f"{ordered[int(off.argmax())].path}: slices are unevenly spaced, "
+            f"{gaps.min():.3g} to {gaps.max():.3g} mm apart; convert the series to "
+            "NIfTI with a tool that resamples it"
+        )
+
+
+def _check_line(
+    folder: Path, ordered: Sequence[SliceHeader], step: np.ndarray, normal: np.ndarray
+) -> None:
+    """Slices lie above each other, not sideways by a tilted gantry nor by chance."""
+    upward = float(step @ normal)
+    sideways = step - upward * normal
+    shear = float(np.linalg.norm(sideways))
+    if shear * (len(ordered) - 1) > _SHEAR_MM:
+        degrees = np.degrees(np.arctan2(shear, upward))
+        raise BadData(
+            f"{folder}: gantry tilt of {degrees:.1f} degrees: each slice lies "
+            f"{shear:.3g} mm sideways of the one below; convert the series to NIfTI "
+            "with a tool that corrects it (dcm2niix: the file with _Tilt)"
+        )
+    positions = np.array([header.position for header in ordered])
+    line = ordered[0].position + np.outer(np.arange(len(ordered)), step)
+    off = positions - line
+    off -= np.outer(off @ normal, normal)
+    apart = np.linalg.norm(off, axis=1)
+    if apart.max() > _SHEAR_MM:
+        raise BadData(
+            f"{ordered[int(apart.argmax())].path}: lies {apart.max():.3g} mm sideways "
+            "of the other slices; remove what is no slice of this scan"
+        )

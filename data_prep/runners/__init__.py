@@ -1,0 +1,1 @@
+"""Where shards are prepared: processes of this machine, or Apache Beam."""

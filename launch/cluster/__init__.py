@@ -1,0 +1,1 @@
+"""Starting a training on several processes: local, SLURM, Kubernetes, TPU VM."""

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# N processes of one run on this machine: launch/cluster/local.sh N [flags] -- [module] arguments
+# For example: launch/cluster/local.sh 2 --cpu_devices=4 -- --data=DIR --workdir=RUN
+# launch/cluster/local.sh --help says more.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=python3
+if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+exec "${PYTHON:-$python}" -m launch.cluster.local "$@"

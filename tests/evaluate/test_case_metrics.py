@@ -1,0 +1,105 @@
+"""Rows of a case: by hand, and on real label maps against published software."""
+
+import itertools
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet_jax.evaluate.metrics import METRICS, measure_case
+
+ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
+
+
+def test_rows_of_a_small_case():
+    truth = np.zeros((4, 6, 8), np.uint8)
+    truth[1:3, 1:3, 1:3] = 1
+    truth[0, 5, :5] = 2
+    prediction = np.zeros_like(truth)
+    prediction[1:3, 1:3, 2:4] = 1
+    spleen, pancreas, kidney = measure_case(truth, prediction, (2, 1, 0.5), ORGANS)
+
+    assert list(spleen) == [
+        "organ",
+        *METRICS,
+        "truth_vox",
+        "prediction_vox",
+        "truth_ml",
+        "prediction_ml",
+    ]
+    assert [row["organ"] for row in (spleen, pancreas, kidney)] == list(ORGANS)
+    assert spleen["dice"] == spleen["precision"] == spleen["recall"] == 0.5
+    assert spleen["iou"] == pytest.approx(1 / 3)
+    assert (spleen["truth_vox"], spleen["truth_ml"]) == (8, 0.008)
+    assert 0 < spleen["surface_distance_mm"] < 0.5  # shifted by 0.5 mm
+    assert spleen["hausdorff95_mm"] == 0.5
+    assert spleen["surface_dice_2mm"] == 1
+
+    assert (pancreas["dice"], pancreas["precision"], pancreas["recall"]) == (0, 0, 0)
+    assert pancreas["surface_distance_mm"] is None
+    assert pancreas["hausdorff95_mm"] is None
+    assert pancreas["surface_dice_2mm"] == 0
+    assert (pancreas["truth_vox"], pancreas["prediction_vox"]) == (5, 0)
+
+    assert all(kidney[metric] is None for metric in METRICS)
+    assert "NaN" not in json.dumps([spleen, pancreas, kidney])
+
+
+def test_organs_far_apart_are_measured_over_both_places():
+    left, right = np.zeros((2, 3, 3, 40), np.uint16)
+    left[1, 1, 1] = right[1, 1, 31] = 300
+    for truth, prediction in ((left, right), (right, left)):
+        (row,) = measure_case(truth, prediction, (1, 1, 2), {"tumour": 300})
+        # The near and the far side of either voxel are 29 and 30 voxels away.
+        assert row["surface_distance_mm"] == pytest.approx(29.5 * 2)
+        assert (row["truth_vox"], row["prediction_vox"]) == (1, 1)
+
+
+def test_maps_that_do_not_fit_are_refused():
+    labels = np.zeros((2, 2, 2), np.uint8)
+    with pytest.raises(ValueError, match="truth is"):
+        measure_case(labels, labels[:1], (1, 1, 1), ORGANS)
+    with pytest.raises(ValueError, match="integers"):
+        measure_case(labels, labels.astype(float), (1, 1, 1), ORGANS)
+
+
+def test_real_label_maps_score_as_by_surface_distance(shared):
+    folder = shared / "data" / "label_maps"
+    reference = json.loads((folder / "reference_metrics.json").read_text())
+    organs = {row["organ"]: row["label"] for row in reference}
+    worst = {"surface_distance_mm": 0.0, "hausdorff95_mm": 0.0}
+    for truth_name, of_truth in itertools.groupby(reference, lambda r: r["truth"]):
+        truth = nib.load(folder / truth_name)
+        for name, of_pair in itertools.groupby(of_truth, lambda r: r["prediction"]):
+            prediction = nib.load(folder / name)
+            spacing = truth.header.get_zooms()  # pyright: ignore
+            pair = [np.asarray(image.dataobj).T for image in (truth, prediction)]  # pyright: ignore
+            ours = measure_case(pair[0], pair[1], spacing[::-1], organs)
+            ours = {row["organ"]: row for row in ours}
+            for theirs in of_pair:
+                mine = ours[theirs["organ"]]
+                for count in ("truth_vox", "prediction_vox"):
+                    assert mine[count] == theirs[count]
+                for metric in ("dice", "precision", "recall"):
+                    assert mine[metric] == pytest.approx(theirs[metric], abs=1e-9)
+                if not theirs["prediction_vox"]:
+                    assert mine["surface_distance_mm"] is None
+                    continue
+                expected = {
+                    "surface_distance_mm": (
+                        theirs["average_distance_truth_to_prediction_mm"]
+                        + theirs["average_distance_prediction_to_truth_mm"]
+                    )
+                    / 2,
+                    "hausdorff95_mm": theirs["robust_hausdorff95_mm"],
+                }
+                for metric, value in expected.items():
+                    assert mine[metric] == pytest.approx(value, rel=0.05)
+                    off = abs(mine[metric] / value - 1)
+                    worst[metric] = max(worst[metric], off)
+                assert mine["surface_dice_2mm"] == pytest.approx(
+                    theirs["surface_dice_2mm"], abs=0.002
+                )
+    print("worst relative deviations:", worst)
+    assert worst["surface_distance_mm"] < 0.005

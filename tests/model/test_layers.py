@@ -1,0 +1,122 @@
+"""The layers between two scales against SciPy and NumPy, and how they begin."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy_network import NumpyNetwork, random_variables
+from scipy import ndimage
+
+from attunet_jax.model.layers import Conv, Conv3x3x3, ConvBlock, PointwiseBlock
+from attunet_jax.ops.conv import choose_formulation
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(1.0, 2.0, (2, 4, 4, 6, 3)).astype(np.float32)
+
+
+def init(module: Any, *inputs: Any, method: str = "__call__") -> Any:
+    initialise = partial(module.init, method=method)
+    return jax.jit(initialise, static_argnums=range(2, 1 + len(inputs)))(
+        jax.random.key(0), *inputs
+    )
+
+
+FORMS = ("compiler", "matrix", choose_formulation("cpu", 1, "float32"))
+
+
+@pytest.mark.parametrize("formulation", sorted(set(FORMS)))
+def test_a_3x3x3_convolution_is_scipys_correlation_summed_over_channels(formulation):
+    conv = Conv3x3x3(2, jnp.float32, formulation)
+    variables: Any = {
+        "params": {
+            "kernel": RNG.normal(size=(3, 3, 3, 3, 2)).astype(np.float32),
+            "bias": np.array([0.5, -2.0], np.float32),
+        }
+    }
+    got: Any
+    got, bias = conv.apply(variables, X, method="without_bias")
+    np.testing.assert_array_equal(bias, [0.5, -2])
+    kernel = variables["params"]["kernel"].astype(float)
+    for b, o in np.ndindex(2, 2):
+        expected = sum(
+            ndimage.correlate(X[b, ..., c].astype(float), k, mode="constant")
+            for c, k in enumerate(np.moveaxis(kernel[..., o], -1, 0))
+        )
+        np.testing.assert_allclose(got[b, ..., o], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size, shape", [(1, (2, 4, 4, 6, 5)), (2, (2, 2, 2, 3, 5))])
+def test_the_other_sizes_keep_or_halve_the_grid(size, shape):
+    conv = Conv(5, size, jnp.float32)
+    kernel = RNG.normal(size=(size, size, size, 3, 5)).astype(np.float32)
+    bias = RNG.normal(size=5).astype(np.float32)
+    got: Any = jax.jit(conv.apply)({"params": {"kernel": kernel, "bias": bias}}, X)
+    assert got.shape == shape
+    # The first voxel of the result sees the first block of the input only.
+    block = X[0, :size, :size, :size]
+    expected = (block[..., None] * kernel).sum((0, 1, 2, 3)) + bias
+    np.testing.assert_allclose(got[0, 0, 0, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_a_bias_is_summed_and_kept_in_float32():
+    conv = Conv(2, 1, jnp.bfloat16)
+    x = jnp.ones((1, 7, 11, 13, 1), jnp.bfloat16)
+    params: Any = init(conv, x)["params"]
+
+    def total(params):
+        y: Any = conv.apply({"params": params}, x)
+        return jnp.sum(y, dtype=jnp.float32)
+
+    # 7 * 11 * 13 has no bfloat16: its neighbours are 1000 and 1004.
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(params)["bias"], 1001)
+
+
+def test_without_bias_there_is_none():
+    conv = Conv(5, 2, jnp.float32, use_bias=False)
+    params: Any = jax.eval_shape(conv.init, jax.random.key(0), X)["params"]
+    assert {k: v.shape for k, v in params.items()} == {"kernel": (2, 2, 2, 3, 5)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_kernels_begin_normal_with_variance_2_over_fan_in_and_biases_uniform(size):
+    x = jnp.zeros((1, 4, 4, 4, 64))
+    conv = Conv(512, size, jnp.float32)
+    if size == 3:
+        conv = Conv3x3x3(512, jnp.float32, "compiler")
+    params = init(conv, x, method="without_bias")["params"]
+    fan_in = 64 * size**3
+    kernel, bias = np.asarray(params["kernel"]), np.asarray(params["bias"])
+    deviation = np.sqrt(2 / fan_in)
+    assert abs(kernel.mean()) < 0.03 * deviation
+    assert abs(kernel.std() / deviation - 1) < 0.03
+    assert np.abs(kernel).max() > 3 * deviation  # not cut off
+    bound = 1 / np.sqrt(fan_in)
+    assert 0.97 * bound < np.abs(bias).max() <= bound
+    assert abs(bias.std() / (bound / np.sqrt(3)) - 1) < 0.1
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_block_is_twice_convolution_norm_and_relu_in_that_order(train):
+    block = ConvBlock(4, jnp.float32, "compiler")
+    _check_against_numpy(block, train, "twice", lambda x: (x,))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_pointwise_block_is_convolution_norm_and_relu(train):
+    _check_against_numpy(PointwiseBlock(4, jnp.float32), train, "pointwise")
+
+
+def _check_against_numpy(block: Any, train: bool, kind: str, given=lambda x: x):
+    shapes = jax.eval_shape(lambda: init(block, given(jnp.asarray(X)), train))
+    variables = random_variables(shapes, seed=1)
+    numpy = NumpyNetwork({k: {"block": v} for k, v in variables.items()}, {}, train)
+    expected = getattr(numpy, kind)("block", X.astype(float))
+    narrow = jax.tree.map(lambda v: v.astype(np.float32), variables)
+    got, _ = jax.jit(partial(block.apply, train=train, mutable=["batch_stats"]))(
+        narrow, given(X)
+    )
+    assert (np.asarray(got) >= 0).all() and (np.asarray(got) == 0).any()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)

@@ -1,0 +1,288 @@
+"""A config and a data set make a plan, or the field that does not fit is named."""
+
+import importlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from attunet_jax.data.dataset import Dataset
+from attunet_jax.errors import BadArguments
+from attunet_jax.train.experiment import (
+    differing_fields,
+    label_table,
+    make_plan,
+    output_names,
+)
+from configs import base
+
+ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3, "liver": 7}
+
+
+def dataset(train: int = 5) -> Dataset:
+    parts = {
+        "train": tuple(f"case_{i}" for i in range(train)),
+        "validation": ("case_8", "case_9"),
+        "test": (),
+    }
+    manifest = {
+        "organs": ORGANS,
+        "spacing_mm": [2.0, 2.0, 2.0],
+        "settings": {"blur_mm": 0.75},
+    }
+    return Dataset(Path("data"), manifest, {"80_20": parts}, "abc")
+
+
+def config_with(**changes: Any) -> Any:
+    """The base config; `data__batch_size=2` changes `config.data.batch_size`."""
+    config = base.get_config()
+    for name, value in changes.items():
+        *groups, field = name.split("__")
+        place = config
+        for group in groups:
+            place = place[group]
+        with place.ignore_type():
+            place[field] = value
+    return config
+
+
+def plan_with(train: int = 5, **changes: Any) -> Any:
+    return make_plan(config_with(**changes), dataset(train), 1)
+
+
+@pytest.mark.parametrize(
+    "train, changes, steps",
+    [
+        (5, {"train__epochs": 10}, 20),  # 5 cases make 2 whole batches of 2
+        (4, {"train__epochs": 10}, 20),
+        (5, {"train__epochs": 10, "data__batch_size": 1}, 50),
+        (5, {"train__epochs": 10, "data__batch_size": 8}, 10),  # fewer than a batch
+        (5, {"train__epochs": 10, "train__steps": 7}, 7),
+        (5, {"train__epochs": 10, "train__steps": -1}, 20),
+    ],
+)
+def test_an_epoch_is_as_many_steps_as_whole_batches_but_at_least_one(
+    train, changes, steps
+):
+    assert plan_with(train, **changes).steps == steps
+
+
+@pytest.mark.parametrize("average, updates", [(1, 4), (2, 2)])
+def test_the_learning_rate_halves_after_the_epochs_that_were_asked_for(
+    average, updates
+):
+    # Two epochs of two batches; averaging makes half as many updates of them.
+    optimizer = plan_with(
+        optimizer__decay_every_epochs=2,
+        optimizer__average_batches=average,
+        optimizer__learning_rate=0.25,
+        optimizer__l2=0.0,
+    ).optimizer
+    one = np.ones(1, np.float32)
+    state = optimizer.init(one)
+    sizes = []
+    update = jax.jit(optimizer.update)
+    for _ in range(8):
+        change, state = update(one, state, one)
+        sizes.append(-float(change[0]))
+    # Adam's updates for a constant gradient are the learning rate itself.
+    made = [size for size in sizes if size]
+    expected = [0.25] * updates + [0.125] * updates
+    assert made == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_plan_says_who_trains_what_is_measured_and_what_the_run_is():
+    plan = plan_with(classes=("background", "liver", "spleen"))
+    assert plan.train_ids == tuple(f"case_{i}" for i in range(5))
+    assert plan.validation_ids == ("case_8", "case_9")
+    assert plan.organs == ("liver", "spleen")
+    assert plan.network.class_count == 3
+    run = json.loads(json.dumps(plan.run))
+    assert run["config"]["classes"] == ["background", "liver", "spleen"]
+    assert run["config"]["data"]["batch_size"] == 2
+    assert run["outputs"] == ["background", "liver", "spleen"]
+    assert run["spacing_mm"] == [2.0, 2.0, 2.0]
+    assert run["blur_mm"] == 0.75
+    assert run["manifest_sha256"] == "abc"
+
+
+def test_the_loss_of_a_plan_takes_the_configs_fields():
+    options = (
+        plan_with(
+            loss__smoothing=0.5,
+            loss__smoothing_inside_factor=True,
+            loss__include_background=False,
+        )
+        .train_step.keywords["loss"]
+        .keywords
+    )
+    assert options == {
+        "classes": (0, 1, 2, 3),
+        "smoothing": 0.5,
+        "smoothing_inside_factor": True,
+        "include_background": False,
+        "averaged_over": 3,
+    }
+
+
+def test_stored_labels_become_output_nodes_and_others_background():
+    classes = ("background", "liver", "pancreas")
+    assert label_table(ORGANS, classes, classes) == (0, 0, 2, 0, 0, 0, 0, 1)
+
+
+def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
+    source: Any = SimpleNamespace(
+        outputs=("background", "spleen", "pancreas", "kidney"),
+        workdir=Path("RUN"),
+        run={"config": {"model": json.loads(config_with().to_json())["model"]}},
+    )
+    classes = ("background", "pancreas")
+    assert output_names(classes, source) == source.outputs
+    assert output_names(("background", "liver"), source) == ("background", "liver")
+    assert output_names(classes, None) == classes
+    # Spleen and kidney keep their nodes in the label, which count for neither class.
+    assert label_table(ORGANS, source.outputs, classes)[:4] == (0, 1, 2, 3)
+    plan = make_plan(config_with(classes=classes), dataset(), 1, source)
+    assert plan.network.class_count == 4
+    assert plan.organs == ("pancreas",)
+    options = plan.train_step.keywords["loss"].keywords
+    assert (options["classes"], options["averaged_over"]) == ((0, 2), 2)
+    assert plan.count_step.keywords["classes"] == (0, 2)
+    published = config_with(classes=classes, loss__mean_over="outputs")
+    plan = make_plan(published, dataset(), 1, source)
+    assert plan.train_step.keywords["loss"].keywords["averaged_over"] == 4
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        (),
+        ("spleen", "pancreas"),
+        ("spleen", "background"),
+        ("background", "heart"),
+        ("background", "spleen", "spleen"),
+        ("background", "background"),
+    ],
+)
+def test_classes_that_are_not_background_and_organs_are_refused(classes):
+    with pytest.raises(BadArguments) as caught:
+        plan_with(classes=classes)
+    message = str(caught.value)
+    assert message.startswith(f"config.classes={classes}: ")
+    assert "spleen, pancreas, kidney, liver" in message
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        *(
+            (field, value)
+            for field in (
+                "data.batch_size",
+                "data.threads",
+                "data.prefetch_batches",
+                "optimizer.learning_rate",
+                "optimizer.average_batches",
+                "optimizer.decay_every_epochs",
+                "train.epochs",
+                "train.log_every_steps",
+                "train.evaluate_every_steps",
+                "train.checkpoint_every_steps",
+                "train.keep_latest",
+            )
+            for value in (0, -1)
+        ),
+        ("optimizer.learning_rate", float("nan")),
+        ("optimizer.name", "lion"),
+        ("data.crop_shape", (96, 160, 150)),
+        ("data.crop_shape", (96, 160)),
+        ("data.crop_shape", (96, 160, 224)),  # larger than what is read
+        ("data.read_shape", (96, 208)),
+        ("data.read_shape", (80, 208, 208)),
+        ("data.padding", "edge"),
+        ("augment.normalise_over", "batch"),
+        ("loss.mean_over", "voxels"),
+        ("predict.largest_of", "organs"),
+        ("predict.region", "crop"),
+        ("model.gate_source", "encoder"),
+        ("model.widths", (16,)),
+        ("model.gate_reduction", 0),
+    ],
+)
+def test_a_field_that_cannot_be_is_named_in_one_line(field, value):
+    with pytest.raises(BadArguments) as caught:
+        plan_with(**{field.replace(".", "__"): value})
+    message = str(caught.value)
+    assert f"config.{field}={value!r}" in message and "\n" not in message
+
+
+def test_a_split_that_is_not_there_or_has_no_training_cases_is_named():
+    with pytest.raises(BadArguments, match="no split 'cv_1'; it has: 80_20"):
+        plan_with(data__split="cv_1")
+    with pytest.raises(BadArguments, match="split 80_20 has no training cases"):
+        plan_with(train=0)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(base.__file__).parent.glob("[a-z]*.py")), ids=lambda p: p.stem
+)
+def test_every_config_makes_a_plan(path):
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    plan = make_plan(config, dataset(), 1)
+    assert plan.steps >= 300
+    assert plan.run["config"] == json.loads(config.to_json())
+
+
+def resolved(**changes: Any) -> dict[str, Any]:
+    return json.loads(config_with(**changes).to_json())
+
+
+def test_the_same_run_differs_in_nothing_wherever_and_however_fast_it_runs():
+    elsewhere = resolved(
+        data__directory="/mnt/data",
+        data__threads=1,
+        data__prefetch_batches=1,
+        model__convolution="matrix",
+        model__rematerialise=True,
+        train__steps=10,
+        train__keep_best=3,
+        mesh__spatial=4,
+        predict__average_flips=True,
+        name="another",
+    )
+    assert differing_fields(resolved(), elsewhere) == []
+
+
+def test_what_decides_the_parameters_is_named_with_both_values():
+    other = resolved(
+        seed=1,
+        classes=("background", "liver"),
+        init_from="RUN",
+        model__sub_gates=1,
+        data__crop_shape=(16, 16, 16),
+        augment__rotation_degrees=0.0,
+        loss__smoothing=1.0,
+        optimizer__learning_rate=0.5,
+    )
+    assert differing_fields(resolved(), other) == [
+        "seed (0 there, 1 here)",
+        "classes (['background', 'spleen', 'pancreas', 'kidney'] there, "
+        "['background', 'liver'] here)",
+        "init_from ( there, RUN here)",
+        "model.sub_gates (2 there, 1 here)",
+        "data.crop_shape ([96, 160, 160] there, [16, 16, 16] here)",
+        "augment.rotation_degrees (15.0 there, 0.0 here)",
+        "loss.smoothing (0.01 there, 1.0 here)",
+        "optimizer.learning_rate (0.0001 there, 0.5 here)",
+    ]
+
+
+def test_a_field_that_one_side_lacks_differs():
+    older = resolved()
+    del older["loss"]["auxiliary_weight"]
+    said = differing_fields(older, resolved())
+    assert said == ["loss.auxiliary_weight (None there, 0.5 here)"]

@@ -1,0 +1,48 @@
+"""Metrics on disk: what a resumed run finds and keeps."""
+
+import json
+
+from attunet_jax.train.metrics import Journal, duration
+
+
+def steps_in(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_a_resumed_journal_drops_rows_beyond_the_checkpoint(tmp_path):
+    journal = Journal(tmp_path, step=0, steps=10)
+    for step in (2, 4, 6):
+        journal.record(step, {"loss": 0.5})
+    journal.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')  # a kill in the middle of a line
+    resumed = Journal(tmp_path, step=4, steps=10)
+    assert steps_in(tmp_path) == [2, 4]
+    resumed.record(6, {"loss": 0.25})
+    resumed.close()
+    assert steps_in(tmp_path) == [2, 4, 6]
+
+
+def test_a_line_says_step_loss_speed_waiting_and_time_left(tmp_path, capsys):
+    journal = Journal(tmp_path, step=0, steps=30)
+    figures = {
+        "seconds_per_step": 0.25,
+        "steps_per_second": 4.0,
+        "cases_per_second": 32.0,
+        "data_wait_share": 1.0,
+        "device_memory_share": 0.71,
+    }
+    journal.log(10, {"loss": 0.75}, figures, left_s=65)
+    journal.close()
+    assert capsys.readouterr().out == (
+        "step 10/30  loss 0.7500  0.250 s/step  32 cases/s  waiting for data 100%  "
+        "memory 71%  left 1:05\n"
+    )
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["step"] == 10 and row["loss"] == 0.75 and row["data_wait_share"] == 1.0
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_durations_read_as_clocks():
+    assert [duration(s) for s in (0.4, 69, 3909)] == ["0:00", "1:09", "1:05:09"]
