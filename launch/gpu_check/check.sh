@@ -194,7 +194,9 @@ install || exit 1
 # For the steps: each has a process group of its own, and what it starts ends with it.
 export -f about against_torch benchmark check data_ready imports measure one parity tests
 export work results python peer size NHWC EXACT
-preparing=
+preparing='' running=''
+stop() { kill "$running" "$preparing" 2> /dev/null; pack; exit 130; }
+trap stop INT TERM
 case $steps in *endtoend:*)
   if [ ! -e "$work/done/endtoend" ]; then
     ( data > "$results/data.log" 2>&1 ) & preparing=$!
@@ -211,7 +213,8 @@ for step in $steps; do
   [ "$limit" -gt $left ] && limit=$left
   [ "$dry" = 1 ] && limit=600
   began=$SECONDS
-  timeout -k 5 "$limit" bash -c "one $name" > "$results/$name.log" 2>&1; status=$?
+  timeout -k 5 "$limit" bash -c "one $name" > "$results/$name.log" 2>&1 & running=$!
+  wait "$running"; status=$?
   said="== $name: status $status, $((SECONDS - began)) s of $limit"
   [ $status -eq 124 ] && said="$said: TIME-OUT"
   [ $status -ne 0 ] && failed=1
