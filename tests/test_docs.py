@@ -41,7 +41,8 @@ def test_every_switch_of_paper_versus_code_exists():
 def test_every_command_flag_field_and_link_of_a_page_exists(page):
     text = page.read_text(encoding="utf-8")
     for module in re.findall(r"python -m ((?:launch|data_prep)\.\w+)", text):
-        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), path
     for field in re.findall(r"--config\.([a-z_]+(?:\.[a-z_0-9]+)+)", text):
         assert exists_in_config(field), field
     for source in re.findall(r"--source=([a-z_]+)", text):

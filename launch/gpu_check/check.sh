@@ -33,8 +33,8 @@ EXACT=--xla_gpu_deterministic_ops=true
 
 imports() {
   "$python" -c "
-import attunet_jax.train.loop, data_prep.prepare, launch.benchmark, launch.train
-import attunet_jax.volume, launch.benchmarking.session"
+import attunet_jax.train.loop, data_prep.prepare, launch.benchmark.speed, launch.train
+import attunet_jax.volume, launch.benchmark.session"
 }
 
 install() {  # the wheels that the machine lacks
@@ -89,7 +89,7 @@ data_ready() {
 
 benchmark() {  # NAME NETWORK FIGURES TYPES [more]
   local name=$1 network=$2 figures=$3 types=$4; shift 4
-  "$python" -m launch.benchmark --size="$size" --networks="$network" \
+  "$python" -m launch.benchmark speed --size="$size" --networks="$network" \
     --measure="$figures" --compute_dtype="$types" --rounds=5 --peer_python="$peer" \
     --longest_call_s=20 --output="$results/$name" "$@"
 }

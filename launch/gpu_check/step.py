@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from launch.benchmarking import counts, machine, sizes
+from launch.benchmark import flops, machine, workload
 from launch.gpu_check import kernels
 from launch.gpu_check.parts import DRY, Report, Setting, block, digest, the_device
 
@@ -73,7 +73,7 @@ class Measurement:
 
     def __init__(self, prefix: str, network: str, dtype: str, fields: dict) -> None:
         self.prefix, self.dtype = prefix, dtype
-        self.size = sizes.SIZES["tiny" if DRY else "paper"]
+        self.size = workload.SIZES["tiny" if DRY else "paper"]
         self.device = the_device()
         self.report = Report(prefix + ".json")
         self.report.add(
@@ -104,8 +104,8 @@ class Measurement:
             product_TFLOP_s={k: round(v / 1e12, 1) for k, v in products.items()},
         )
 
-    def rates(self, ms: float, work: counts.Work) -> dict[str, float]:
-        """Of what the network needs at least: see launch/benchmarking/counts.py."""
+    def rates(self, ms: float, work: flops.Work) -> dict[str, float]:
+        """Of what the network needs at least: see launch/benchmark/flops.py."""
         told = {
             "TFLOP_s": work.flop / ms / 1e9,
             "least_GB_s": work.bytes / ms / 1e6,
@@ -136,8 +136,8 @@ class Measurement:
         report.add(first_loss=float(call()), first_call_s=time.perf_counter() - began)
         times = timed(call, 0.3 if DRY else 4.0)
         model = setting.config.model.to_dict()
-        operations = counts.network_operations(model, 4, size.batch, size.shape)
-        work = counts.train_work(operations, 4, size.batch, size.shape)
+        operations = flops.network_operations(model, 4, size.batch, size.shape)
+        work = flops.train_work(operations, 4, size.batch, size.shape)
         report.add(train=times, train_rates=self.rates(times["queued_ms"], work))
         report.add(last_loss=float(call()), train_used=used(self.device))
         # The same state, batch and key twice: are the bits the same at this size?
@@ -171,8 +171,8 @@ class Measurement:
         self.report.add(forward_memory=memory_of(compiled))
         times = timed(lambda: compiled(variables, image), 0.3 if DRY else 2.0)
         model = setting.config.model.to_dict()
-        operations = counts.network_operations(model, 4, 1, self.size.shape)
-        work = counts.forward_work(operations)
+        operations = flops.network_operations(model, 4, 1, self.size.shape)
+        work = flops.forward_work(operations)
         self.report.add(
             forward=times, forward_rates=self.rates(times["queued_ms"], work)
         )

@@ -11,9 +11,9 @@ import pytest
 from attunet_jax.model import build_network
 from attunet_jax.train.state import parameter_count
 from configs import attention_unet, attention_unet_published, base, unet
-from launch.benchmarking import counts
-from launch.benchmarking.rows import ratios, row, with_work
-from launch.benchmarking.stopwatch import Series, alternating, warmed
+from launch.benchmark import flops
+from launch.benchmark.rows import ratios, row, with_work
+from launch.benchmark.timing import Series, alternating, warmed
 
 PAPER_SHAPE = (96, 160, 160)
 CONFIGS: dict[str, Any] = {
@@ -29,7 +29,7 @@ def fields_of(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def operations_of(name: str, shape: Any, batch: int = 1, **changes: Any) -> Any:
-    return counts.network_operations(fields_of(name, **changes), 4, batch, shape)
+    return flops.network_operations(fields_of(name, **changes), 4, batch, shape)
 
 
 def network_of(fields: dict[str, Any]) -> Any:
@@ -58,7 +58,7 @@ def test_counts_are_those_of_the_published_networks(name, parameters, gigaflop):
     operations = operations_of(name, PAPER_SHAPE)
     assert sum(o.parameters for o in operations) == parameters
     if gigaflop:
-        assert round(counts.forward_work(operations).flop / 1e9, 1) == gigaflop
+        assert round(flops.forward_work(operations).flop / 1e9, 1) == gigaflop
 
 
 def test_a_two_scale_unet_is_counted_as_by_hand():
@@ -79,7 +79,7 @@ def test_a_two_scale_unet_is_counted_as_by_hand():
     }
     # The image needs no gradient: every other convolution goes back twice.
     forward = sum(convolutions.values())
-    train = counts.train_work(operations, 4, 3, (2, 4, 6))
+    train = flops.train_work(operations, 4, 3, (2, 4, 6))
     assert train.flop == 2 * (3 * forward - convolutions["encoder_1 conv_1"])
 
 
@@ -100,15 +100,15 @@ def test_bytes_of_a_two_scale_unet_are_counted_as_by_hand():
     }
     kernels = sum(o.parameters for o in operations if o.kernel)
     expected = 4 * (sum(channels_moved.values()) + kernels)
-    assert counts.forward_work(operations).bytes == expected
+    assert flops.forward_work(operations).bytes == expected
 
 
 def test_half_the_type_moves_half_the_activations_and_the_same_parameters():
     wide = operations_of("attention_unet", (16, 16, 16))
     narrow = operations_of("attention_unet", (16, 16, 16), compute_dtype="bfloat16")
     kernels = 4 * sum(o.parameters for o in wide if o.kernel)
-    activations = counts.forward_work(wide).bytes - kernels
-    assert counts.forward_work(narrow).bytes - kernels == activations / 2
+    activations = flops.forward_work(wide).bytes - kernels
+    assert flops.forward_work(narrow).bytes - kernels == activations / 2
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_half_the_type_moves_half_the_activations_and_the_same_parameters():
 def test_every_switch_has_as_many_parameters_as_the_network_itself(changes):
     fields = fields_of("attention_unet", **changes)
     params = variables_of(network_of(fields))["params"]
-    operations = counts.network_operations(fields, 4, 1, (16, 16, 16))
+    operations = flops.network_operations(fields, 4, 1, (16, 16, 16))
     assert sum(o.parameters for o in operations) == parameter_count(params)
 
 
@@ -228,7 +228,7 @@ def test_shares_and_floor_come_from_work_and_peaks():
         "copy_bytes_per_s": 10.0,
     }
     entry = row("x", Series((4.0,)), compute_dtype="float32")
-    entry = with_work(entry, counts.Work(flop=100, bytes=20), peaks)
+    entry = with_work(entry, flops.Work(flop=100, bytes=20), peaks)
     assert entry["share_of_matrix_product_peak"] == 0.25
     assert entry["share_of_copy_peak"] == 0.5
     assert entry["floor_s"] == 2.0
@@ -259,6 +259,7 @@ def test_the_program_measures_everything_and_writes_what_it_prints(
     status, printed, errors = finish(
         run_program(
             "launch.benchmark",
+            "speed",
             "--size=tiny",
             "--rounds=2",
             "--networks=attention_unet",
@@ -306,14 +307,14 @@ def test_the_program_measures_everything_and_writes_what_it_prints(
     ],
 )
 def test_a_word_that_cannot_be_used_is_named_with_those_that_can(refused, words, part):
-    status, line = refused("launch.benchmark", *words)
+    status, line = refused("launch.benchmark", "speed", *words)
     assert status == 2 and part in line
 
 
 def test_a_device_that_is_not_there_is_named(refused):
     if jax.default_backend() == "tpu":
         pytest.skip("there is a TPU")
-    status, line = refused("launch.benchmark", "--device=tpu")
+    status, line = refused("launch.benchmark", "speed", "--device=tpu")
     assert status == 2 and "--device=tpu: JAX has none here" in line
 
 
@@ -322,7 +323,7 @@ def test_a_peer_that_is_not_installed_says_which_extra_to_install(refused, tmp_p
     bare.write_text('#!/bin/sh\necho "monai torch"\n')
     bare.chmod(0o755)
     status, line = refused(
-        "launch.benchmark", "--against=torch,monai", f"--peer_python={bare}"
+        "launch.benchmark", "speed", "--against=torch,monai", f"--peer_python={bare}"
     )
     assert status == 2
     assert "has no monai, torch; pip install 'attunet_jax[benchmark]'" in line
@@ -334,12 +335,10 @@ def test_the_torch_restatement_has_our_parameters_and_our_logits(name):
     import numpy as np
 
     from attunet_jax.model import torch_weights
-    from launch.benchmarking import peer_networks
+    from launch.benchmark.peers import torch_unet
 
     model = CONFIGS[name].get_config().model
-    peer = peer_networks.Published(
-        model.widths, 4, model.sub_gates, model.gating_channels
-    )
+    peer = torch_unet.Published(model.widths, 4, model.sub_gates, model.gating_channels)
     network = network_of(fields_of(name))
     image = np.random.default_rng(0).normal(size=(1, 16, 32, 48, 1))
     image = image.astype(np.float32)
@@ -350,7 +349,7 @@ def test_the_torch_restatement_has_our_parameters_and_our_logits(name):
     variables = drawing.lower(key).compile(compiler_options=quick)(key)
     variables = {k: variables[k] for k in ("params", "batch_stats")}
     parameters = parameter_count(variables["params"])
-    assert peer_networks.parameter_count(peer) == parameters
+    assert torch_unet.parameter_count(peer) == parameters
     tensors = torch_weights.published_tensors(variables)
     loaded = {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
     missing, surplus = peer.load_state_dict(loaded, strict=False)
@@ -371,6 +370,7 @@ def test_peers_run_in_turn_with_ours_and_ratios_are_printed(
     status, printed, errors = finish(
         run_program(
             "launch.benchmark",
+            "speed",
             "--size=tiny",
             "--rounds=2",
             "--networks=attention_unet",
@@ -395,7 +395,7 @@ def test_peers_run_in_turn_with_ours_and_ratios_are_printed(
 
 
 def test_sizes_of_the_benchmark_fit_the_networks_and_the_configs():
-    from launch.benchmarking.sizes import SIZES, config_of
+    from launch.benchmark.workload import SIZES, config_of
 
     for size in SIZES.values():
         divisor = 2 ** (len(size.widths) - 1)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from launch.benchmark_preparation import to_markdown
-from launch.benchmarking.watched import watch
+from launch.benchmark.preparation import to_markdown
+from launch.benchmark.process_memory import watch
 
 
 def test_the_program_measures_ours_and_writes_what_it_prints(
@@ -17,7 +17,10 @@ def test_the_program_measures_ours_and_writes_what_it_prints(
     words = ("--size=tiny", "--rounds=1", "--workers=1", f"--scans={scans}")
     status, printed, errors = finish(
         run_program(
-            "launch.benchmark_preparation", *words, f"--output={tmp_path / 'all.json'}"
+            "launch.benchmark",
+            "preparation",
+            *words,
+            f"--output={tmp_path / 'all.json'}",
         )
     )
     assert status == 0, errors
@@ -85,7 +88,7 @@ def test_memory_and_time_of_a_command_and_its_children_are_seen(tmp_path):
 )
 def test_a_word_that_cannot_be_used_is_named(words, part):
     from attunet_jax.errors import BadArguments
-    from launch.benchmark_preparation import main
+    from launch.benchmark.preparation import main
 
     with pytest.raises(BadArguments) as raised:
         main(words)

@@ -81,7 +81,7 @@ def test_it_goes_on_where_the_user_chose_or_an_accelerator_is_meant(
         ("launch.evaluate", "--workdir=RUN"),
         ("launch.tables", "--data=DATA"),
         ("launch.benchmark", "--help"),
-        ("launch.benchmark_memory", "--memory_gb=0"),
+        ("launch.benchmark", "memory", "--memory_gb=0"),
     ],
 )
 def test_help_and_mistakes_are_said_without_beginning_again(words):

@@ -14,10 +14,10 @@ import numpy as np
 from attunet_jax.distributed.mesh import to_global
 from attunet_jax.errors import BadData
 from attunet_jax.evaluate.metrics import measure_case
-from launch.benchmarking.network import Ours
-from launch.benchmarking.scans import ORGANS, SPACING_MM, make_case
-from launch.benchmarking.sizes import Size
-from launch.benchmarking.stopwatch import Runner, timed
+from launch.benchmark.ours import Ours
+from launch.benchmark.scans import ORGANS, SPACING_MM, make_case
+from launch.benchmark.timing import Runner, timed
+from launch.benchmark.workload import Size
 
 ROOT = Path(__file__).resolve().parents[2]
 # More than the pipeline reads ahead: a round must not live on what was ready before.

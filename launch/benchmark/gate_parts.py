@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from attunet_jax.ops.conv import conv_1x1x1, conv_2x2x2_stride_2
 from attunet_jax.ops.resize import upsample
-from launch.benchmarking.stopwatch import Runner, timed
+from launch.benchmark.timing import Runner, timed
 
 
 def gate_parts(model: Any, shape: tuple[int, int, int]) -> dict[str, Runner]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from launch.benchmarking.sizes import Size
+from launch.benchmark.workload import Size
 
 FIGURES = (
     "forward",

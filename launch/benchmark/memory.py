@@ -1,7 +1,7 @@
 """Measures how much memory a train step needs, beside PyTorch's.
 
-    python -m launch.benchmark_memory
-    python -m launch.benchmark_memory --size=paper --against=torch \\
+    python -m launch.benchmark memory
+    python -m launch.benchmark memory --size=paper --against=torch \\
         --peer_python=OTHER/bin/python
 
 Each step runs in a process of its own: ours with and without recomputed activations
@@ -20,21 +20,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.errors import BadArguments, exit_status, one_line
-from launch.benchmarking.command_line import DTYPES, Parser, names
+from attunet_jax.errors import BadArguments, one_line
+from launch.benchmark.command_line import DTYPES, Parser, names
 from launch.large_pages import use_large_pages
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
     use_large_pages()
-    from launch.benchmarking import machine, peers, sizes  # late: these import jax
+    from launch.benchmark import machine, workload  # late: these import jax
+    from launch.benchmark.peers import client
 
-    peers.check_libraries(arguments.against, arguments.peer_python)
+    client.check_libraries(arguments.against, arguments.peer_python)
     device = machine.choose_device(None)
-    size = sizes.find_size(arguments.size, backend=device.platform)
+    size = workload.find_size(arguments.size, backend=device.platform)
     rows = []
     for network in arguments.networks:
         wishes = _wishes(network, size, device.platform, arguments)
@@ -60,7 +61,8 @@ def main(argv: list[str]) -> int:
 
 
 def _wishes(network: str, size: Any, backend: str, arguments: Any) -> list:
-    from launch.benchmarking import peers, sizes
+    from launch.benchmark import workload
+    from launch.benchmark.peers import client
 
     wishes = [
         (
@@ -78,8 +80,8 @@ def _wishes(network: str, size: Any, backend: str, arguments: Any) -> list:
         for dtype in arguments.compute_dtype
         for recomputing in (False, True)
     ]
-    config = sizes.config_of(network, size, "float32")
-    for name, peer in peers.peer_wishes(
+    config = workload.config_of(network, size, "float32")
+    for name, peer in client.peer_wishes(
         arguments.against,
         config.model,
         len(config.classes),
@@ -95,7 +97,7 @@ def _wishes(network: str, size: Any, backend: str, arguments: Any) -> list:
 
 def _run(python: str, wish: dict) -> dict[str, Any]:
     done = subprocess.run(
-        [python, "-m", "launch.benchmarking.memory_process", json.dumps(wish)],
+        [python, "-m", "launch.benchmark.memory_process", json.dumps(wish)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -137,7 +139,7 @@ def to_markdown(document: dict[str, Any]) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark_memory", __doc__)
+    parser = Parser("launch.benchmark memory", __doc__)
     add = parser.add_argument
     add("--size", help="paper, small or tiny (default: small on a CPU, else paper)")
     add("--networks", type=names, default=("unet", "attention_unet"))
@@ -159,7 +161,3 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if arguments.memory_gb <= 0:
         raise BadArguments("--memory_gb must be above 0")
     return arguments
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))

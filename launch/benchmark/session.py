@@ -10,14 +10,14 @@ from typing import Any
 
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import one_line
-from launch.benchmarking import counts, machine, scans, stages
-from launch.benchmarking.gate_parts import gate_parts
-from launch.benchmarking.network import Ours, out_of_memory
-from launch.benchmarking.peers import Peer, PeerFailed, check_equal, peer_wishes
-from launch.benchmarking.rows import OURS, ratios, row, with_work
-from launch.benchmarking.sizes import config_of
-from launch.benchmarking.stopwatch import Runner, alternating, timed, warmed
-from launch.benchmarking.wanted import NAMES, PREPARED_SCANS, Wanted
+from launch.benchmark import flops, machine, scans, stages
+from launch.benchmark.gate_parts import gate_parts
+from launch.benchmark.ours import Ours, out_of_memory
+from launch.benchmark.peers.client import Peer, PeerFailed, check_equal, peer_wishes
+from launch.benchmark.rows import OURS, ratios, row, with_work
+from launch.benchmark.timing import Runner, alternating, timed, warmed
+from launch.benchmark.wanted import NAMES, PREPARED_SCANS, Wanted
+from launch.benchmark.workload import config_of
 
 
 @dataclass
@@ -176,15 +176,15 @@ class Session:
                 self.peers.append({"name": name, "network": network, **peer.about})
         return started
 
-    def _work(self, figure: str, ours: Ours) -> counts.Work:
+    def _work(self, figure: str, ours: Ours) -> flops.Work:
         size, classes = self.wanted.size, ours.class_count
         batch = 1 if figure == "forward" else size.batch
-        operations = counts.network_operations(
+        operations = flops.network_operations(
             ours.config.model, classes, batch, size.shape
         )
         if figure == "forward":
-            return counts.forward_work(operations)
-        return counts.train_work(operations, classes, batch, size.shape)
+            return flops.forward_work(operations)
+        return flops.train_work(operations, classes, batch, size.shape)
 
     def _input_pipeline(self, dataset: Dataset) -> None:
         if "input_pipeline" not in self.wanted.figures:

@@ -1,6 +1,6 @@
 """Another library's preparation of the same scans, in a process of its own.
 
-    python -m launch.benchmarking.preparation_peer monai SCANS FOLDER 2 2.0
+    python -m launch.benchmark.peers.preprocessors monai SCANS FOLDER 2 2.0
 
 Reads SCANS/images and SCANS/labels, writes into FOLDER with 2 processes at 2.0 mm. The
 last line of output is {"seconds": s, "versions": {...}}: seconds without the start of

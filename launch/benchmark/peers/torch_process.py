@@ -1,6 +1,6 @@
 """A peer in its own process: a line of JSON in asks, a line of JSON out answers.
 
-    python -m launch.benchmarking.peer_process '{"library": "torch", ...}'
+    python -m launch.benchmark.peers.torch_process '{"library": "torch", ...}'
 
 First answers with its versions and parameter count. Then each line
 {"run": "forward" or "train", "calls": n} is answered by {"seconds": s}; what went wrong
@@ -39,9 +39,9 @@ class Peer:
     def __init__(self, wish: dict) -> None:
         import torch  # pyright: ignore[reportMissingImports]
 
-        from launch.benchmarking import peer_networks
+        from launch.benchmark.peers import torch_unet
 
-        self.torch, self.networks, self.wish = torch, peer_networks, wish
+        self.torch, self.networks, self.wish = torch, torch_unet, wish
         self.device = torch.device(wish["device"])
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("this PyTorch finds no GPU")
@@ -49,14 +49,12 @@ class Peer:
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(0)
         if wish["library"] == "monai":
-            network = peer_networks.monai_attention_unet(
-                wish["widths"], wish["classes"]
-            )
+            network = torch_unet.monai_attention_unet(wish["widths"], wish["classes"])
         else:
-            network = peer_networks.Published(
+            network = torch_unet.Published(
                 wish["widths"], wish["classes"], wish["sub_gates"], wish["gating"]
             )
-        self.parameters = peer_networks.parameter_count(network)
+        self.parameters = torch_unet.parameter_count(network)
         self.format = (
             torch.channels_last_3d if wish["channels_last"] else torch.contiguous_format
         )

@@ -14,7 +14,7 @@ from attunet_jax.train.experiment import compile_step, make_plan
 from attunet_jax.train.setup import stream
 from attunet_jax.train.state import copy_of, draw_state, initial_state, parameter_count
 from attunet_jax.train.trained import FinishedRun
-from launch.benchmarking.machine import free_bytes
+from launch.benchmark.machine import free_bytes
 
 
 class NotEnoughMemory(Exception):

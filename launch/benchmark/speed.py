@@ -1,8 +1,8 @@
 """Measures how fast this machine does everything, beside other libraries if asked.
 
-    python -m launch.benchmark --output=BENCHMARK
-    python -m launch.benchmark --size=paper --compute_dtype=float32,bfloat16
-    python -m launch.benchmark --against=torch,monai --peer_python=OTHER/bin/python
+    python -m launch.benchmark speed --output=BENCHMARK
+    python -m launch.benchmark speed --size=paper --compute_dtype=float32,bfloat16
+    python -m launch.benchmark speed --against=torch --peer_python=OTHER/bin/python
 
 Forward pass, train step with augmentation, input pipeline, preparation, whole-case
 prediction and metrics, for U-Net and Attention U-Net, on scans it makes itself. Prints
@@ -18,9 +18,9 @@ import os
 import sys
 from pathlib import Path
 
-from attunet_jax.errors import BadArguments, exit_status
+from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder, write_text
-from launch.benchmarking.command_line import DTYPES, Parser, check, names
+from launch.benchmark.command_line import DTYPES, Parser, check, names
 from launch.large_pages import use_large_pages
 
 
@@ -32,10 +32,11 @@ def main(argv: list[str]) -> int:
 
     # Late: these import jax.
     from attunet_jax.model.config import CHOICES
-    from launch.benchmarking import machine, peers, report, session, sizes, wanted
+    from launch.benchmark import machine, report, session, wanted, workload
+    from launch.benchmark.peers import client
 
-    peers.check_libraries(arguments.against, arguments.peer_python)
-    check("--networks", arguments.networks, sizes.NETWORKS)
+    client.check_libraries(arguments.against, arguments.peer_python)
+    check("--networks", arguments.networks, workload.NETWORKS)
     check("--measure", arguments.measure or (), wanted.FIGURES)
     check("--convolution", (arguments.convolution,), CHOICES["convolution"])
     output = Path(arguments.output) if arguments.output else None
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
     if arguments.against and device.platform not in ("cpu", "gpu"):
         raise BadArguments(f"--against: PyTorch does not run on {device.platform} here")
     wish = wanted.Wanted(
-        size=sizes.find_size(arguments.size, backend=device.platform),
+        size=workload.find_size(arguments.size, backend=device.platform),
         networks=arguments.networks,
         figures=arguments.measure or wanted.FIGURES,
         dtypes=arguments.compute_dtype,
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark", __doc__)
+    parser = Parser("launch.benchmark speed", __doc__)
     add = parser.add_argument
     add("--size", help="paper, small or tiny (default: small on a CPU, else paper)")
     add("--output", help="folder for benchmark.md and benchmark.json")
@@ -125,7 +126,3 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if arguments.rounds < 1:
         raise BadArguments(f"--rounds={arguments.rounds} must be 1 or more")
     return arguments
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -13,7 +13,7 @@ import numpy as np
 from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION, Dataset, open_dataset
 from attunet_jax.data.records import Case, to_bytes
 from attunet_jax.data.shards import write_shard
-from launch.benchmarking.sizes import Size
+from launch.benchmark.workload import Size
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
 SPACING_MM = 2.0

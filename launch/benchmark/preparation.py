@@ -1,7 +1,7 @@
 """Measures how fast scans are prepared, and in how much memory, beside other libraries.
 
-    python -m launch.benchmark_preparation
-    python -m launch.benchmark_preparation --size=full --rounds=1 \\
+    python -m launch.benchmark preparation
+    python -m launch.benchmark preparation --size=full --rounds=1 \\
         --against=nnunet,monai --peer_python=OTHER/bin/python
 
 Makes scans (noise as of a scanner, balls for organs; --scans=DIR keeps them for the
@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
+from attunet_jax.errors import BadArguments, BadData, Interrupted
 from attunet_jax.volume import write_nifti
-from launch.benchmarking.command_line import Parser
-from launch.benchmarking.preparation_peer import NAMES
-from launch.benchmarking.scans import ORGANS, make_case
-from launch.benchmarking.watched import Watched, available, watch
+from launch.benchmark.command_line import Parser
+from launch.benchmark.peers.preprocessors import NAMES
+from launch.benchmark.process_memory import Watched, available, watch
+from launch.benchmark.scans import ORGANS, make_case
 
 OURS = "attunet_jax"
 SPACING_MM = 2.0
@@ -44,6 +44,7 @@ SIZES = {
 
 
 def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _stop)
     arguments = _parse(argv)
     count, shape = SIZES[arguments.size]
     count = arguments.count or count
@@ -110,7 +111,7 @@ def _run(name: str, scans: Path, output: Path, arguments: argparse.Namespace) ->
         ]
     else:
         command = [
-            *(arguments.peer_python, "-m", "launch.benchmarking.preparation_peer"),
+            *(arguments.peer_python, "-m", "launch.benchmark.peers.preprocessors"),
             *(name, str(scans.resolve()), str(output), workers, str(SPACING_MM)),
         ]
     ended = watch(command, output.with_name("log"))
@@ -170,7 +171,7 @@ def to_markdown(document: dict) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark_preparation", __doc__)
+    parser = Parser("launch.benchmark preparation", __doc__)
     add = parser.add_argument
     add("--size", choices=sorted(SIZES), default="small", help="default small")
     add("--count", type=int, help="scans (default 3, 8 and 24)")
@@ -194,8 +195,3 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _stop(*_: object) -> None:
     raise Interrupted("SIGTERM: stopped; nothing was written")
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))

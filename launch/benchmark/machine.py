@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from attunet_jax.errors import BadArguments, one_line
 from attunet_jax.train.workdir import environment
-from launch.benchmarking.sizes import Size
-from launch.benchmarking.stopwatch import alternating, timed
+from launch.benchmark.timing import alternating, timed
+from launch.benchmark.workload import Size
 
 
 def choose_device(name: str | None) -> Any:

@@ -1,6 +1,6 @@
 """Another library's loader with its augmentation, in a process of its own.
 
-    python -m launch.benchmarking.loader_peer nnunet FOLDER 96,160,160 2 2 16
+    python -m launch.benchmark.peers.loaders nnunet FOLDER 96,160,160 2 2 16
 
 FOLDER/*.npz hold `image_hu` and `label`, prepared scans of one spacing. Makes the
 library's own data set of them, then times 16 batches of 2 patches with 2 processes,

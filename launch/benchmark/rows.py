@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from launch.benchmarking.counts import Work
-from launch.benchmarking.stopwatch import Series, quartiles
+from launch.benchmark.flops import Work
+from launch.benchmark.timing import Series, quartiles
 
 OURS = "attunet_jax"
 

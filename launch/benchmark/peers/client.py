@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.errors import BadArguments, BadData
-from launch.benchmarking.sizes import Size
+from launch.benchmark.workload import Size
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("torch", "monai")
 # (name, channels last, compute type, torch.compile)
 VARIANTS = (
@@ -79,7 +79,7 @@ class Peer:
             [
                 python,
                 "-m",
-                "launch.benchmarking.peer_process",
+                "launch.benchmark.peers.torch_process",
                 json.dumps(wish),
             ],
             cwd=ROOT,

@@ -1,7 +1,7 @@
 """Measures how many cases a second the input pipeline feeds, beside other libraries.
 
-    python -m launch.benchmark_input
-    python -m launch.benchmark_input --size=paper --threads=2 \\
+    python -m launch.benchmark input
+    python -m launch.benchmark input --size=paper --threads=2 \\
         --against=nnunet,monai --peer_python=OTHER/bin/python
 
 Ours: shards to arrays on the device, cut out of whole scans ("scans") and out of
@@ -25,18 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments, BadData, exit_status
-from launch.benchmarking.command_line import Parser
-from launch.benchmarking.loader_peer import NAMES
+from attunet_jax.errors import BadArguments, BadData
+from launch.benchmark.command_line import Parser
+from launch.benchmark.peers.loaders import NAMES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
-    from launch.benchmarking import scans, sizes  # late: these import jax
+    from launch.benchmark import scans, workload  # late: these import jax
 
-    size = sizes.find_size(arguments.size, backend="cpu")
+    size = workload.find_size(arguments.size, backend="cpu")
     with tempfile.TemporaryDirectory(prefix="attunet_input_") as temporary:
         folder = Path(temporary)
         peer_scans = folder / "npz"
@@ -83,15 +83,15 @@ def _ours(folder: Path, size: Any, arguments: argparse.Namespace) -> dict[str, A
     import jax
 
     from attunet_jax.distributed.mesh import to_global
-    from launch.benchmarking import scans, sizes
-    from launch.benchmarking.network import Ours
+    from launch.benchmark import scans, workload
+    from launch.benchmark.ours import Ours
 
     runs: dict[str, Any] = {}
     for name, shape in (("scans", size.scan_shape), ("crops", size.shape)):
         place = folder / name
         place.mkdir()
         here = dataclasses.replace(size, scan_shape=shape)
-        config = sizes.config_of("unet", here, "float32")
+        config = workload.config_of("unet", here, "float32")
         config.data.threads = arguments.threads
         if name == "crops":
             config.data.read_shape = size.shape
@@ -133,7 +133,7 @@ def _peer(name: str, scans: Path, size: Any, arguments: argparse.Namespace) -> d
         [
             arguments.peer_python,
             "-m",
-            "launch.benchmarking.loader_peer",
+            "launch.benchmark.peers.loaders",
             *map(str, words),
         ],
         cwd=ROOT,
@@ -172,7 +172,7 @@ def to_markdown(document: dict[str, Any]) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark_input", __doc__)
+    parser = Parser("launch.benchmark input", __doc__)
     add = parser.add_argument
     add("--size", default="small", help="paper, small or tiny (default small)")
     add("--rounds", type=int, default=3, help="of each, in turn (default 3)")
@@ -189,7 +189,3 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if min(arguments.rounds, arguments.batches, arguments.threads) < 1:
         raise BadArguments("--rounds, --batches and --threads must be 1 or more")
     return arguments
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,6 +1,6 @@
 """One train step in a process of its own; the most memory it had beyond before, out.
 
-    python -m launch.benchmarking.memory_process '{"by": "torch", ...}'
+    python -m launch.benchmark.memory_process '{"by": "torch", ...}'
 
 On a GPU the library's own count of bytes; on a CPU the kernel's: the process's resident
 pages before the step, and the high-water mark of them in it. The only line of output is
@@ -31,10 +31,10 @@ def _ours(wish: dict) -> dict[str, int]:
     import numpy as np
 
     from attunet_jax.data.crops import Piece
-    from launch.benchmarking import network, scans, sizes
+    from launch.benchmark import ours, scans, workload
 
-    size = sizes.find_size(wish["size"], backend="cpu")
-    config = sizes.config_of(wish["network"], size, wish["compute_dtype"])
+    size = workload.find_size(wish["size"], backend="cpu")
+    config = workload.config_of(wish["network"], size, wish["compute_dtype"])
     config.model.rematerialise = wish["rematerialise"]
     # A step needs no data set: one batch of noise, as the pipeline would give it.
     rng = np.random.default_rng(0)
@@ -51,12 +51,12 @@ def _ours(wish: dict) -> dict[str, int]:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        small = sizes.find_size("tiny", backend="cpu")
+        small = workload.find_size("tiny", backend="cpu")
         dataset = scans.make_dataset(Path(folder), small)
-        ours = network.Ours(config, dataset, jax.devices()[0])
-    ours.batches = lambda: _once(batch)  # type: ignore[method-assign]
-    call = ours.train_step()
-    state = sum(x.nbytes for x in jax.tree.leaves(ours.state))
+        one = ours.Ours(config, dataset, jax.devices()[0])
+    one.batches = lambda: _once(batch)  # type: ignore[method-assign]
+    call = one.train_step()
+    state = sum(x.nbytes for x in jax.tree.leaves(one.state))
     device = jax.devices()[0]
     stats = device.memory_stats()
     if stats and "peak_bytes_in_use" in stats:
@@ -81,7 +81,7 @@ class _once:
 
 
 def _torch(wish: dict) -> dict[str, int]:
-    from launch.benchmarking.peer_process import Peer
+    from launch.benchmark.peers.torch_process import Peer
 
     peer = Peer(wish["peer"])
     image, label = peer._inputs(wish["peer"]["batch"]["train"])

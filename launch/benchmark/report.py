@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from launch.benchmarking.rows import OURS
+from launch.benchmark.rows import OURS
 
 
 def to_markdown(document: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Other libraries, each in a process of its own, so that none shares ours."""
