@@ -8,7 +8,6 @@ spleen, 2 pancreas, 3 kidney), in the layout of data_prep.prepare --source=nifti
 spacings and axis orders differ from scan to scan. Scans that are there are kept.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -20,9 +19,9 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.volume import write_nifti
-from data_prep.flags import Parser
 from data_prep.phantoms.patient import make_patient
 from data_prep.runners.processes import run_in_processes, stoppable
+from launch import cli
 
 VERSION = 1
 # Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.
@@ -30,6 +29,19 @@ SIZES = {
     "small": ((176, 216, 300), (2.5, 5.0), (2.6, 3.4)),
     "full": ((190, 400, 400), (1.0, 2.0), (0.7, 0.8)),
 }
+
+FLAGS = cli.Flags(__doc__)
+FLAGS.add("output", Path, None, "Folder for the scans.", required=True)
+FLAGS.add("cases", int, 40, "How many.")
+FLAGS.add("seed", int, 0, "Of everything random.")
+FLAGS.add(
+    "size",
+    str,
+    "small",
+    "small: some 100x72x50 voxels, in a second; full: 512x512x130.",
+    choices=sorted(SIZES),
+)
+FLAGS.add("workers", int, None, "Processes (default: as many as cores).")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,20 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser("python -m data_prep.phantom", __doc__)
-    add = parser.add_argument
-    add("--output", required=True, type=Path, help="folder for the scans")
-    add("--cases", type=int, default=40, help="how many (default 40)")
-    add("--seed", type=int, default=0, help="default 0")
-    add(
-        "--size",
-        choices=sorted(SIZES),
-        default="small",
-        help="small: some 100x72x50 voxels, in a second; full: 512x512x130",
-    )
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    arguments = parser.parse_args(argv)
+def parse(argv: list[str] | None) -> cli.Values:
+    arguments = FLAGS.parse(argv)
+    if arguments.workers is None:
+        arguments.workers = os.cpu_count() or 1
     if arguments.cases < 1 or arguments.workers < 1 or arguments.seed < 0:
         raise BadArguments("--cases and --workers must be 1 or more, --seed 0 or more")
     return arguments
@@ -118,7 +120,7 @@ def _paths(output: Path, number: int) -> tuple[Path, Path]:
     return output / "images" / name, output / "labels" / name
 
 
-def _settings(arguments: argparse.Namespace) -> dict:
+def _settings(arguments: cli.Values) -> dict:
     return {"seed": arguments.seed, "size": arguments.size}
 
 

@@ -6,32 +6,17 @@ array and workers of a pipeline need no more than the words and the number of a 
 `2` or `2,1.5,1.5` as a user types it in, the spacing D, H, W in mm out.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, BadData
 from data_prep.case import Settings
-from data_prep.flags import Parser
 from data_prep.shard import ShardSpec
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import ScanPair, parse_organs, with_series
 from data_prep.splits import FOLDS
-
-
-def parse_spacing(text: str) -> tuple[float, float, float]:
-    """For argparse: raises `ArgumentTypeError` saying what is wanted."""
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(0.1 <= n <= 50 for n in numbers):
-        raise argparse.ArgumentTypeError("one or three numbers from 0.1 to 50")
-    return numbers[0], numbers[1], numbers[2]
-
+from launch import cli
 
 CASES_PER_SHARD = 4
 
@@ -44,7 +29,7 @@ class Plan:
     unlabelled: tuple[ScanPair, ...]
     organs: dict[str, tuple[int, ...]]
     remembered: dict
-    arguments: argparse.Namespace
+    arguments: cli.Values
 
     @property
     def output(self) -> Path:
@@ -55,7 +40,7 @@ class Plan:
         return sum(len(spec.pairs) for spec in self.specs)
 
 
-def make_plan(arguments: argparse.Namespace) -> Plan:
+def make_plan(arguments: cli.Values) -> Plan:
     """Raises `BadArguments` or `BadData` where there is nothing to be prepared."""
     layout = SOURCES[arguments.source](arguments.input)
     organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
@@ -98,7 +83,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _groups(
-    pairs: Sequence[ScanPair], arguments: argparse.Namespace
+    pairs: Sequence[ScanPair], arguments: cli.Values
 ) -> list[tuple[ScanPair, ...]]:
     """Pairs by case id, cut into runs: of one length, or `num_shards` about equal."""
     count, number = len(pairs), arguments.num_shards
@@ -114,70 +99,85 @@ def _groups(
     return [tuple(pairs[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def parse(words: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """The flags, checked one by one and against each other."""
-    parser = Parser("python -m data_prep.prepare", description)
-    add = parser.add_argument
-    add("--source", required=True, choices=sorted(SOURCES), help="layout of the folder")
-    add("--input", required=True, type=Path, help="folder of the scans")
-    add("--output", required=True, type=Path, help="folder for the prepared data")
-    add("--labels", help="spleen=1,pancreas=2,kidney=3 or kidney=2+3 to merge")
-    add(
-        "--spacing_mm",
-        type=parse_spacing,
-        default=(2.0, 2.0, 2.0),
-        help="one number or three, D,H,W (default 2, as in the paper)",
+def parse(words: Sequence[str] | None, documentation: str | None = None) -> cli.Values:
+    """Returns the flags, checked one by one and against each other."""
+    flags = cli.Flags(documentation)
+    flags.add(
+        "source",
+        str,
+        None,
+        "Layout of the folder.",
+        choices=sorted(SOURCES),
+        required=True,
     )
-    add(
-        "--blur_mm",
-        type=float,
-        default=0.0,
-        help="Gaussian before resampling (default 0; the published scripts 0.75)",
+    flags.add("input", Path, None, "Folder of the scans.", required=True)
+    flags.add("output", Path, None, "Folder for the prepared data.", required=True)
+    flags.add(
+        "labels", str, None, "spleen=1,pancreas=2,kidney=3, or kidney=2+3 to merge two."
     )
-    add("--series", help="UID,UID: which of several DICOM series in one folder to take")
-    add("--ignore_unknown_labels", action="store_true", help="count them as background")
-    add("--strict", action="store_true", help="stop at the first bad case")
-    add(
-        "--workers",
-        type=int,
-        help="processes (default: as many as cores, fewer if memory is short)",
+    flags.add(
+        "spacing_mm",
+        cli.spacing_mm,
+        (2.0, 2.0, 2.0),
+        "One number or three, D,H,W; the paper has 2.",
     )
-    add(
-        "--cases_per_shard",
-        type=int,
-        help=f"cases in a file (default {CASES_PER_SHARD})",
+    flags.add(
+        "blur_mm",
+        float,
+        0.0,
+        "Deviation of the Gaussian before resampling; the published scripts have 0.75.",
     )
-    add("--num_shards", type=int, help="or: files in the folder")
-    add("--shard_index", type=int, help="write only this one of --num_shards, from 0")
-    add("--join", action="store_true", help="write no shard; all are there: join them")
-    add(
-        "--runner",
-        help="an Apache Beam runner writes the shards: direct, dataflow, flink, spark",
+    flags.add(
+        "series",
+        str,
+        None,
+        "UID,UID: which of several DICOM series in a folder to take.",
     )
-    add("--beam_options", default="", help='"--flag=value ..." for Beam itself')
-    add("--seed", type=int, default=0, help="of the splits (default 0)")
-    add("--test_fraction", type=float, default=0.2, help="default 0.2")
-    add(
-        "--validation_fraction",
-        type=float,
-        default=0.1,
-        help="of the training pool, for choosing checkpoints (default 0.1)",
+    flags.add("ignore_unknown_labels", bool, False, "Count them as background.")
+    flags.add("strict", bool, False, "Stop at the first bad case.")
+    flags.add(
+        "workers",
+        int,
+        None,
+        "Processes (default: as many as cores, fewer if memory is short).",
     )
-    add(
-        "--folds",
+    flags.add(
+        "cases_per_shard", int, None, f"Cases in a file (default {CASES_PER_SHARD})."
+    )
+    flags.add("num_shards", int, None, "Or: files in the folder.")
+    flags.add("shard_index", int, None, "Write only this one of --num_shards, from 0.")
+    flags.add("join", bool, False, "Write no shard; all are there: join them.")
+    flags.add(
+        "runner",
+        str,
+        None,
+        "An Apache Beam runner writes the shards: direct, dataflow, flink, spark.",
+    )
+    flags.add("beam_options", str, "", '"--flag=value ..." for Beam itself.')
+    flags.add("seed", int, 0, "Of the splits.")
+    flags.add("test_fraction", float, 0.2, "Share of the cases held out for testing.")
+    flags.add(
+        "validation_fraction",
+        float,
+        0.1,
+        "Of the training cases, for choosing checkpoints.",
+    )
+    flags.add(
+        "folds",
+        str,
+        FOLDS[0],
+        "5-fold cross-validation: random, or ct82, the published folds of TCIA "
+        "Pancreas-CT by the number at the end of each case's name.",
         choices=FOLDS,
-        default=FOLDS[0],
-        help="of 5-fold cross-validation: random, or ct82, the published folds of TCIA "
-        "Pancreas-CT by the number at the end of each case's name",
     )
-    arguments = parser.parse_args(words)
+    arguments = flags.parse(words)
     _check(arguments)
     if arguments.cases_per_shard is None:
         arguments.cases_per_shard = CASES_PER_SHARD
     return arguments
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: cli.Values) -> None:
     for name in ("workers", "cases_per_shard", "num_shards"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

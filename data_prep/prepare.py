@@ -1,6 +1,6 @@
-"""Turns a folder of CT scans with label maps into shards that training streams.
+r"""Turns a folder of CT scans with label maps into shards that training streams.
 
-    python -m data_prep.prepare --source=nifti --input=SCANS --output=DATA \\
+    python -m data_prep.prepare --source=nifti --input=SCANS --output=DATA \
         --labels=spleen=1,pancreas=2,kidney=3
     python -m data_prep.prepare --source=nnunet --input=Dataset007 --output=DATA
 
@@ -14,7 +14,7 @@ On many machines that see the same folders, as tasks of a job array and a last c
     python -m data_prep.prepare ... --num_shards=40 --shard_index=7
     python -m data_prep.prepare ... --num_shards=40 --join
 
-or as an Apache Beam pipeline (pip install 'attunet_jax[beam]'):
+or as an Apache Beam pipeline (pip install -e '.[beam]'):
 
     python -m data_prep.prepare ... --num_shards=40 --runner=flink --beam_options="..."
 
@@ -143,7 +143,7 @@ def _write_by_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> None:
     except ImportError as error:
         raise BadArguments(
             f"--runner={plan.arguments.runner}: Apache Beam cannot be imported "
-            f"({error}); pip install 'attunet_jax[beam]'"
+            f"({error}); pip install -e '.[beam]'"
         ) from None
     try:
         options = shlex.split(plan.arguments.beam_options)

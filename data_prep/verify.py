@@ -12,7 +12,6 @@ Cases that data_prep.prepare would leave out are listed at the end, and the exit
 is 3; other oddities are warnings.
 """
 
-import argparse
 import json
 import signal
 import sys
@@ -23,8 +22,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
-from data_prep.flags import Parser
-from data_prep.plan import parse_spacing
 from data_prep.resources import choose_workers, look_bytes
 from data_prep.runners.processes import run_in_processes
 from data_prep.sources import SOURCES
@@ -34,8 +31,33 @@ from data_prep.verification.examine import Terms, examine, organ_colours
 from data_prep.verification.findings import across_cases
 from data_prep.verification.page import page
 from data_prep.verification.pictures import Picture
+from launch import cli
 
 FORMAT, FORMAT_VERSION = "attunet_jax.verify", 1
+
+FLAGS = cli.Flags(__doc__)
+FLAGS.add(
+    "source", str, None, "Layout of the folder.", choices=sorted(SOURCES), required=True
+)
+FLAGS.add("input", Path, None, "Folder of the scans; only read.", required=True)
+FLAGS.add("output", Path, Path("verify"), "Folder for verify.html and verify.json.")
+FLAGS.add(
+    "labels",
+    str,
+    None,
+    "As for prepare: spleen=1,pancreas=2,kidney=3; without it each value is shown by "
+    "itself, unless the layout names them.",
+)
+FLAGS.add("series", str, None, "As for prepare: UID,UID of several in one folder.")
+FLAGS.add("ignore_unknown_labels", bool, False, "As for prepare.")
+FLAGS.add("spacing_mm", cli.spacing_mm, (2.0, 2.0, 2.0), "As for prepare.")
+FLAGS.add(
+    "workers",
+    int,
+    None,
+    "Processes, each with one scan in memory (default: as many as cores, fewer if "
+    "memory is short).",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,37 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     return _say(reports, list(organs), arguments)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser("python -m data_prep.verify", __doc__)
-    add = parser.add_argument
-    add("--source", required=True, choices=sorted(SOURCES), help="layout of the folder")
-    add("--input", required=True, type=Path, help="folder of the scans; only read")
-    add(
-        "--output",
-        type=Path,
-        default=Path("verify"),
-        help="folder for verify.html and verify.json (default ./verify)",
-    )
-    add(
-        "--labels",
-        help="as for prepare: spleen=1,pancreas=2,kidney=3; without it each value is "
-        "shown by itself, unless the layout names them",
-    )
-    add("--series", help="as for prepare: UID,UID of several in one folder")
-    add("--ignore_unknown_labels", action="store_true", help="as for prepare")
-    add(
-        "--spacing_mm",
-        type=parse_spacing,
-        default=(2.0, 2.0, 2.0),
-        help="as for prepare (default 2)",
-    )
-    add(
-        "--workers",
-        type=int,
-        help="processes, each with one scan in memory (default: as many as cores, "
-        "fewer if memory is short)",
-    )
-    arguments = parser.parse_args(argv)
+def parse(argv: list[str] | None) -> cli.Values:
+    arguments = FLAGS.parse(argv)
     if arguments.workers is not None and arguments.workers < 1:
         raise BadArguments(f"--workers={arguments.workers} must be 1 or more")
     if arguments.output.resolve().is_relative_to(arguments.input.resolve()):

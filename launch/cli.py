@@ -1,190 +1,327 @@
-"""What all programs share: flags with a locked config, help, one-line errors.
+"""The command line of every program: flags, config, help, one-line errors, exit status.
 
-What XLA compiled is kept on disk, so that the next start of a program finds it.
-
-In `~/.cache/attunet_jax/xla` (or under `XDG_CACHE_HOME`), a folder for each kind of
-processor: programs for CPUs hold its instructions, and a home folder may be shared by
-many machines. `JAX_COMPILATION_CACHE_DIR` names another place;
-`JAX_ENABLE_COMPILATION_CACHE=false` does without. The folder can be removed.
+A program declares its flags in a `Flags`, which is an absl `FlagValues` of its own at
+every `parse`, so that several programs can run in one process. With a config
+(ml_collections, configs/base.py) each of its fields is a flag: --config.GROUP.FIELD.
 """
 
 import ast
+import difflib
 import hashlib
 import logging
 import os
 import platform
 import sys
+import textwrap
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
-from absl import flags
-from ml_collections import config_flags
+from absl import flags as absl_flags
 
 from attunet_jax.errors import BadArguments, exit_status, one_line
+from launch.config_file import base_fields, fields_of, load_config
+from launch.flag_types import KINDS, as_typed, of_field
+from launch.flag_types import names as names  # for the programs' own flags
+from launch.flag_types import spacing_mm as spacing_mm
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FLAGS = flags.FLAGS
-
-
-def define_config(default: str) -> None:
-    """`--config=FILE` and `--config.FIELD=value`; an unknown field is an error."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,  # put into argv by run(): a default here is parsed, and fails, too early
-        f"File with get_config() (default configs/{default}.py); --config.FIELD=value "
-        f"changes a field. All fields with their defaults: {CONFIGS / 'base.py'}",
-        lock_config=True,
-    )
-    _DEFAULT_CONFIG.append(str(CONFIGS / f"{default}.py"))
-
-
-_DEFAULT_CONFIG: list[str] = []
-_CONFIG_FILE_GIVEN: list[str] = []
+SEE_HELP = "(--help lists the flags)"
+_WRAP = textwrap.TextWrapper(
+    88, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+)
+PROCESS_FLAGS: dict[str, tuple[type, Any, str]] = {
+    "coordinator": (str, None, "HOST:PORT of process 0."),
+    "num_processes": (int, None, "How many processes there are."),
+    "process_id": (int, None, "Which of them this is, from 0."),
+    "join_timeout_s": (int, 120, "How long to wait for the others."),
+    "heartbeat_timeout_s": (int, 45, "A process silent for so long ends the job."),
+}
 
 
-def define_process_flags() -> None:
-    """The flags of a program that may run in several processes."""
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-    flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-    flags.DEFINE_integer("join_timeout_s", 120, "How long to wait for the others.")
-    flags.DEFINE_integer(
-        "heartbeat_timeout_s", 45, "A process silent for so long ends the job."
-    )
+class Values(SimpleNamespace):
+    """The flags of a command line as attributes; `config` where the program has one."""
+
+    config: Any
+    config_name: str  # what --config named, or the program's default
+    config_given: bool  # whether --config was on the command line
+    fields: dict[str, Any]  # the config fields on the command line, by dotted name
+
+    def required(self, name: str) -> Any:
+        """Returns the flag's value. Raises `BadArguments` when it was not given."""
+        value = getattr(self, name)
+        if value in (None, ""):
+            raise BadArguments(f"--{name}=... is needed (--help shows an example)")
+        return value
+
+    def config_words(self) -> list[str]:
+        """Returns the words that give another program the same config."""
+        given = [f"--config.{name}={value}" for name, value in self.fields.items()]
+        return [f"--config={self.config_name}", *given]
+
+    def process_options(self) -> dict[str, Any]:
+        """Returns the flags of `add_process_flags` by name."""
+        return {name: getattr(self, name) for name in PROCESS_FLAGS}
+
+    def predict_fields(self) -> dict[str, Any]:
+        """Returns the fields of `config.predict` on the command line, by their names.
+
+        For programs that use a finished run, which has a config of its own. Raises
+        `BadArguments` for a config file or a field of another group.
+        """
+        other = [f"--config={self.config_name}"] if self.config_given else []
+        other += [f"--config.{name}" for name in self.fields]
+        for word in other:
+            if not word.startswith("--config.predict."):
+                raise BadArguments(
+                    f"{word}: the run in --workdir has its own; only "
+                    "--config.predict.* can be changed here"
+                )
+        return {n.removeprefix("predict."): v for n, v in self.fields.items()}
 
 
-def run(main: Callable[[Any], int | None], documentation: str) -> None:
-    """Parses the flags, runs `main(FLAGS)` and exits with its status."""
+@dataclass(frozen=True)
+class _Flag:
+    name: str
+    kind: Callable[[str], Any]
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    required: bool
+
+    def parse(self, text: str) -> Any:
+        if self.choices and text not in self.choices:
+            raise ValueError(f"must be one of {', '.join(self.choices)}")
+        return KINDS.get(self.kind, self.kind)(text)
+
+
+class Flags:
+    """The flags of one program and, where `config` names one, its default config.
+
+    `documentation` is the program's docstring: --help prints it above the flags.
+    `group` restricts the config fields that --help lists.
+    """
+
+    def __init__(
+        self, documentation: str | None, config: str | None = None, group: str = ""
+    ) -> None:
+        self._documentation = (documentation or "").strip()
+        self._config, self._group = config, group
+        self._flags: list[_Flag] = []
+        if config:
+            self.add("config", str, config, "Name of a file in configs/, or a path.")
+
+    def add(
+        self,
+        name: str,
+        kind: Callable[[str], Any],
+        default: Any,
+        help: str,
+        *,
+        choices: Sequence[str] = (),
+        required: bool = False,
+    ) -> None:
+        """Declares --NAME. `kind` turns its text into a value.
+
+        It is `str`, `int`, `float`, `bool`, `Path`, or a function that raises
+        `ValueError` with words that follow on "--NAME=TEXT: ".
+        """
+        self._flags.append(_Flag(name, kind, default, help, tuple(choices), required))
+
+    def add_process_flags(self) -> None:
+        """Declares the flags of a program that may run in several processes."""
+        for name, (kind, default, help) in PROCESS_FLAGS.items():
+            self.add(name, kind, default, help)
+
+    def parse(self, argv: Sequence[str] | None = None) -> Values:
+        """Returns the values of `argv`, the words after the program's name.
+
+        Raises `BadArguments` for a mistake; --help prints and ends the program.
+        """
+        words = list(sys.argv[1:] if argv is None else argv)
+        if {"--help", "-h", "-help"} & set(words):
+            print(self.help())
+            raise SystemExit(0)
+        absl_flags.FLAGS.mark_as_parsed()  # Grain asks there for flags of its own
+        own = absl_flags.FlagValues()
+        for flag in self._flags:
+            _define(own, flag.name, flag.parse, flag.default)
+        config, fields = None, {}
+        if self._config:
+            config = load_config(_config_word(words) or self._config)
+            fields = dict(fields_of(config))
+            for name, value in fields.items():
+                _define(own, f"config.{name}", of_field(name, value), value)
+        rest = _parse(own, words, fields)
+        if rest:
+            raise BadArguments(f"{' '.join(rest)}: every argument is --name=value")
+        values = Values(**{flag.name: own[flag.name].value for flag in self._flags})
+        for flag in self._flags:
+            if flag.required:
+                values.required(flag.name)
+        if config is not None:
+            values.config_name = values.config
+            values.config_given = own["config"].present > 0
+            values.fields = {
+                name: own[f"config.{name}"].value
+                for name in fields
+                if own[f"config.{name}"].present
+            }
+            config.update_from_flattened_dict(values.fields)
+            values.config = config
+        return values
+
+    def help(self) -> str:
+        """Returns the docstring, the flags and the config fields as text."""
+        lines = [self._documentation, "", "Flags:"]
+        for flag in self._flags:
+            words = flag.help
+            if flag.choices:
+                words += f" One of {', '.join(flag.choices)}."
+            if flag.required:
+                words += " (needed)"
+            elif flag.default not in (None, "") and flag.default is not False:
+                words += f" (default {as_typed(flag.default)})"
+            lines.append(_WRAP.fill(f"--{flag.name}: {words}"))
+        if self._config:
+            lines += ["", "Config fields (defaults of configs/base.py):"]
+            for name, default, comment in base_fields():
+                if name.startswith(self._group):
+                    words = f"{comment} (default {default or 'empty'})".strip()
+                    lines.append(_WRAP.fill(f"--config.{name}: {words}"))
+        return "\n".join(lines)
+
+
+def run(flags: Flags, main: Callable[[Any], int | None]) -> NoReturn:
+    """Parses the flags, runs `main(values)` and exits with its status."""
 
     def program() -> int | None:
-        if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-            print(f"{documentation.strip()}\n\nFlags:{_own_flags_help()}")
-            return 0
-        _parse(sys.argv)
+        values = flags.parse()
         keep_compiled()
-        if "config" in FLAGS:
-            _split_names(FLAGS["config"].value)
         for name in ("absl", "asyncio"):
-            logging.getLogger(name).addFilter(_worth_saying)
-        threading.excepthook = _in_a_thread
-        sys.unraisablehook = _unraisable
-        return main(FLAGS)
+            logging.getLogger(name).addFilter(_is_worth_printing)
+        threading.excepthook = _exception_in_thread
+        sys.unraisablehook = _exception_in_destructor
+        return main(values)
 
     sys.exit(exit_status(program))
 
 
-def _parse(argv: list[str]) -> None:
-    """Fills FLAGS from `argv`, which is `sys.argv`: ml_collections reads that one."""
-    given = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
-    for path in given:
-        _check_config_file(path)
-    _CONFIG_FILE_GIVEN.extend(given)
-    if _DEFAULT_CONFIG and not given:
-        argv.insert(1, f"--config={_DEFAULT_CONFIG[0]}")
+class _Parser(absl_flags.ArgumentParser):
+    def __init__(self, kind: Callable[[str], Any]) -> None:
+        self._kind = kind
+
+    def parse(self, argument: Any) -> Any:  # absl also passes defaults through it
+        return self._kind(argument) if isinstance(argument, str) else argument
+
+
+def _define(
+    own: absl_flags.FlagValues, name: str, kind: Callable[[str], Any], default: Any
+) -> None:
+    flag = absl_flags.Flag(
+        parser=_Parser(kind),
+        serializer=None,
+        name=name,
+        default=default,
+        help_string="",
+        boolean=isinstance(default, bool),
+    )
+    absl_flags.DEFINE_flag(flag, own)
+
+
+def _parse(
+    own: absl_flags.FlagValues, words: list[str], fields: dict[str, Any]
+) -> list[str]:
+    """Fills `own`; returns the words that are no flags."""
     try:
-        rest = FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        # ml_collections names an unknown field through several exception types.
-        raise BadArguments(f"{_reason(error)} (--help lists the flags)") from None
-    if rest[1:]:
-        raise BadArguments(f"{' '.join(rest[1:])}: every argument is --name=value")
+        return own(["", *words])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        reason = _unknown(error.flagname, list(own), fields)
+    except absl_flags.Error as error:
+        reason = one_line(error).removeprefix("flag ")
+    raise BadArguments(f"{reason[:300]} {SEE_HELP}")
 
 
-def _split_names(config: Any) -> None:
-    """`--config.classes=background,liver` comes as one name; numbers come apart."""
-    words = ",".join(config.classes).strip("[]()").split(",")
-    config.classes = tuple(word.strip(" '\"") for word in words if word)
+def _unknown(name: str, flags: list[str], fields: dict[str, Any]) -> str:
+    """Says that there is no such flag, and which one may be meant."""
+    if name.startswith("config.") and fields:
+        field = name.removeprefix("config.")
+        # The group may be missing or another: a field of this name is meant.
+        near = [f for f in fields if f.split(".")[-1] == field.split(".")[-1]]
+        near = near or difflib.get_close_matches(field, fields)
+        hint = f', did you mean "{near[0]}"?' if near else ""
+        return f"unknown config field: '{field}'{hint}"
+    near = [f"config.{f}" for f in fields if f.split(".")[-1] == name]
+    near = near or difflib.get_close_matches(name, flags)
+    return f"unknown flag --{name}" + (f", did you mean --{near[0]}?" if near else "")
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not what Orbax logs though all is right, nor the errors it raises as well."""
+def _config_word(words: list[str]) -> str | None:
+    """What the last --config=NAME or --config NAME gives."""
+    given = None
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "config":
+            given = value if equals else following
+    return given
+
+
+def print_programs(package: str) -> int:
+    """Prints the programs of a folder with the first sentence of each docstring."""
+    folder = Path(__file__).resolve().parents[1] / package
+    files = [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
+    rows = {}
+    for file in sorted(files):
+        text = file.read_text(encoding="utf-8")
+        name = file.parent.name if file.stem == "__main__" else file.stem
+        if file != folder / "__main__.py" and "\nif __name__ ==" in text:
+            first = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
+            rows[f"python -m {package}.{name}"] = " ".join(first.split())
+    width = max(map(len, rows))
+    for command, line in rows.items():
+        print(f"{command:<{width}}  {line}")
+    print("Each has --help.")
+    return 0
+
+
+def _is_worth_printing(record: logging.LogRecord) -> bool:
+    """Drops what Orbax logs when all is well, and errors that it raises as well."""
     if record.exc_info:
         return False
-    said = record.getMessage()
-    # The first: checkpoints between two measurements have none.
-    right = ("did not provide metrics", "exception was never retrieved")
-    return not any(words in said for words in right)
+    message = record.getMessage()
+    # The first: checkpoints between two evaluations have no metrics.
+    harmless = ("did not provide metrics", "exception was never retrieved")
+    return not any(words in message for words in harmless)
 
 
-def _in_a_thread(arguments: threading.ExceptHookArgs) -> None:
-    """A full disk ends a library's thread too; the main thread says it in one line."""
-    if not _of_the_disk(arguments.exc_value):
+def _exception_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Silences a full disk in a library's thread: the main thread reports it."""
+    if not _is_about_the_disk(arguments.exc_value):
         threading.__excepthook__(arguments)
 
 
-def _unraisable(arguments: Any) -> None:
-    """The same of what libraries do when they are torn down, some after the others."""
-    if not _of_the_disk(arguments.exc_value):
+def _exception_in_destructor(arguments: Any) -> None:
+    """Silences a full disk, and loops closed in any order, in destructors."""
+    if not _is_about_the_disk(arguments.exc_value):
         sys.__unraisablehook__(arguments)
 
 
-def _of_the_disk(error: BaseException | None) -> bool:
+def _is_about_the_disk(error: BaseException | None) -> bool:
     return isinstance(error, OSError) or str(error) == "Event loop is closed"
 
 
-def _reason(error: Exception) -> str:
-    text = one_line(error)
-    if isinstance(error, AttributeError | KeyError):
-        text = "unknown config field: " + text.strip("\"'")
-    return text[:300]
-
-
-def _check_config_file(path: str) -> None:
-    file = Path(path)
-    if not file.is_file():
-        known = ", ".join(
-            sorted(f"configs/{p.name}" for p in CONFIGS.glob("[a-z]*.py"))
-        )
-        raise BadArguments(f"--config={path}: no such file; there are {known}")
-    try:
-        ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise BadArguments(f"--config={path}: not Python: {one_line(error)}") from None
-
-
-def _own_flags_help() -> str:
-    lines = [""]
-    for module, module_flags in sorted(FLAGS.flags_by_module_dict().items()):
-        if not module.startswith("launch") and module != sys.argv[0]:
-            continue  # flags that libraries define for themselves
-        for flag in module_flags:
-            default = f" (default {flag.default})" if flag.default is not None else ""
-            lines.append(f"  --{flag.name}: {flag.help}{default}")
-    return "\n".join(lines)
-
-
-def required(name: str) -> Any:
-    """A flag's value. Raises `BadArguments` when it was not given."""
-    value = FLAGS[name].value
-    if value in (None, ""):
-        raise BadArguments(f"--{name}=... is needed (--help shows an example)")
-    return value
-
-
-def prediction_overrides() -> dict[str, Any]:
-    """Fields of `config.predict` given on the command line, by their own names.
-
-    For programs that use a finished run: everything else is the run's own. Raises
-    `BadArguments` for another field, or a config file.
-    """
-    given = {"--config=FILE": 0} if _CONFIG_FILE_GIVEN else {}
-    for name, value in config_flags.get_override_values(FLAGS["config"]).items():
-        given[f"--config.{name}"] = value
-    prefix = "--config.predict."
-    for name in given:
-        if not name.startswith(prefix):
-            raise BadArguments(
-                f"{name}: the run in --workdir has its own; only --config.predict.* "
-                "can be changed here"
-            )
-    return {name.removeprefix(prefix): value for name, value in given.items()}
-
-
 def keep_compiled() -> None:
-    """Sets JAX's own variables, so it must come before JAX is imported."""
+    """Keeps what XLA compiles on disk, so that the next start of a program finds it.
+
+    In `~/.cache/attunet_jax/xla` (or under `XDG_CACHE_HOME`), in a folder for each kind
+    of processor: programs for CPUs hold its instructions, and machines may share a home
+    folder. `JAX_COMPILATION_CACHE_DIR` names another place and
+    `JAX_ENABLE_COMPILATION_CACHE=false` switches it off. The folder can be removed.
+    Sets JAX's own variables, so it must be called before JAX is imported.
+    """
     # Programs with oneDNN's convolution in them cannot be kept; nothing else fails so.
     warnings.filterwarnings(
         "ignore", "Error writing persistent compilation cache entry.*bad_alloc"
@@ -202,10 +339,11 @@ def keep_compiled() -> None:
 
 
 def _processor() -> str:
-    """Architecture and a digest of the instructions it has."""
+    """Returns the architecture and a digest of the instructions it has."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        has = next(x for x in lines if x.startswith(("flags", "Features")))
+        instructions = next(x for x in lines if x.startswith(("flags", "Features")))
     except (OSError, StopIteration):
-        has = platform.processor()
-    return f"{platform.machine()}-{hashlib.sha256(has.encode()).hexdigest()[:12]}"
+        instructions = platform.processor()
+    digest = hashlib.sha256(instructions.encode()).hexdigest()[:12]
+    return f"{platform.machine()}-{digest}"

@@ -1,4 +1,4 @@
-"""Compiles the train step for devices that are not here and says what it needs.
+r"""Compiles the train step for devices that are not here and says what it needs.
 
     python -m launch.compile_for --topology=cpu:1x8 --config=configs/attention_unet.py \
         --config.data.crop_shape=256,512,512 --config.data.batch_size=1
@@ -9,7 +9,7 @@ Prints memory, operations and messages of one device, before anything is rented;
 no data set and no accelerator. cpu:DATAxSPATIAL simulates that mesh: it shows how
 memory and messages change with the number of devices, never what a TPU or GPU needs.
 A TPU's own name (v5e:2x4, v5p:2x2x1: chips along each axis) uses its real compiler,
-from attunet_jax[tpu], and takes minutes; --config.mesh.* says how its chips are used.
+from the extra [tpu], and takes minutes; --config.mesh.* says how its chips are used.
 """
 
 import importlib.util
@@ -20,14 +20,17 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
 from attunet_jax.errors import BadArguments, BadData, one_line
 from launch import cli
 
-cli.define_config("attention_unet")
-flags.DEFINE_string("topology", None, "cpu:DATAxSPATIAL or a TPU's, such as v5e:2x4.")
+FLAGS = cli.Flags(__doc__, config="attention_unet")
+FLAGS.add(
+    "topology",
+    str,
+    None,
+    "cpu:DATAxSPATIAL or a TPU's, such as v5e:2x4.",
+    required=True,
+)
 
 # Cores are counted in the names of these, chips in those of the others.
 _TWO_CORES_A_CHIP = ("v2", "v3", "v4", "v5p")
@@ -78,10 +81,10 @@ def environment_of(topology: Topology) -> dict[str, str]:
     }
 
 
-def main(values: Any) -> None:
-    topology = parse_topology(cli.required("topology"))
+def main(values: cli.Values) -> None:
+    topology = parse_topology(values.topology)
     config = values.config
-    given = config_flags.get_override_values(values["config"])
+    given = values.fields
     if "data.read_shape" not in given:
         config.data.read_shape = config.data.crop_shape
     if topology.platform == "cpu":
@@ -93,7 +96,7 @@ def main(values: Any) -> None:
     elif importlib.util.find_spec("libtpu") is None:
         raise BadArguments(
             f"--topology={topology.name} needs the TPU compiler: "
-            "pip install 'attunet_jax[tpu]'"
+            "pip install -e '.[tpu]'"
         )
     os.environ.update(environment_of(topology))
     devices = _devices(topology)
@@ -172,4 +175,4 @@ def report(topology: Topology, config: Any, mesh: Any, state: Any, cost: Any) ->
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

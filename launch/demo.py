@@ -13,17 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-from absl import flags
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder
 from launch import cli
 
-cli.define_config("demo")
-flags.DEFINE_string("output", "demo_output", "Folder for everything the demo makes.")
-flags.DEFINE_integer("cases", 40, "Phantoms to make.")
+FLAGS = cli.Flags(__doc__, config="demo")
+FLAGS.add("output", str, "demo_output", "Folder for everything the demo makes.")
+FLAGS.add("cases", int, 40, "Phantoms to make.")
 
 ABOUT = (
     "Phantoms, not patients; a small network, minutes of training: these figures show "
@@ -31,7 +28,7 @@ ABOUT = (
 )
 
 
-def main(values: Any) -> None:
+def main(values: cli.Values) -> None:
     if values.cases < 10:
         raise BadArguments(f"--cases={values.cases}: a table needs at least 10")
     output = Path(values.output)
@@ -50,7 +47,7 @@ def main(values: Any) -> None:
     )
     _run(
         "launch.tables",
-        *(word for word in sys.argv if word.startswith("--config")),
+        *values.config_words(),
         table=1,
         data=data,
         workdir=runs,
@@ -88,4 +85,4 @@ def _run(module: str, *more: str, **options: object) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

@@ -1,4 +1,4 @@
-"""Measures a trained network on the test cases of a prepared data set.
+r"""Measures a trained network on the test cases of a prepared data set.
 
     python -m launch.evaluate --workdir=RUN --data=DIR
     python -m launch.evaluate --workdir=RUN --data=DIR --part=validation --pictures=5 \
@@ -11,39 +11,33 @@ An interrupted evaluation goes on with the same command.
 
 import os
 from pathlib import Path
-from typing import Any
-
-from absl import flags
 
 from attunet_jax.distributed import processes
 from attunet_jax.errors import BadArguments
 from launch import cli
-from launch.large_pages import use_large_pages
 
-cli.define_config("base")
-flags.DEFINE_string("workdir", None, "Folder of a trained run.")
-flags.DEFINE_string("data", None, "Prepared data set.")
-flags.DEFINE_string("output", None, "Folder for the figures.")
-flags.DEFINE_string("split", None, "Split of the data (default: the run's own).")
-flags.DEFINE_string("part", "test", "train, validation, test, or all cases.")
-flags.DEFINE_integer("pictures", 0, "Overlay PNGs of the first so many cases.")
-flags.DEFINE_bool("label_maps", False, "Keep predictions on the scans' own grids.")
+FLAGS = cli.Flags(__doc__, config="base", group="predict.")
+FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
+FLAGS.add("data", Path, None, "Prepared data set.", required=True)
+FLAGS.add("output", str, None, "Folder for the figures.")
+FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
+FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
+FLAGS.add("pictures", int, 0, "Overlay PNGs of the first so many cases.")
+FLAGS.add("label_maps", bool, False, "Keep predictions on the scans' own grids.")
 
 
-def main(values: Any) -> None:
+def main(values: cli.Values) -> None:
     if processes.another_does_it(os.environ):
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
-    workdir = Path(cli.required("workdir"))
-    data = Path(cli.required("data"))
-    use_large_pages()
+    workdir, data = values.workdir, values.data
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
     from attunet_jax.evaluate.report import measure
     from attunet_jax.predict.predictor import load_predictor
 
     dataset = open_dataset(data)
-    predictor = load_predictor(workdir, cli.prediction_overrides())
+    predictor = load_predictor(workdir, values.predict_fields())
     if values.part == "all":
         case_ids = dataset.case_ids
     else:
@@ -69,4 +63,4 @@ def main(values: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

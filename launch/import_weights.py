@@ -1,7 +1,7 @@
-"""Makes a workdir of weights that the authors' PyTorch code trained.
+r"""Makes a workdir of weights that the authors' PyTorch code trained.
 
     python -m launch.import_weights --input=620_net_S.pth --workdir=RUN
-    python -m launch.import_weights --input=net.npz --workdir=RUN --spacing_mm=1.5 \\
+    python -m launch.import_weights --input=net.npz --workdir=RUN --spacing_mm=1.5 \
         --config.classes=background,pancreas
 
 --input is what `torch.save(net.state_dict())` wrote (.pth; needs PyTorch:
@@ -15,25 +15,20 @@ configs/published.py): the classes in the order of the outputs, align_corners, a
 
 import json
 from pathlib import Path
-from typing import Any
-
-from absl import flags
 
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import make_folder, write_text
 from launch import cli
 
-cli.define_config("published")
-flags.DEFINE_string("input", None, "State dict: .pth or .npz.")
-flags.DEFINE_string("workdir", None, "Folder to make; must hold no run yet.")
-flags.DEFINE_list("spacing_mm", "2,2,2", "D,H,W of the scans it was trained on.")
-flags.DEFINE_float("blur_mm", 0.75, "Gaussian before resampling, as in training.")
+FLAGS = cli.Flags(__doc__, config="published")
+FLAGS.add("input", Path, None, "State dict: .pth or .npz.", required=True)
+FLAGS.add("workdir", Path, None, "Folder to make; must hold no run.", required=True)
+FLAGS.add("spacing_mm", cli.spacing_mm, (2.0, 2.0, 2.0), "D,H,W of the training scans.")
+FLAGS.add("blur_mm", float, 0.75, "Gaussian before resampling, as in training.")
 
 
-def main(values: Any) -> None:
-    source = Path(cli.required("input"))
-    workdir = Path(cli.required("workdir"))
-    spacing_mm = _spacing(values.spacing_mm)
+def main(values: cli.Values) -> None:
+    source, workdir = values.input, values.workdir
     if (workdir / "checkpoints").exists():
         raise BadArguments(f"{workdir} holds a run already: use another --workdir")
 
@@ -58,7 +53,7 @@ def main(values: Any) -> None:
         "format": 1,
         "config": json.loads(config.to_json()),
         "outputs": list(config.classes),
-        "spacing_mm": spacing_mm,
+        "spacing_mm": list(values.spacing_mm),
         "blur_mm": values.blur_mm,
         "manifest_sha256": "",
     }
@@ -73,23 +68,9 @@ def main(values: Any) -> None:
     print(
         f"{workdir}: {parameter_count(state.params):,} parameters, widths "
         f"{fields['widths']}, {fields['sub_gates']} sub-gates, classes "
-        f"{', '.join(config.classes)}, at {spacing_mm} mm"
+        f"{', '.join(config.classes)}, at {list(values.spacing_mm)} mm"
     )
 
 
-def _spacing(words: list[str]) -> list[float]:
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(0.1 <= n <= 50 for n in numbers):
-        raise BadArguments(
-            f"--spacing_mm={','.join(words)}: one or three numbers from 0.1 to 50"
-        )
-    return numbers
-
-
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

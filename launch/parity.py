@@ -8,7 +8,6 @@ statistics). Prints a table for each file; exit status 0 when every error is wit
 tolerance, 3 naming the worst where one is not.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments, BadData, exit_status
+from attunet_jax.errors import BadData, exit_status
+from launch import cli
+
+FLAGS = cli.Flags(__doc__)
+FLAGS.add("golden", Path, None, "Folder of the golden files.", required=True)
 
 # Largest allowed |ours - theirs| / largest |theirs|; of gradients by Euclidean norm.
 TOLERANCES = {
@@ -57,13 +60,11 @@ class Row:
         return share if share == share else float("inf")
 
 
-def main(argv: list[str]) -> int:
-    arguments = _parse(argv)
-    files = sorted(Path(arguments.golden).glob("published_*_align[01].npz"))
+def main(argv: list[str] | None = None) -> int:
+    golden = FLAGS.parse(argv).golden
+    files = sorted(golden.glob("published_*_align[01].npz"))
     if not files:
-        raise BadData(
-            f"{arguments.golden}: no published_<network>_align<0 or 1>.npz in it"
-        )
+        raise BadData(f"{golden}: no published_<network>_align<0 or 1>.npz in it")
     worst: tuple[float, str] = (0.0, "")
     for file in files:
         rows = compare(file)
@@ -212,20 +213,5 @@ def table(title: str, rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.parity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--golden", required=True, help="folder of the golden files")
-    try:
-        return parser.parse_args(argv)
-    except argparse.ArgumentError as error:
-        raise BadArguments(str(error)) from None
-
-
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    sys.exit(exit_status(main))

@@ -1,4 +1,4 @@
-"""Segments scans with a trained network: label maps on each scan's own grid.
+r"""Segments scans with a trained network: label maps on each scan's own grid.
 
     python -m launch.predict --workdir=RUN --input=scan.nii.gz --output=DIR
     python -m launch.predict --workdir=RUN --input=DICOM_SERIES --output=DIR
@@ -19,37 +19,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from attunet_jax import volume as volumes
 from attunet_jax.errors import BadArguments, BadData, one_line
 from attunet_jax.files import make_folder, write_text
 from attunet_jax.volume.scan import find_scans
 from launch import cli
-from launch.large_pages import use_large_pages
 
-cli.define_config("base")
-flags.DEFINE_string("workdir", None, "Folder of a trained run.")
-flags.DEFINE_string("input", None, "A NIfTI file, a DICOM series, or a folder of them.")
-flags.DEFINE_string(
-    "series", None, "UID of the series meant where --input is a folder with several."
+FLAGS = cli.Flags(__doc__, config="base", group="predict.")
+FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
+FLAGS.add(
+    "input",
+    Path,
+    None,
+    "A NIfTI file, a DICOM series, or a folder of them.",
+    required=True,
 )
-flags.DEFINE_string("output", None, "Folder for the label maps.")
-flags.DEFINE_bool("overwrite", False, "Predict again what is there already.")
-flags.DEFINE_bool("pictures", False, "A PNG of each scan with the outlines drawn.")
+FLAGS.add(
+    "series",
+    str,
+    None,
+    "UID of the series meant where --input is a folder with several.",
+)
+FLAGS.add("output", Path, None, "Folder for the label maps.", required=True)
+FLAGS.add("overwrite", bool, False, "Predict again what is there already.")
+FLAGS.add("pictures", bool, False, "A PNG of each scan with the outlines drawn.")
 
 
-def main(values: Any) -> int:
-    scans = find_scans(Path(cli.required("input")))
+def main(values: cli.Values) -> int:
+    scans = find_scans(values.input)
     if values.series and len(scans) > 1:
         raise BadArguments("--series: name the one folder with that series as --input")
-    output = Path(cli.required("output"))
-    workdir = Path(cli.required("workdir"))
-    use_large_pages()
+    output = values.output
 
     from attunet_jax.predict.predictor import load_predictor  # late: imports jax
 
-    predictor = load_predictor(workdir, cli.prediction_overrides())
+    predictor = load_predictor(values.workdir, values.predict_fields())
     make_folder(output)
     labels = dict(enumerate(predictor.classes))
     write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
@@ -109,4 +114,4 @@ def _predict(
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

@@ -17,21 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder, write_text
 from launch import cli
-from launch.large_pages import use_large_pages
 
-cli.define_config("attention_unet")
-flags.DEFINE_integer("table", 1, "Which table of the paper: 1, 2 or 3.")
-flags.DEFINE_string("workdir", None, "Folder of all the table's runs.")
-flags.DEFINE_string("data", None, "Prepared data set.")
-flags.DEFINE_list("splits", None, "Only these splits or stages (default: all).")
-flags.DEFINE_string("sources", None, "Table 3: folder of Table 1's finished runs.")
-flags.DEFINE_integer("pictures", 3, "Overlay PNGs of the first so many test cases.")
-flags.DEFINE_string("about", "", "A remark for the footnote, say what data it is.")
+FLAGS = cli.Flags(__doc__, config="attention_unet")
+FLAGS.add("table", int, 1, "Which table of the paper: 1, 2 or 3.")
+FLAGS.add("workdir", Path, None, "Folder of all the table's runs.", required=True)
+FLAGS.add("data", Path, None, "Prepared data set.", required=True)
+FLAGS.add("splits", cli.names, None, "Only these splits or stages (default: all).")
+FLAGS.add("sources", str, None, "Table 3: folder of Table 1's finished runs.")
+FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
+FLAGS.add("about", str, "", "A remark for the footnote, say what data it is.")
 
 # Table -> (network, split or stage) of each entry, in the paper's order.
 ENTRIES = {
@@ -54,8 +51,8 @@ STAGE_SPLIT = "75_25"
 STAGE_CLASSES = ("background", "pancreas")
 
 
-def main(values: Any) -> None:
-    data, workdir = Path(cli.required("data")), Path(cli.required("workdir"))
+def main(values: cli.Values) -> None:
+    data, workdir = values.data, values.workdir
     if values.table not in ENTRIES:
         raise BadArguments(f"--table={values.table}: there are tables 1, 2 and 3")
     known = list(dict.fromkeys(split for _, split in ENTRIES[values.table]))
@@ -64,12 +61,11 @@ def main(values: Any) -> None:
         raise BadArguments(f"--splits={','.join(wanted)}: there are {', '.join(known)}")
     entries = [entry for entry in ENTRIES[values.table] if entry[1] in wanted]
     needs_sources = {"bft", "aft"} & {split for _, split in entries}
-    sources = Path(cli.required("sources")) if needs_sources else None
+    sources = Path(values.required("sources")) if needs_sources else None
     configs = {
         (network, split): config_of(values.config, network, split, data, sources)
         for network, split in entries
     }
-    use_large_pages()
     make_folder(workdir)
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
@@ -184,4 +180,4 @@ def _result(
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

@@ -1,8 +1,9 @@
-"""Trains a network on a prepared data set, or goes on where the same command stopped.
+"""Trains a network on a prepared data set, or continues where the same command stopped.
 
     python -m launch.train --config=configs/attention_unet.py --data=DIR --workdir=RUN
     python -m launch.train --data=DIR --workdir=RUN2 --config.data.batch_size=4
     python -m launch.train --data=DIR --dry_run --config.mesh.spatial=2
+    python -m launch.train --config=demo --print_config
     launch/cluster/local.sh 2 -- --data=DIR --workdir=RUN3   (docs/clusters.md)
 
 RUN then holds checkpoints/, config.json, environment.json, metrics.jsonl and
@@ -10,36 +11,35 @@ tensorboard/; with several processes logs/ too. Exit status: 0 done, 2 bad argum
 3 bad data, 75 stopped by a signal with everything saved, 134 another process died.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from attunet_jax.distributed import processes
-from launch import cli
-from launch.large_pages import use_large_pages
+from launch import cli, config_file
 
-cli.define_config("attention_unet")
-flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
-flags.DEFINE_string("data", None, "Prepared data set; sets config.data.directory.")
-flags.DEFINE_bool("dry_run", False, "Say what the run would take; write nothing.")
-flags.DEFINE_string(
-    "profile_steps", None, "FIRST:LAST step to record into RUN/profile."
-)
-cli.define_process_flags()
+FLAGS = cli.Flags(__doc__, config="attention_unet")
+FLAGS.add("workdir", str, None, "Folder of the run; made if it is not there.")
+FLAGS.add("data", str, None, "Prepared data set; sets config.data.directory.")
+FLAGS.add("dry_run", bool, False, "Print what the run would need; write nothing.")
+FLAGS.add("print_config", bool, False, "Print every config field and its value.")
+FLAGS.add("profile_steps", str, None, "FIRST:LAST step to record into RUN/profile.")
+FLAGS.add_process_flags()
 
 
-def main(values: Any) -> None:
-    config = values.config
+def main(values: cli.Values) -> None:
+    config, options = values.config, values.process_options()
     if values.data:
         config.data.directory = values.data
-    if not config.data.directory:
-        cli.required("data")
-    use_large_pages()
-    if values.dry_run:
-        processes.run_together(lambda: _say_what_it_takes(config), values)
+    if values.print_config:
+        print(config_file.as_text(config))
         return
-    workdir = Path(cli.required("workdir"))
+    if not config.data.directory:
+        values.required("data")
+    if values.dry_run:
+        processes.run_together(lambda: _print_cost(config), **options)
+        return
+    workdir = Path(values.required("workdir"))
 
     def work() -> None:
         from attunet_jax.train.loop import train  # late: --help needs no jax
@@ -47,10 +47,10 @@ def main(values: Any) -> None:
 
         train(config, workdir, profile_steps=parse_steps(values.profile_steps))
 
-    processes.run_together(work, values)
+    processes.run_together(work, **options)
 
 
-def _say_what_it_takes(config: Any) -> None:
+def _print_cost(config: Any) -> None:
     import jax
 
     from attunet_jax.train.aot import dry_run
@@ -59,7 +59,19 @@ def _say_what_it_takes(config: Any) -> None:
     text = dry_run(prepare(config))
     if jax.process_index() == 0:
         print(text)
+        if jax.default_backend() == "cpu":
+            print(_huge_pages(os.environ.get("GLIBC_TUNABLES", "")))
+
+
+def _huge_pages(tunables: str) -> str:
+    """Says whether glibc asks Linux for huge pages: faster steps on a CPU."""
+    if "glibc.malloc.hugetlb=" in tunables:
+        return f"huge pages: GLIBC_TUNABLES={tunables} is set"
+    return (
+        "huge pages: not asked for; with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before "
+        "the command a step on a CPU is faster"
+    )
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__ or "")
+    cli.run(FLAGS, main)

@@ -149,8 +149,8 @@ def test_the_command_line_refuses_them_in_one_line(run_program, flag, words):
 
 def test_a_program_gets_its_config_locked():
     code = (
-        "from launch import program, train; "
-        "program.run(lambda flags: print(flags.config.is_locked), '')"
+        "from launch import cli, train; "
+        "cli.run(train.FLAGS, lambda values: print(values.config.is_locked))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

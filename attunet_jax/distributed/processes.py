@@ -197,22 +197,23 @@ def another_does_it(environ: Mapping[str, str]) -> bool:
     return number != "0"
 
 
-def run_together(work: Callable[[], None], program: Mapping[str, Any]) -> None:
-    """Runs `work` in this process and, by the flags, in step with the others.
+def run_together(
+    work: Callable[[], None],
+    *,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    join_timeout_s: int,
+    heartbeat_timeout_s: int,
+) -> None:
+    """Runs `work` in this process and, where there are others, in step with them.
 
-    `program` holds the flags of `define_flags`. With several processes an error of one
-    ends all, with one line on the terminal and the same status.
+    With several processes an error of one ends all, with one line on the terminal and
+    the same status.
     """
-    way = find_way(
-        os.environ,
-        program["coordinator"].value,
-        program["num_processes"].value,
-        program["process_id"].value,
-    )
+    way = find_way(os.environ, coordinator, num_processes, process_id)
     if not join(
-        way,
-        join_timeout_s=program["join_timeout_s"].value,
-        heartbeat_timeout_s=program["heartbeat_timeout_s"].value,
+        way, join_timeout_s=join_timeout_s, heartbeat_timeout_s=heartbeat_timeout_s
     ):
         work()
         return

@@ -27,11 +27,11 @@ class WriteShard(beam.DoFn):
     """The number of a shard to how many cases are in it; it may be written again."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.words = [word for word in words if word != "--strict"]
+        self.words = [*words, "--nostrict"]
         self.plan: Plan | None = None
 
     def setup(self) -> None:
-        self.plan = make_plan(parse(self.words, None))
+        self.plan = make_plan(parse(self.words))
 
     def process(self, element: int) -> Iterator[tuple[int, int]]:
         assert self.plan is not None

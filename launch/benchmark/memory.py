@@ -22,14 +22,12 @@ from typing import Any
 
 from attunet_jax.errors import BadArguments, one_line
 from launch.benchmark.command_line import DTYPES, Parser, names
-from launch.large_pages import use_large_pages
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
-    use_large_pages()
     from launch.benchmark import machine, workload  # late: these import jax
     from launch.benchmark.peers import client
 

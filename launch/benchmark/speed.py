@@ -21,12 +21,10 @@ from pathlib import Path
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder, write_text
 from launch.benchmark.command_line import DTYPES, Parser, check, names
-from launch.large_pages import use_large_pages
 
 
 def main(argv: list[str]) -> int:
     arguments = _parse(argv)
-    use_large_pages()
     # JAX would take most of a GPU's memory at once and leave the peers none.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

@@ -4,7 +4,7 @@
 #     launch/cluster/tpu_vm.sh TPU_NAME ZONE --data=DIR --workdir=RUN
 #
 # The words after the zone go to launch.train as they are. Every host needs this project
-# in ~/attunet_jax with `pip install '.[tpu]'` in its .venv, and sees DIR and RUN under
+# in ~/attunet_jax with `pip install -e '.[tpu]'` in its .venv, and sees DIR and RUN under
 # the same names (a mounted bucket or NFS). JAX finds the hosts through the TPU itself.
 # Ctrl-C may leave the hosts running. To end them with everything saved:
 #

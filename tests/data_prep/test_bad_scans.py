@@ -222,14 +222,14 @@ def test_a_number_that_means_nothing_is_named_before_anything_is_done(
 @pytest.mark.parametrize(
     "word, said",
     [
-        ("--nonsense", "unrecognized arguments: --nonsense"),
-        ("--source=dicom", "argument --source: invalid choice: 'dicom'"),
-        ("--workers=two", "argument --workers: invalid int value: 'two'"),
-        ("--spacing_mm=2,2", "argument --spacing_mm: one or three numbers"),
-        ("--spacing_mm=0", "argument --spacing_mm: one or three numbers"),
-        ("--spacing_mm=nan", "argument --spacing_mm: one or three numbers"),
-        ("--spacing_mm=two", "argument --spacing_mm: one or three numbers"),
-        ("--spacing_mm=", "argument --spacing_mm: one or three numbers"),
+        ("--nonsense", "unknown flag --nonsense"),
+        ("--source=dicom", "--source=dicom: must be one of amos, btcv"),
+        ("--workers=two", "--workers=two: must be a whole number"),
+        ("--spacing_mm=2,2", "--spacing_mm=2,2: must be one or three numbers"),
+        ("--spacing_mm=0", "--spacing_mm=0: must be one or three numbers"),
+        ("--spacing_mm=nan", "--spacing_mm=nan: must be one or three numbers"),
+        ("--spacing_mm=two", "--spacing_mm=two: must be one or three numbers"),
+        ("--spacing_mm=", "--spacing_mm=: must be one or three numbers"),
     ],
 )
 def test_an_unknown_flag_or_word_is_a_bad_argument(

@@ -74,7 +74,7 @@ def test_worker_processes_write_the_same_bytes(words, here, tmp_path, run_progra
 BEAM = importlib.util.find_spec("apache_beam") is not None
 
 
-@pytest.mark.skipif(not BEAM, reason="apache_beam is not installed: attunet_jax[beam]")
+@pytest.mark.skipif(not BEAM, reason="apache_beam is not installed: the extra 'beam'")
 @pytest.mark.parametrize(
     "options",
     [
@@ -98,7 +98,7 @@ def test_without_beam_a_runner_says_what_to_install(words, tmp_path, prepare_her
     outcome = prepare_here(*words, f"--output={tmp_path}", "--runner=flink")
     assert outcome.status == 2
     assert "--runner=flink" in outcome.err
-    assert "pip install 'attunet_jax[beam]'" in outcome.err
+    assert "pip install -e '.[beam]'" in outcome.err
 
 
 def test_a_join_names_the_tasks_that_are_missing_and_removes_nothing(

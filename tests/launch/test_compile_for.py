@@ -48,7 +48,7 @@ def test_the_compiler_of_tpus_that_is_not_installed_is_named(refused):
     if importlib.util.find_spec("libtpu") is not None:
         pytest.skip("libtpu is installed here")
     status, line = refused("launch.compile_for", "--topology=v5e:2x4")
-    assert status == 2 and "pip install 'attunet_jax[tpu]'" in line
+    assert status == 2 and "pip install -e '.[tpu]'" in line
 
 
 def test_a_depth_that_the_mesh_does_not_divide_is_refused(refused):

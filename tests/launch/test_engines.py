@@ -69,7 +69,7 @@ def test_a_script_passes_shellcheck(path):
     folders = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     shellcheck = shutil.which("shellcheck", path=folders)
     if shellcheck is None:
-        pytest.skip("shellcheck is not installed: attunet_jax[dev] has it")
+        pytest.skip("shellcheck is not installed: the extra 'dev' has it")
     found = subprocess.run([shellcheck, path], capture_output=True, text=True)
     assert found.returncode == 0, found.stdout
 

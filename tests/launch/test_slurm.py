@@ -43,7 +43,7 @@ def test_a_stopped_job_saves_leaves_with_75_is_requeued_and_goes_on(
         "--nodes=2",
         f"--chdir={ROOT}",
         f"--output={log}",
-        str(ROOT / "launch" / "slurm.sh"),
+        str(ROOT / "launch" / "cluster" / "slurm.sh"),
         f"--data={prepared}",
         f"--workdir={workdir}",
         *tiny_flags,

@@ -1,0 +1,87 @@
+"""What the text of a flag becomes: numbers, names, spacings, the fields of a config.
+
+Each function raises `ValueError` with words that follow on "--NAME=TEXT: ".
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def names(text: str) -> list[str]:
+    """Splits `a,b` into its words; quotes around them are dropped."""
+    words = (word.strip(" '\"") for word in text.split(","))
+    return [word for word in words if word]
+
+
+def spacing_mm(text: str) -> tuple[float, float, float]:
+    """Turns `2` or `2,1.5,1.5` into the spacing D, H, W in mm."""
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(0.1 <= value <= 50 for value in values):
+        raise ValueError("must be one or three numbers from 0.1 to 50")
+    return values[0], values[1], values[2]
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("must be a number") from None
+
+
+def boolean(text: str) -> bool:
+    known = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+    if text.lower() not in known:
+        raise ValueError("must be true or false")
+    return known[text.lower()]
+
+
+KINDS: dict[Any, Callable[[str], Any]] = {
+    int: whole_number,
+    float: number,
+    bool: boolean,
+}
+
+
+def of_field(name: str, default: Any) -> Callable[[str], Any]:
+    """Turns the text of a config field into a value of its default's type."""
+    if not isinstance(default, tuple):
+        return KINDS.get(type(default), type(default))
+    if any(isinstance(value, str) for value in default):
+        return lambda text: tuple(names(text.strip("[]() ")))
+    whole = all(isinstance(value, int) for value in default)
+    # Of a volume [D, H, W]; from and to.
+    counts = {"shape": 3, "range": 2}
+    count = counts.get(name.rpartition("_")[2])
+
+    def numbers(text: str) -> tuple[int | float, ...]:
+        words = names(text.strip("[]() "))
+        try:
+            values = tuple((int if whole else float)(word) for word in words)
+        except ValueError:
+            values = ()
+        if not values or len(values) != (count or len(values)):
+            many = {2: "two ", 3: "three "}.get(count or 0, "")
+            kind = "whole numbers" if whole else "numbers"
+            raise ValueError(f"must be {many}{kind}, such as {as_typed(default)}")
+        return values
+
+    return numbers
+
+
+def as_typed(value: Any) -> str:
+    """A default as the command line takes it."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(as_typed, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

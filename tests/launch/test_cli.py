@@ -1,0 +1,135 @@
+"""The flag system: values of every kind, the config's fields, one line for a mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from attunet_jax.errors import BadArguments
+from launch import cli, config_file
+
+
+@pytest.fixture
+def flags():
+    own = cli.Flags("Does it.", config="attention_unet")
+    own.add("workdir", Path, None, "Where.", required=True)
+    own.add("size", str, "small", "Which.", choices=("small", "full"))
+    own.add("spacing_mm", cli.spacing_mm, (2.0, 2.0, 2.0), "D,H,W.")
+    own.add("splits", cli.names, None, "Which.")
+    own.add("strict", bool, False, "Whether.")
+    own.add("cases", int, 40, "How many.")
+    return own
+
+
+def test_each_kind_of_flag_has_its_default_and_its_value(flags):
+    values = flags.parse(["--workdir=RUN"])
+    assert values.workdir == Path("RUN")
+    assert (values.size, values.strict, values.cases) == ("small", False, 40)
+    assert (values.spacing_mm, values.splits) == ((2, 2, 2), None)
+    words = ["--workdir", "RUN", "--strict", "--cases=3", "--spacing_mm=1.5"]
+    values = flags.parse([*words, "--splits=80_20,20_80", "--size=full"])
+    assert (values.size, values.strict, values.cases) == ("full", True, 3)
+    assert values.spacing_mm == (1.5, 1.5, 1.5)
+    assert values.splits == ["80_20", "20_80"]
+    # A second command line in the same process begins with the defaults again.
+    assert flags.parse(["--workdir=RUN", "--nostrict"]).cases == 40
+
+
+def test_config_fields_take_the_type_of_their_default(flags):
+    values = flags.parse(
+        [
+            "--workdir=RUN",
+            "--config.data.batch_size=4",
+            "--config.data.crop_shape=(16, 24,32)",
+            "--config.augment.zoom_range=1,1.5",
+            "--config.classes=background, 'liver'",
+            "--config.model.rematerialise",
+            "--config.optimizer.learning_rate=1e-3",
+        ]
+    )
+    config = values.config
+    assert config.data.batch_size == 4 and config.data.crop_shape == (16, 24, 32)
+    assert config.augment.zoom_range == (1.0, 1.5)
+    assert config.classes == ("background", "liver")
+    assert config.model.rematerialise is True
+    assert config.optimizer.learning_rate == 0.001
+    assert config.is_locked and len(values.fields) == 6
+    again = flags.parse(["--workdir=RUN", *values.config_words()])
+    assert again.config == config
+
+
+def test_a_config_is_found_by_name_and_by_path_from_any_folder(
+    flags, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "configs/demo.py", str(config_file.CONFIGS / "demo.py")):
+        for words in ([f"--config={name}"], ["--config", name]):
+            assert flags.parse(["--workdir=RUN", *words]).config.name == "demo"
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "from configs import base\n\n\ndef get_config():\n"
+        "    config = base.get_config()\n    config.name = 'mine'\n    return config\n"
+    )
+    values = flags.parse(["--workdir=RUN", "--config=mine.py", "--config.seed=3"])
+    assert (values.config.name, values.config.seed) == ("mine", 3)
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        (
+            "--config.data.batchsize=2",
+            "unknown config field: 'data.batchsize', did you mean \"data.batch_size\"?",
+        ),
+        ("--batch_size=2", "--batch_size, did you mean --config.data.batch_size?"),
+        ("--wrokdir=x", "unknown flag --wrokdir, did you mean --workdir?"),
+        (
+            "--config.data.batch_size=lots",
+            "--config.data.batch_size=lots: must be a whole number",
+        ),
+        (
+            "--config.data.crop_shape=48",
+            "--config.data.crop_shape=48: must be three whole numbers",
+        ),
+        ("--config.data.crop_shape=1,2,x", "must be three whole numbers"),
+        ("--config.model.widths=a", "must be whole numbers, such as 16,32"),
+        ("--config.model.rematerialise=maybe", "must be true or false"),
+        ("--cases=1.5", "--cases=1.5: must be a whole number"),
+        ("--size=huge", "--size=huge: must be one of small, full"),
+        ("--spacing_mm=1,2", "--spacing_mm=1,2: must be one or three numbers"),
+        ("--cases", "Missing value for flag --cases"),
+    ],
+)
+def test_a_mistake_names_the_flag_and_what_it_takes(flags, word, message):
+    with pytest.raises(BadArguments) as caught:
+        flags.parse(["--workdir=RUN", word])
+    text = str(caught.value)
+    assert message in text and "\n" not in text and "\\" not in text
+    assert text.endswith("(--help lists the flags)")
+
+
+def test_what_is_missing_surplus_or_broken_is_named(flags, tmp_path):
+    broken = tmp_path / "broken.py"
+    for text, message in [
+        ("def get_config(:", "not Python"),
+        ("import nothing_of_this_name", "No module named 'nothing_of_this_name'"),
+        ("x = 1", "get_config"),
+    ]:
+        broken.write_text(text)
+        with pytest.raises(BadArguments, match=message):
+            flags.parse(["--workdir=RUN", f"--config={broken}"])
+    for words, message in [
+        ([], "--workdir=... is needed"),
+        (["--workdir=RUN", "surplus"], "surplus: every argument is --name=value"),
+        (["--workdir=RUN", "--config=unet3"], "unet3: no such file; there are .*demo"),
+    ]:
+        with pytest.raises(BadArguments, match=message):
+            flags.parse(words)
+
+
+def test_a_finished_run_takes_fields_of_prediction_alone(flags):
+    field = "--config.predict.checkpoint=latest"
+    values = flags.parse(["--workdir=RUN", field])
+    assert values.predict_fields() == {"checkpoint": "latest"}
+    for word in ("--config.data.batch_size=3", "--config=demo"):
+        with pytest.raises(BadArguments, match="only --config.predict"):
+            flags.parse(["--workdir=RUN", field, word]).predict_fields()
