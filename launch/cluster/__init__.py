@@ -1,1 +1,1 @@
-"""Starting a training on several processes: local, SLURM, Kubernetes, TPU VM."""
+"""Starts a training on several processes: local, SLURM, Kubernetes, TPU VM."""

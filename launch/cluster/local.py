@@ -1,18 +1,17 @@
-"""Runs N processes of one program on this machine, as a cluster would on N hosts.
+r"""Runs N processes of one program on this machine, as a cluster would on N hosts.
 
     launch/cluster/local.sh 2 -- --data=DIR --workdir=RUN
-    launch/cluster/local.sh 2 --cpu_devices=4 --max_restarts=3 -- \\
+    launch/cluster/local.sh 2 --cpu_devices=4 --max_restarts=3 -- \
         --data=DIR --workdir=RUN
     launch/cluster/local.sh 2 -- launch.train --data=DIR --dry_run
 
-What stands after `--` goes to launch.train, or to the module named first. Every line
-of output begins with the number of its process. When one process fails the others
-are ended and it is named; the exit status is its own (128 + signal for a signal), not
-that of those that left because it died.
-SIGTERM and Ctrl-C go on to all of them.
+The words after `--` go to launch.train, or to the module named first. Every line of
+output begins with the number of its process. When one process fails it is named and the
+others are ended; the exit status is that of the process that failed (128 + signal for a
+signal), not of those that ended because it died. SIGTERM and Ctrl-C are forwarded to
+all of them.
 """
 
-import argparse
 import os
 import signal
 import socket
@@ -23,34 +22,40 @@ import time
 from typing import IO
 
 from attunet_jax.distributed.failure_detector import LOST
-from attunet_jax.errors import BAD_ARGUMENTS, INTERRUPTED, exit_status
+from attunet_jax.errors import INTERRUPTED, BadArguments, exit_status
+from launch import cli
 
-# Interrupted with everything saved; aborted for want of another; killed.
+# Interrupted with everything saved; ended because another process died; killed.
 WORTH_A_RESTART = (INTERRUPTED, LOST, 137)
+
+FLAGS = cli.Flags(__doc__)
+FLAGS.add("cpu_devices", int, None, "CPU only, with so many simulated devices each.")
+FLAGS.add("max_restarts", int, 0, "How often to start again after 75, 134 or 137.")
+FLAGS.add("grace_s", float, 30.0, "How long the others may take to end by themselves.")
 
 
 def main() -> int:
-    """The status of the process that failed first, or 0."""
+    """Returns the status of the process that failed first, or 0."""
     argv = sys.argv[1:]
-    if "--" not in argv and not {"-h", "--help"} & set(argv):
-        print("error: what to run comes after -- (--help)", file=sys.stderr)
-        return BAD_ARGUMENTS
     cut = argv.index("--") if "--" in argv else len(argv)
-    own, words = _parser().parse_args(argv[:cut]), argv[cut + 1 :]
-    if own.n < 1:
-        print(f"error: {own.n} processes are none", file=sys.stderr)
-        return BAD_ARGUMENTS
+    own, words = argv[:cut], argv[cut + 1 :]
+    count = own.pop(0) if own and not own[0].startswith("-") else "no"
+    if cut == len(argv) and not {"--help", "-h"} & set(own):
+        raise BadArguments(f"what to run comes after -- {cli.SEE_HELP}")
+    flags = FLAGS.parse(own)
+    if not count.isdecimal() or int(count) < 1:
+        raise BadArguments(f"{count} processes: the first word is how many, from 1")
     if not words or words[0].startswith("-"):
         words = ["launch.train", *words]
     restarts = 0
     while True:
-        job = Job(own.n, words, own.cpu_devices, own.grace_s)
+        job = Job(int(count), words, flags.cpu_devices, flags.grace_s)
         status = job.run()
-        again = status in WORTH_A_RESTART and not job.told_to_stop
-        if not again or restarts == own.max_restarts:
+        again = status in WORTH_A_RESTART and not job.stop_requested
+        if not again or restarts == flags.max_restarts:
             return status
         restarts += 1
-        _say(f"status {status}: start {restarts} of {own.max_restarts} more")
+        _print(f"status {status}: start {restarts} of {flags.max_restarts} more")
 
 
 class Job:
@@ -62,11 +67,11 @@ class Job:
         self._count, self._words, self._grace_s = count, words, grace_s
         self._cpu_devices = cpu_devices
         self._processes: list[subprocess.Popen] = []
-        self.told_to_stop = False
+        self.stop_requested = False
 
     def run(self) -> int:
         before = {
-            number: signal.signal(number, self._pass_on)
+            number: signal.signal(number, self._forward)
             for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
@@ -90,8 +95,8 @@ class Job:
                 start_new_session=True,  # Ctrl-C comes through us, once
             )
             self._processes.append(process)
-            for source, to in ((process.stdout, 1), (process.stderr, 2)):
-                reader = threading.Thread(target=_prefix, args=(source, i, to))
+            for source, target in ((process.stdout, 1), (process.stderr, 2)):
+                reader = threading.Thread(target=_prefix, args=(source, i, target))
                 reader.start()
                 readers.append(reader)
         failed = self._wait()
@@ -117,10 +122,10 @@ class Job:
         return os.environ | own
 
     def _wait(self) -> int | None:
-        """Number of the process that failed first; None where all are done.
+        """Returns the number of the process that failed first; None when all are done.
 
-        One that left because another died may be seen before that one: it is the
-        cause only where no other fails by itself.
+        A process that ended because another died may be noticed before that one: it
+        is the cause only where no other fails by itself.
         """
         running, failed, end = set(range(self._count)), None, 0.0
         while running:
@@ -140,30 +145,30 @@ class Job:
                     end = time.monotonic() + self._grace_s
                 failed = i
                 others = "; the others are to end with it" if running else ""
-                _say(f"process {i} {_ending(status)}{others}")
+                _print(f"process {i} {_ending(status)}{others}")
             if failed is not None and running and time.monotonic() > end:
                 for i in sorted(running):
-                    _say(f"process {i} does not end by itself: killed")
+                    _print(f"process {i} does not end by itself: killed")
                     self._processes[i].kill()
                 end = float("inf")
         return failed
 
-    def _pass_on(self, number: int, _: object) -> None:
-        self.told_to_stop = True
+    def _forward(self, number: int, _: object) -> None:
+        self.stop_requested = True
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
 
 
-def _prefix(source: IO[bytes] | None, process: int, to: int) -> None:
-    """Copies whole lines, so that those of two processes never mix."""
+def _prefix(source: IO[bytes] | None, process: int, target: int) -> None:
+    """Copies whole lines to a file descriptor, so that those of two never mix."""
     assert source is not None
     for line in source:
         if line.startswith(b"[Gloo] Rank"):
             continue  # the CPU backend counts its connections, for every collective
         try:
-            os.write(to, f"[{process}] ".encode() + line.rstrip(b"\n") + b"\n")
-        except OSError:  # our own reader went away
+            os.write(target, f"[{process}] ".encode() + line.rstrip(b"\n") + b"\n")
+        except OSError:  # the reader of our output went away
             pass
 
 
@@ -184,7 +189,7 @@ def _free_port() -> int:
 
 
 def _gpu_count() -> int:
-    """That this shell may use; 0 where there are none."""
+    """Returns how many GPUs this shell may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([word for word in visible.split(",") if word.strip()])
@@ -198,36 +203,13 @@ def _gpu_count() -> int:
 
 
 def _share_of_gpus(gpus: int, process: int, processes: int) -> range:
-    """Equal shares in order; empty where they cannot be equal."""
+    """Returns the GPUs of a process: equal shares, or none where that is impossible."""
     each = gpus // processes if gpus % processes == 0 else 0
     return range(process * each, (process + 1) * each)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(f"launch.cluster.local: {line}", file=sys.stderr, flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="launch/cluster/local.sh",
-        usage="launch/cluster/local.sh N [flags] -- [module] arguments",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("n", type=int, help="how many processes")
-    parser.add_argument(
-        "--cpu_devices", type=int, help="CPU only, so many simulated devices each"
-    )
-    parser.add_argument(
-        "--max_restarts", type=int, default=0, help="after status 75, 134 or 137"
-    )
-    parser.add_argument(
-        "--grace_s",
-        type=float,
-        default=30.0,
-        help="how long the others may take to end by themselves (30)",
-    )
-    return parser
 
 
 if __name__ == "__main__":

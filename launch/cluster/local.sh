@@ -6,4 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=python3
 if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+# Huge pages of memory: a step on a CPU is faster.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 exec "${PYTHON:-$python}" -m launch.cluster.local "$@"

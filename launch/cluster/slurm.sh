@@ -19,6 +19,8 @@ set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}" || exit 2
 python=python3
 if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+# Huge pages of memory: a step on a CPU is faster.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 
 # SLURM may send SIGTERM here too when it needs the nodes. The processes answer it: they
 # save and leave with 75, which is to be waited for.

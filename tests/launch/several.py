@@ -23,7 +23,7 @@ class Job:
         self.output = output
         self._file = output.open("w")
         self.process = subprocess.Popen(
-            [ROOT / "launch" / "local.sh", *words],
+            [ROOT / "launch" / "cluster" / "local.sh", *words],
             cwd=ROOT,
             env=environment,
             stdout=self._file,

@@ -1,4 +1,4 @@
-"""The flag system: values of every kind, the config's fields, one line for a mistake."""
+"""The flag system: values of every kind, the config's fields, messages."""
 
 from pathlib import Path
 

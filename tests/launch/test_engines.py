@@ -13,12 +13,12 @@ from attunet_jax.distributed.processes import Way, find_way
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = [
-    *sorted((ROOT / "launch").glob("*.yaml")),
-    *sorted((ROOT / "data_prep").glob("*.yaml")),
+    *sorted((ROOT / "launch").rglob("*.yaml")),
+    *sorted((ROOT / "data_prep").rglob("*.yaml")),
 ]
 SCRIPTS = [
     *sorted((ROOT / "launch").rglob("*.sh")),
-    *sorted((ROOT / "data_prep").glob("*.sh")),
+    *sorted((ROOT / "data_prep").rglob("*.sh")),
 ]
 
 
@@ -36,7 +36,7 @@ def test_a_manifest_follows_kubernetes_schema(path):
 
 
 def test_pods_find_each_other_by_what_the_manifest_sets():
-    service, job = documents(ROOT / "launch" / "kubernetes.yaml")
+    service, job = documents(ROOT / "launch" / "cluster" / "jobset.yaml")
     spec = job["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
@@ -55,7 +55,7 @@ def test_pods_find_each_other_by_what_the_manifest_sets():
 
 
 def test_a_pod_stopped_with_all_saved_is_replaced_and_one_with_bad_data_is_not():
-    _, job = documents(ROOT / "launch" / "kubernetes.yaml")
+    _, job = documents(ROOT / "launch" / "cluster" / "jobset.yaml")
     actions = {}
     for rule in job["spec"]["podFailurePolicy"]["rules"]:
         for status in rule.get("onExitCodes", {}).get("values", ()):
@@ -105,7 +105,7 @@ def tpu_vm(tmp_path):
     def run(*words, **variables):
         path = f"{gcloud.parent}:{os.environ['PATH']}"
         return subprocess.run(
-            [ROOT / "launch" / "tpu_vm.sh", *words],
+            [ROOT / "launch" / "cluster" / "tpu_vm.sh", *words],
             env=os.environ | {"PATH": path, "HOME": str(home)} | variables,
             capture_output=True,
             text=True,
