@@ -162,7 +162,7 @@ def test_a_bad_case_does_not_fail_its_task_and_is_said_by_the_join(
         (["--cases_per_shard=2"], "--num_shards and --cases_per_shard: give one"),
         (["--num_shards=11"], "--num_shards=11: there are only 10 cases"),
         (["--beam_options=--x=1"], "--beam_options needs --runner"),
-        (["--work=2"], "--work=2"),  # no abbreviation of --workers
+        (["--work=2"], "unknown flag --work"),  # no abbreviation of --workers
     ],
 )
 def test_flags_that_cannot_be_meant_are_refused_in_one_line(
@@ -222,7 +222,7 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
 
 
 def test_every_pod_of_the_kubernetes_job_has_a_shard_of_its_own():
-    text = (ROOT / "data_prep" / "kubernetes_job.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "data_prep" / "runners" / "kubernetes_job.yaml").read_text(encoding="utf-8")
     (completions,) = re.findall(r"completions: (\d+)", text)
     command = re.findall(r"^ +- (--\w+=\S+)", text, re.M)
     given = [word.replace("$(JOB_COMPLETION_INDEX)", "39") for word in command]

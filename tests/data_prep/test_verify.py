@@ -353,7 +353,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     [
         ("--workers=0", "--workers=0 must be 1 or more"),
         ("--labels=spleen", "--labels: 'spleen' is not NAME=VALUE"),
-        ("--spacing_mm=0", "--spacing_mm: one or three numbers"),
+        ("--spacing_mm=0", "--spacing_mm=0: must be one or three numbers"),
         ("--nonsense", "--nonsense"),
     ],
 )
