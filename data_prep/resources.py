@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet_jax.errors import BadData
-from attunet_jax.volume import most_voxels, read_grid, resampled_shape
+from attunet_jax.volume import max_voxels, read_grid, resampled_shape
 from data_prep.case import Settings
 from data_prep.shard import ShardSpec
 from data_prep.sources.layout import ScanPair
@@ -43,7 +43,7 @@ def _look_bytes(pair: ScanPair) -> int:
         return 0
     try:
         if pair.image.is_dir():
-            return 12 * most_voxels(pair.image)
+            return 12 * max_voxels(pair.image)
         volume, fits_int16 = read_grid(pair.image)
     except (BadData, OSError):
         return 0
@@ -78,7 +78,7 @@ def case_bytes(pair: ScanPair, settings: Settings) -> int:
     if pair.image.is_dir():
         # DICOM: int16 as a rule; all headers would take long to read.
         try:
-            return 12 * most_voxels(pair.image)
+            return 12 * max_voxels(pair.image)
         except BadData:
             return 0
     try:

@@ -1,11 +1,12 @@
-"""A scan and its geometry: files in, canonical `Volume`s out, and back again."""
+"""Reads, resamples and writes scans and label maps as canonical `Volume`s."""
 
 from attunet_jax.volume.dicom.files import dicom_folders, holds_dicom
+from attunet_jax.volume.dicom.read import max_voxels
 from attunet_jax.volume.geometry import (
-    apart_mm,
     axis_codes,
     canonical,
     from_canonical,
+    max_corner_distance_mm,
     same_geometry,
 )
 from attunet_jax.volume.nifti import (
@@ -22,21 +23,22 @@ from attunet_jax.volume.resample import (
     resample,
     resampled_shape,
 )
-from attunet_jax.volume.scan import most_voxels, read_scan
+from attunet_jax.volume.scan import find_scans, read_scan
 from attunet_jax.volume.volume import Grid, Volume
 
 __all__ = [
     "Grid",
     "Volume",
-    "apart_mm",
     "axis_codes",
     "blur",
     "canonical",
     "dicom_folders",
+    "find_scans",
     "from_canonical",
     "holds_dicom",
     "labels_onto_grid",
-    "most_voxels",
+    "max_corner_distance_mm",
+    "max_voxels",
     "onto_grid",
     "read_grid",
     "read_image",

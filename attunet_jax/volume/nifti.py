@@ -1,7 +1,4 @@
-"""NIfTI files in, canonical `Volume`s out; arrays in, NIfTI files out.
-
-This folder is the project's only door to nibabel.
-"""
+"""Reads NIfTI files as canonical `Volume`s and writes arrays to NIfTI files."""
 
 import gzip
 import os
@@ -22,24 +19,23 @@ from attunet_jax.volume.geometry import canonical_grid, from_canonical
 from attunet_jax.volume.nifti_header import HEADER_BYTES, Header, parse_header
 from attunet_jax.volume.volume import Grid, Volume
 
-# Deflate cannot shrink more than this (1032 : 1); a header that claims more lies.
-_MOST_DEFLATE = 1100
+# Deflate shrinks by 1032 at most; a header that claims more is wrong.
+_MAX_DEFLATE_RATIO = 1100
 _GZIP_LEVEL = 3
-# Slices are read together up to this size: they stay in the cache on their way.
+# Slices are read together up to this size, which fits in the cache.
 _SLAB_BYTES = 2**22
 _INT16 = np.iinfo(np.int16)
-# A name for it because the stubs of isal make of its error's class an instance.
+# Any: the stubs of isal declare IsalError an instance, not a class.
 _DAMAGED: Any = (EOFError, IsalError, gzip.BadGzipFile)
 _Stream = BufferedReader | igzip.IGzipFile
 
 
 def read_image(path: str | Path) -> Volume:
-    """The scan at `path` (.nii or .nii.gz) in HU, `[D, H, W]`.
+    """Reads the scan at `path` (.nii or .nii.gz) in HU, `[D, H, W]`.
 
-    int16 if every value, after the file's scaling, is a whole number in its range,
-    else float32. Raises `BadData` if the file is no such scan: see `header.py` and
-    below for what is refused. Holds little beside the result: voxels are read slab by
-    slab, straight to their place in it.
+    The type is int16 if every value, after the file's scaling, is a whole number in its
+    range, else float32. Voxels are read slab by slab into the result, with little
+    memory temporarys. Raises `BadData` if the file is no such scan.
     """
     path = Path(path)
     bad = 0
@@ -60,10 +56,10 @@ def read_image(path: str | Path) -> Volume:
 
 
 def read_grid(path: str | Path) -> tuple[Volume, bool]:
-    """The scan at `path` without its voxels, and whether its type fits in int16.
+    """Reads the scan at `path` without its voxels, and whether its type fits in int16.
 
-    `voxels` are one zero seen everywhere, which takes no memory; shape, affine and
-    grid are the scan's. Raises `BadData` for what the header tells.
+    `voxels` is one zero broadcast to the scan's shape, which takes no memory. Raises
+    `BadData` where the header is damaged.
     """
     path = Path(path)
     with _opened(path) as (_, header):
@@ -74,13 +70,14 @@ def read_grid(path: str | Path) -> tuple[Volume, bool]:
 
 
 def read_labels(path: str | Path) -> Volume:
-    """The label map at `path`, `[D, H, W]` uint8, or uint16 if a label is above 255.
+    """Reads the label map at `path`, `[D, H, W]`, uint8 or uint16 (labels above 255).
 
-    Whole numbers from 0 to 65535 in any on-disk type; others raise `BadData`.
+    Labels are whole numbers from 0 to 65535 in any on-disk type; others raise
+    `BadData`.
     """
     path = Path(path)
     bad, fractional, fraction = 0, 0, 0.0
-    least, most = 0.0, 0.0
+    low, high = 0.0, 0.0
     with _opened(path) as (stream, header):
         result, target = _empty(header, np.dtype(np.uint8))
         for where, raw in _slabs(path, stream, header):
@@ -91,10 +88,10 @@ def read_labels(path: str | Path) -> Volume:
                 if parts.size and not fractional:
                     fraction = float(parts[0])
                 fractional += parts.size
-            least, most = min(least, values.min()), max(most, values.max())
-            if bad or fractional or least < 0 or most > 65535:
-                continue  # the rest is read for what is to be said of it
-            if most > 255 and result.dtype == np.uint8:
+            low, high = min(low, values.min()), max(high, values.max())
+            if bad or fractional or low < 0 or high > 65535:
+                continue  # the rest is read for the message
+            if high > 255 and result.dtype == np.uint8:
                 result, target = _widened(result, header, np.dtype(np.uint16))
             target[..., where] = values
     if bad:
@@ -104,19 +101,20 @@ def read_labels(path: str | Path) -> Volume:
             f"{path}: label {fraction:g} is not a whole number "
             f"({fractional} such voxels); is this the label map?"
         )
-    if least < 0 or most > 65535:
+    if low < 0 or high > 65535:
         raise BadData(
-            f"{path}: label {least if least < 0 else most:g} is outside 0 to 65535; "
+            f"{path}: label {low if low < 0 else high:g} is outside 0 to 65535; "
             "is this the label map?"
         )
     return _volume(path, result, header)
 
 
 def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:
-    """`array` in file order with `affine` (index to world mm, RAS+) to .nii or .nii.gz.
+    """Writes `array` (file order) with `affine` (index to world mm, RAS+).
 
-    sform and qform get code 1, units are mm; missing folders are made. The file
-    appears whole or not at all. Raises `BadData` if the folder cannot be written.
+    `path` ends with .nii or .nii.gz. sform and qform get code 1 and the unit is mm.
+    Missing folders are made. The file appears whole or not at all. Raises `BadData` if
+    the folder cannot be written.
     """
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
@@ -125,20 +123,20 @@ def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with beside.open("wb") as file:
+            with temporary.open("wb") as file:
                 if path.name.endswith(".gz"):
-                    # No time and no name inside: equal arrays are equal files.
+                    # Without time and name inside, equal arrays give equal files.
                     with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
                         image.to_stream(packed)
                 else:
                     image.to_stream(file)
-            os.replace(beside, path)
+            os.replace(temporary, path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise BadData(
             f"{path.parent}: cannot write {path.name} there "
@@ -147,10 +145,10 @@ def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
 
 
 def write_on_grid(path: str | Path, labels_dhw: np.ndarray, grid: Grid) -> None:
-    """`labels_dhw` on the canonical view of `grid` to a file like the scan's own.
+    """Writes `labels_dhw`, on the canonical view of `grid`, in the grid's own layout.
 
     Axis order, shape and affine are the scan's, the type is uint8. Raises as
-    `write_nifti`, and `ValueError` if labels do not fit in uint8 or on the grid.
+    `write_nifti` does, and `ValueError` if labels do not fit in uint8 or on the grid.
     """
     labels = labels_dhw.astype(np.uint8, copy=False)
     if labels is not labels_dhw and not np.array_equal(labels, labels_dhw):
@@ -164,7 +162,7 @@ def _volume(path: Path, voxels: np.ndarray, header: Header) -> Volume:
 
 
 def _empty(header: Header, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """An array `[D, H, W]` to be filled, and the view of it in the file's order."""
+    """Returns an unfilled array `[D, H, W]` and the view of it in the file's order."""
     grid = Grid(header.shape, header.affine)
     result = np.empty(canonical_grid(grid)[0], dtype)
     return result, from_canonical(result, grid)
@@ -173,17 +171,17 @@ def _empty(header: Header, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 def _widened(
     result: np.ndarray, header: Header, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for a value that does not fit; what was read so far comes along."""
+    """Returns the same pair in a wider type, with the values that were read so far."""
     wider = result.astype(dtype)
     return wider, from_canonical(wider, Grid(header.shape, header.affine))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[_Stream, Header]]:
-    """The unpacked stream and its header, which claims no more than the file can hold.
+    """Opens the unpacked stream and its header.
 
-    So nobody asks for memory because a header lies. What goes wrong inside the `with`
-    is said as what is wrong with the file.
+    The header claims no more bytes than the file can hold, so that a wrong header never
+    leads to a large allocation. Errors inside the `with` become `BadData` of the file.
     """
     packed = path.name.lower().endswith(".nii.gz")
     if not packed and not path.name.lower().endswith(".nii"):
@@ -203,10 +201,10 @@ def _opened(path: Path) -> Iterator[tuple[_Stream, Header]]:
             if is_gzip and not packed:
                 raise BadData(f"{path}: content is gzip; rename it to .nii.gz")
             stream = igzip.IGzipFile(fileobj=file) if packed else file
-            most_bytes = status.st_size * (_MOST_DEFLATE if packed else 1)
+            max_bytes = status.st_size * (_MAX_DEFLATE_RATIO if packed else 1)
             header = parse_header(path, stream.read(HEADER_BYTES))
-            if header.offset + header.data_bytes > most_bytes:
-                raise _truncated(path, header, most_bytes - header.offset)
+            if header.offset + header.data_bytes > max_bytes:
+                raise _truncated(path, header, max_bytes - header.offset)
             yield stream, header
     except FileNotFoundError as error:
         raise BadData(f"{path}: no such file; check the path") from error
@@ -225,14 +223,14 @@ def _opened(path: Path) -> Iterator[tuple[_Stream, Header]]:
 def _slabs(
     path: Path, stream: _Stream, header: Header
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Voxels as stored, some slices of the third file axis at a time, to the last.
+    """Yields (slices of the third file axis, their voxels as stored), to the last.
 
-    Each array is overwritten by the next.
+    The next array overwrites each one.
     """
     stream.seek(header.offset)
     x, y, z = header.shape
     count = max(1, min(z, _SLAB_BYTES // (x * y * header.dtype.itemsize)))
-    # As the file has them, first axis fastest: the reversed shape in C order.
+    # The first axis is the fastest in the file: the reversed shape in C order.
     slab = np.empty((count, y, x), header.dtype)
     done = 0
     for start in range(0, z, count):
@@ -246,7 +244,7 @@ def _slabs(
             filled += read
         done += filled
         yield slice(start, start + len(part)), part.T
-    stream.read(1 << 20)  # to the end: gzip compares its checksum only there
+    stream.read(1 << 20)  # up to the end, where gzip compares its checksum
 
 
 def _truncated(path: Path, header: Header, held: int) -> BadData:
@@ -257,8 +255,10 @@ def _truncated(path: Path, header: Header, held: int) -> BadData:
 
 
 def _scaled(raw: np.ndarray, header: Header) -> tuple[np.ndarray, int]:
-    """Stored numbers to values: integers as they are, else float32 with the file's
-    scaling; and how many are not finite."""
+    """Returns the values of stored numbers, and how many are not finite.
+
+    Integers without scaling are returned as they are, others scaled in float32.
+    """
     if header.slope == 1 and header.inter == 0 and raw.dtype.kind in "iu":
         return raw, 0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -269,7 +269,7 @@ def _scaled(raw: np.ndarray, header: Header) -> tuple[np.ndarray, int]:
 
 
 def _fits_int16(values: np.ndarray) -> bool:
-    """Whether all are whole numbers of int16's range."""
+    """Returns whether all values are whole numbers in the range of int16."""
     if values.dtype.kind in "iu" and np.can_cast(values.dtype, np.int16):
         return True
     if values.dtype.kind == "f" and not (np.rint(values) == values).all():

@@ -1,7 +1,7 @@
-"""The first bytes of a NIfTI file in; shape, type, scaling and affine, checked, out.
+"""Parses and checks NIfTI headers: shape, type, scaling and affine.
 
-nibabel reads the fields. Its own checks are not used: they mend silently (a spacing of
-zero becomes 1 mm) and speak through a logger.
+nibabel reads the fields. Its own checks are not used: they repair silently (a spacing
+of zero becomes 1 mm) and report through a logger.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from attunet_jax.errors import BadData
-from attunet_jax.volume.volume import MOST_VOXELS
+from attunet_jax.volume.volume import MAX_VOXELS, sizes_text
 
 HEADER_BYTES = 540  # NIfTI-2; NIfTI-1 has 348
-# A header in metres or micrometres, or a typing error, is likelier than such a scan.
-LEAST_SPACING_MM, MOST_SPACING_MM = 0.01, 100
-# Determinant of the unit axis vectors; the steepest tilt of a gantry is above 0.8.
-_LEAST_DETERMINANT = 1e-3
+# Outside this range a header in metres or micrometres, or a typing error, is likelier.
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100
+# Of the unit axis vectors; the steepest tilt of a gantry still gives 0.8.
+_MIN_DETERMINANT = 1e-3
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is needed to read the voxels; `offset` in bytes from the file's start."""
+    """What reading the voxels needs; `offset` is in bytes from the file's start."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype
@@ -39,10 +39,10 @@ class Header:
 
 
 def parse_header(path: Path, head: bytes) -> Header:
-    """`head`: the file's first `HEADER_BYTES` bytes, fewer if it is shorter.
+    """Parses `head`, the first `HEADER_BYTES` bytes of the file (or all, if fewer).
 
     The affine is the sform if it has a code, else the qform, else the spacing alone
-    with x from right to left, as nibabel has it. Raises `BadData`.
+    with x from right to left, as in nibabel. Raises `BadData`.
     """
     fields = _fields(path, head)
     shape = _shape(path, [int(n) for n in np.atleast_1d(fields["dim"])])
@@ -102,7 +102,7 @@ def _shape(path: Path, dim: list[int]) -> tuple[int, int, int]:
             f"{path}: {len(sizes)}-D image ({by}); stack the slices to one 3-D volume"
         )
     x, y, z = sizes
-    if x * y * z > MOST_VOXELS:
+    if x * y * z > MAX_VOXELS:
         raise BadData(f"{path}: header claims {by} voxels, too many to be a scan")
     return x, y, z
 
@@ -124,31 +124,35 @@ def _affine(path: Path, fields: Nifti1Header) -> np.ndarray:
     spacing = np.array(fields["pixdim"][1:4], dtype=float)
     _check_spacing(path, spacing)
     try:
-        with np.errstate(all="ignore"):  # what is not a number is named below
+        with np.errstate(all="ignore"):  # NaN is reported below
             affine = np.array(fields.get_best_affine(), dtype=float)
     except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         raise BadData(
-            f"{path}: its qform is not a rotation; set the orientation anew"
+            f"{path}: its qform is not a rotation; set the orientation again"
         ) from error
     if not np.isfinite(affine).all():
-        raise BadData(f"{path}: affine holds NaN or infinity; set the orientation anew")
+        raise BadData(
+            f"{path}: affine holds NaN or infinity; set the orientation again"
+        )
     columns = affine[:3, :3]
     if not columns.any():
-        raise BadData(f"{path}: affine is all zero; set spacing and orientation anew")
+        raise BadData(f"{path}: affine is all zero; set spacing and orientation again")
     lengths = np.linalg.norm(columns, axis=0)
     if not lengths.all():
         raise BadData(
-            f"{path}: affine is singular (an axis has no length); set it anew"
+            f"{path}: affine is singular (an axis has no length); set it again"
         )
     _check_spacing(path, lengths)
-    if abs(np.linalg.det(columns / lengths)) < _LEAST_DETERMINANT:
+    if abs(np.linalg.det(columns / lengths)) < _MIN_DETERMINANT:
         raise BadData(
-            f"{path}: affine is singular (two axes are parallel); set it anew"
+            f"{path}: affine is singular (two axes are parallel); set it again"
         )
     return affine
 
 
 def _check_spacing(path: Path, spacing: np.ndarray) -> None:
-    if not ((spacing >= LEAST_SPACING_MM) & (spacing <= MOST_SPACING_MM)).all():
-        by = " x ".join(f"{number:g}" for number in spacing)
-        raise BadData(f"{path}: spacing of {by} mm is impossible; set it in the header")
+    if not ((spacing >= MIN_SPACING_MM) & (spacing <= MAX_SPACING_MM)).all():
+        raise BadData(
+            f"{path}: spacing of {sizes_text(spacing)} mm is impossible; set it in the "
+            "header"
+        )

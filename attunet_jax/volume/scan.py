@@ -1,7 +1,4 @@
-"""A NIfTI file or the folder of a DICOM series in, one canonical `Volume` in HU out.
-
-What `--input` of prediction means: a path in, the scans that lie there out.
-"""
+"""Finds and reads scans: NIfTI files, and folders of DICOM series."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,18 +9,20 @@ from attunet_jax.volume.dicom.read import read_dicom
 from attunet_jax.volume.nifti import read_image
 from attunet_jax.volume.volume import Volume
 
+ENDINGS = (".nii", ".nii.gz")
+
 
 def read_scan(
     path: str | Path, series: str | None = None, *, one_of: Collection[str] = ()
 ) -> Volume:
-    """The scan at `path` in HU, `[D, H, W]`, int16 or float32.
+    """Reads the scan at `path` in HU, `[D, H, W]`, int16 or float32.
 
-    `series`: UID of the one meant in a DICOM folder, `one_of`: UIDs of which the one is
-    meant that a folder with several series holds. Raises `BadData` as `read_image` and
-    `read_dicom` do.
+    In a DICOM folder with several series, `series` is the UID of the one to read, or
+    the folder holds exactly one of the UIDs in `one_of`. Raises `BadData` as
+    `read_image` and `read_dicom` do.
     """
     path = Path(path)
-    if not path.name.lower().endswith((".nii", ".nii.gz")):  # even a folder named so
+    if not path.name.lower().endswith(ENDINGS):  # even a folder of that name
         if path.is_dir():
             return read_dicom(path, series, one_of)
         if path.is_file() and is_dicom(path):
@@ -31,22 +30,12 @@ def read_scan(
     return read_image(path)
 
 
-def most_voxels(folder: Path) -> int:
-    """The most that any series in the DICOM `folder` can have, by its first header."""
-    from attunet_jax.volume.dicom.read import most_voxels
-
-    return most_voxels(folder)
-
-
-ENDINGS = (".nii", ".nii.gz")
-
-
 def find_scans(path: Path) -> dict[str, Path]:
-    """What `--input` means: the name of each scan -> its file or DICOM folder, sorted.
+    """Returns the name of each scan at `path` -> its file or DICOM folder, sorted.
 
-    A DICOM series is named by the folder it lies in; in a folder of scans, by all
-    folders on the way where there are several in one. Raises `BadData` if there is no
-    scan, or two would have one name.
+    A scan is named by its file, a DICOM series by its folder; where one subfolder of
+    `path` holds several series, by all folders on the way. Raises `BadData` if there is
+    no scan, or if two scans have the same name.
     """
     if not path.exists():
         raise BadData(f"{path}: no such file or folder")

@@ -1,18 +1,19 @@
-"""What every stage knows of a scan: its voxels, where they lie, whence they came."""
+"""A scan or label map with its geometry, and the grid of the file it came from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# 16 GiB of int16: no CT is near it; a header or a spacing that leads there is wrong.
-MOST_VOXELS = 2**33
+# 16 GiB of int16, far above any CT: a header or spacing that leads there is wrong.
+MAX_VOXELS = 2**33
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A scan's own grid as its file stores it.
+    """The grid of a scan as its file stores it.
 
-    `shape` in the file's own axis order; `affine` (4, 4) float64 takes a file index
+    `shape` is in the file's own axis order; `affine` (4, 4) float64 takes a file index
     to world mm, RAS+ (nibabel's convention).
     """
 
@@ -24,9 +25,9 @@ class Grid:
 class Volume:
     """A scan or label map in canonical orientation.
 
-    `voxels [D, H, W]`: D feet to head, H front to back, W patient's right to left,
-    which is the radiological picture and DICOM's LPS order. `affine` (4, 4) float64
-    takes (d, h, w, 1) to world mm, RAS+. `grid` is that of the file at `path`.
+    `voxels [D, H, W]`: D feet to head, H front to back, W patient's right to left, as
+    in a radiological picture and in DICOM's LPS order. `affine` (4, 4) float64 takes
+    (d, h, w, 1) to world mm, RAS+. `grid` is that of the file at `path`.
     """
 
     voxels: np.ndarray
@@ -38,3 +39,8 @@ class Volume:
     def spacing_mm(self) -> np.ndarray:
         """Distance between voxel centres, (3,) float64 in D, H, W order."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+def sizes_text(sizes: Sequence[float] | np.ndarray) -> str:
+    """Returns sizes as in "2.5 x 0.8 x 0.8"."""
+    return " x ".join(f"{size:.6g}" for size in sizes)

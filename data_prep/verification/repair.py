@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from attunet_jax.volume import Volume, apart_mm, canonical, from_canonical
+from attunet_jax.volume import Volume, canonical, from_canonical, max_corner_distance_mm
 from data_prep.read import different_grids
 
 _SAME_VOX = 0.01  # of a voxel, over the whole scan: what affines in float32 may lose
@@ -21,7 +21,7 @@ def compare(
     """`apart_mm` (None where shapes differ), and `difference` and `mend` in words, None
     where the two lie on one grid. `mirrored`: what `mirrored_axes` says of the
     labels laid on the image `by_index`."""
-    apart = apart_mm(image, labels)
+    apart = max_corner_distance_mm(image, labels)
     difference = different_grids(image, labels)
     return {
         "apart_mm": None if apart is None else round(apart, 4),

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from attunet_jax.volume import canonical, most_voxels, read_scan, write_on_grid
+from attunet_jax.volume import canonical, max_voxels, read_scan, write_on_grid
 from attunet_jax.volume.dicom.read import read_dicom
 
 HU = np.random.default_rng(0).integers(-1024, 3000, (6, 7, 5)).astype(np.int16)
@@ -183,4 +183,4 @@ def test_a_copy_of_a_folder_elsewhere_is_the_same_scan(write_series, tmp_path):
 
 def test_the_size_of_a_series_is_told_by_one_header(write_series, tmp_path):
     write_series(tmp_path, HU)
-    assert most_voxels(tmp_path) == 6 * 7 * 5
+    assert max_voxels(tmp_path) == 6 * 7 * 5

@@ -5,7 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attunet_jax.volume import Grid, Volume, apart_mm, canonical, same_geometry
+from attunet_jax.volume import (
+    Grid,
+    Volume,
+    canonical,
+    max_corner_distance_mm,
+    same_geometry,
+)
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.8, 0, 120], [0, 0, 5, 30], [0, 0, 0, 1.0]])
 
@@ -83,6 +89,8 @@ def test_voxels_themselves_do_not_matter():
 def test_the_distance_is_that_of_the_farthest_corner_and_none_between_shapes():
     wider = AFFINE.copy()
     wider[2, 2] = 5.1
-    assert apart_mm(volume_of(AFFINE), volume_of(wider)) == pytest.approx(0.5)
-    assert apart_mm(volume_of(AFFINE), volume_of(moved(x=3, y=4))) == pytest.approx(5)
-    assert apart_mm(volume_of(AFFINE), volume_of(AFFINE, (9, 11, 7))) is None
+    a = volume_of(AFFINE)
+    assert max_corner_distance_mm(a, volume_of(wider)) == pytest.approx(0.5)
+    moved_by_5_mm = volume_of(moved(x=3, y=4))
+    assert max_corner_distance_mm(a, moved_by_5_mm) == pytest.approx(5)
+    assert max_corner_distance_mm(a, volume_of(AFFINE, (9, 11, 7))) is None

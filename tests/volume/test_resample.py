@@ -132,7 +132,7 @@ def test_a_spacing_that_would_need_absurd_memory_is_refused():
         resample(volume, (1, 1, 1), order="nearest")
 
 
-def test_pieces_of_large_arrays_join_without_a_seam():
+def test_blocks_of_large_arrays_join_without_a_seam():
     voxels = np.random.default_rng(0).normal(size=(40, 130, 110)).astype(np.float32)
     volume = make(voxels, (2, 1, 1))
     got = resample(volume, (1.3, 1.7, 0.6), order="linear")

@@ -1,1 +1,1 @@
-"""DICOM CT series: finding, checking and stacking their files."""
+"""Finds, checks, stacks and reads the files of DICOM CT series."""

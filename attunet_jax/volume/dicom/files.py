@@ -1,7 +1,4 @@
-"""Folders in; which files in them are DICOM, and which folders hold some, out.
-
-Files need no extension: they are told by their first bytes.
-"""
+"""Finds DICOM files by their first bytes, and the folders that hold some."""
 
 import os
 from pathlib import Path
@@ -13,26 +10,27 @@ _PREAMBLE = 128
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a folder has DICOM files directly in it."""
+    """Returns whether a folder has DICOM files directly in it."""
     return any(is_dicom(path) for path in _files(folder))
 
 
 def dicom_folders(root: Path) -> list[Path]:
-    """Folders at or below `root` with DICOM files in them; links are not followed."""
+    """Returns folders with DICOM files, from `root` down; links are not followed."""
     return sorted(
         Path(place) for place, _, _ in os.walk(root) if holds_dicom(Path(place))
     )
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files in a folder, by name. Raises `BadData` if it cannot be read."""
+    """Returns a folder's DICOM files by name. Raises `BadData` if it is unreadable."""
     return [path for path in _files(folder) if is_dicom(path)]
 
 
 def is_dicom(path: Path) -> bool:
-    """By its content, or by its name: then a damaged file is named, not passed over.
+    """Returns whether a file is DICOM by its content or by its name.
 
-    So is one that cannot be opened: who reads the series will say so.
+    By the name a damaged file counts too, and so does one that cannot be opened: the
+    reader of the series reports it.
     """
     if path.suffix.lower() in _NAMED_ENDINGS:
         return True

@@ -1,7 +1,4 @@
-"""A DICOM series of CT slices in, one canonical `Volume` in HU out.
-
-This folder is the project's only door to pydicom.
-"""
+"""Reads a DICOM series of CT slices as one canonical `Volume` in HU."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -23,32 +20,32 @@ from attunet_jax.volume.dicom.stack import stack
 from attunet_jax.volume.geometry import canonical
 from attunet_jax.volume.volume import Grid, Volume
 
-# What it cannot decode is said in one line of ours, not with its tracebacks.
+# What pydicom cannot decode is reported by `BadData`, not by its own log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 _INT16 = np.iinfo(np.int16)
-# The best codecs shrink an empty slice about so; a header that claims more lies.
-_MOST_COMPRESSION = 5000
+# The best codecs shrink an empty slice about this much; a header that claims more is
+# wrong.
+_MAX_COMPRESSION_RATIO = 5000
 
 
 def read_dicom(
     folder: str | Path, series: str | None = None, one_of: Collection[str] = ()
 ) -> Volume:
-    """The series in `folder` in HU, `[D, H, W]`; which of several: see `read_scan`.
+    """Reads the series in `folder` in HU, `[D, H, W]`; see `read_scan` for several.
 
-    int16 if every value, rescaled by its slice's slope and intercept, is a whole
-    number in its range, else float32. The grid is that of the NIfTI file dcm2niix
-    writes: columns, rows from the last to the first, slices along the normal. Raises
-    `BadData` naming the file: see `dicom_series.py` and `dicom_stack.py` for what is
-    refused.
+    The type is int16 if every value, rescaled by its slice's slope and intercept, is a
+    whole number in its range, else float32. The grid is that of the NIfTI file that
+    dcm2niix writes: columns, rows from the last to the first, slices along the normal.
+    Raises `BadData` naming the file, as `series_headers` and `stack` do.
     """
     folder = Path(folder)
     ordered, affine = stack(folder, series_headers(folder, series, one_of))
     _check_sizes(ordered)
     pixels = _read_slices(folder, ordered)
-    # dcm2niix's rows grow upwards as NIfTI's y does; world positions stay.
-    rows_turned = np.diag([1.0, -1.0, 1.0, 1.0])
-    rows_turned[1, 3] = ordered[0].rows - 1
-    affine = affine @ rows_turned
+    # Rows grow upwards in dcm2niix's files; world positions stay the same.
+    rows_flipped = np.diag([1.0, -1.0, 1.0, 1.0])
+    rows_flipped[1, 3] = ordered[0].rows - 1
+    affine = affine @ rows_flipped
     voxels, view_affine = canonical(pixels[:, ::-1].transpose(2, 1, 0), affine)
     slices, rows, columns = pixels.shape
     return Volume(
@@ -59,10 +56,11 @@ def read_dicom(
     )
 
 
-def most_voxels(folder: Path) -> int:
-    """Voxels of the series in `folder` at most: of one header and the count of files.
+def max_voxels(folder: Path) -> int:
+    """Returns an upper bound of the voxels in `folder`, by one header and file count.
 
-    Raises `BadData` where the first file is no slice, or cannot hold what it claims.
+    Raises `BadData` where the first file is no slice, or is smaller than its header
+    says.
     """
     files = dicom_files(folder)
     if not files:
@@ -73,13 +71,13 @@ def most_voxels(folder: Path) -> int:
 
 
 def _check_sizes(ordered: Sequence[SliceHeader]) -> None:
-    """Each file can hold its pixels, before memory is asked for."""
+    """Checks that each file can hold its pixels, before memory is allocated."""
     for header in ordered:
         claimed = header.rows * header.columns * header.bits // 8
-        most = header.path.stat().st_size
+        bound = header.path.stat().st_size
         if header.syntax.is_compressed:
-            most *= _MOST_COMPRESSION
-        if claimed > most:
+            bound *= _MAX_COMPRESSION_RATIO
+        if claimed > bound:
             raise BadData(
                 f"{header.path}: truncated: {header.rows} x {header.columns} pixels do "
                 "not fit in the file; copy it again"
@@ -87,7 +85,7 @@ def _check_sizes(ordered: Sequence[SliceHeader]) -> None:
 
 
 def _read_slices(folder: Path, ordered: Sequence[SliceHeader]) -> np.ndarray:
-    """`[slice, row, column]` in HU, int16 as long as that holds all values."""
+    """Returns `[slice, row, column]` in HU, int16 if that holds all values."""
     shape = (len(ordered), ordered[0].rows, ordered[0].columns)
     try:
         volume = np.empty(shape, np.int16)
@@ -107,7 +105,7 @@ def _fits_int16(hu: np.ndarray) -> bool:
 
 
 def _decoded(header: SliceHeader) -> np.ndarray:
-    """The stored numbers of a slice, float64 `[row, column]`."""
+    """Returns the stored numbers of a slice, float64 `[row, column]`."""
     dataset = read_dataset(header.path, headers_only=False)
     if "PixelData" not in dataset:
         raise BadData(f"{header.path}: no pixels in it; export the series again")
@@ -116,17 +114,17 @@ def _decoded(header: SliceHeader) -> np.ndarray:
         raise BadData(
             f"{header.path}: compressed as {header.syntax.name} ({header.syntax}), "
             "which cannot be decoded here; decompress the series, with gdcmconv --raw "
-            "for one"
+            "for example"
         )
     try:
         with dicom_errors(header.path):
             pixels = dataset.pixel_array
     except BadData as error:
-        # Of compressed ones libraries say only which of them failed.
-        said = one_line(error.__cause__ or error).split(" - ")[0]
+        # For compressed pixels the libraries report only which of them failed.
+        reason = one_line(error.__cause__ or error).split(" - ")[0]
         raise BadData(
             f"{header.path}: its pixels ({header.syntax.name}) cannot be decoded"
-            + ("" if compressed else f" ({said})")
+            + ("" if compressed else f" ({reason})")
             + "; copy or export it again"
         ) from error
     if pixels.shape != (header.rows, header.columns):
@@ -137,5 +135,5 @@ def _decoded(header: SliceHeader) -> np.ndarray:
 def _has_decoder(header: SliceHeader) -> bool:
     try:
         return get_decoder(header.syntax).is_available
-    except NotImplementedError:  # no decoder is known, as of video
+    except NotImplementedError:  # pydicom knows no decoder, of video for example
         return False

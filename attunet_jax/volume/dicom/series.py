@@ -1,7 +1,7 @@
-"""A folder in; the headers of the CT slices of one DICOM series in it, checked, out.
+"""Reads and checks the headers of one CT series in a DICOM folder.
 
-Files need no extension. What is no CT slice of the patient (reports, localizers,
-secondary captures, other modalities) is passed over, and named where nothing is left.
+Files that are no CT slice of the patient (reports, localizers, secondary captures,
+other modalities) are skipped, and named where no slice is left.
 """
 
 import warnings
@@ -36,17 +36,17 @@ _TAGS = [
     "RescaleSlope",
     "RescaleIntercept",
 ]
-# SOP classes of CT and of secondary captures; their kin begin with the same numbers.
+# SOP classes of CT and of secondary captures; related classes have the same prefix.
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """One slice; lengths in mm, directions and position in DICOM's LPS+ axes.
+    """One slice; lengths are in mm, directions and position in DICOM's LPS+ axes.
 
-    `orientation` (2, 3): in which direction the column index grows, then the row
-    index. `spacing_mm`: between rows, between columns.
+    `orientation` (2, 3) has the directions in which the column index and the row index
+    grow, `spacing_mm` the distances between rows and between columns.
     """
 
     path: Path
@@ -64,18 +64,19 @@ class SliceHeader:
 def series_headers(
     folder: Path, series: str | None, one_of: Collection[str] = ()
 ) -> list[SliceHeader]:
-    """The slices of the one series in `folder`, or of the one asked for by its UID.
+    """Returns the slices of one series in `folder`, in the order of file names.
 
-    Of several that one whose UID is among `one_of`. In the order of file names. Raises
-    `BadData` naming the file, or the series where there are several.
+    `series` is its UID. Without it the folder holds one series only, or exactly one
+    whose UID is among `one_of`. Raises `BadData` naming the file, or the series where
+    there are several.
     """
     found: dict[str, list[tuple[Path, Any]]] = {}
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for path in dicom_files(folder):
         dataset = read_dataset(path, headers_only=True)
         with dicom_errors(path):
             if reason := _no_ct_slice(path, dataset):
-                passed_over[reason] += 1
+                skipped[reason] += 1
                 continue
             uid = str(dataset.get("SeriesInstanceUID") or "")
             found.setdefault(uid, []).append((path, dataset))
@@ -83,11 +84,11 @@ def series_headers(
         raise BadData(f"{folder}: no CT series {series} in it{_listed(found)}")
     if not found:
         raise BadData(
-            f"{folder}: no slices of a CT series in it{_instead(passed_over, folder)}"
+            f"{folder}: no slices of a CT series in it{_instead(skipped, folder)}"
         )
     if series is None and len(found) > 1:
-        wanted = [uid for uid in found if uid in one_of]
-        series = wanted[0] if len(wanted) == 1 else None
+        matching = [uid for uid in found if uid in one_of]
+        series = matching[0] if len(matching) == 1 else None
     if series is None and len(found) > 1:
         raise BadData(
             f"{folder}: {len(found)} series in one folder{_listed(found)}; ask for one "
@@ -97,8 +98,8 @@ def series_headers(
     return [header_of(path, dataset) for path, dataset in slices]
 
 
-def read_dataset(path: Path, *, headers_only: bool) -> Any:
-    """A file's tags: those of `_TAGS`, or all with the pixels, still as stored."""
+def read_dataset(path: Path, *, headers_only: bool) -> pydicom.FileDataset:
+    """Reads a file's tags: those of `_TAGS`, or all with the pixels as stored."""
     with dicom_errors(path):
         dataset = pydicom.dcmread(
             path,
@@ -106,7 +107,9 @@ def read_dataset(path: Path, *, headers_only: bool) -> Any:
             stop_before_pixels=headers_only,
             specific_tags=list(_TAGS) if headers_only else None,
         )
-        if "TransferSyntaxUID" not in dataset.file_meta:  # as before DICOM had files
+        if (
+            "TransferSyntaxUID" not in dataset.file_meta
+        ):  # from before DICOM defined files
             _, little = dataset.original_encoding
             plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = plain
@@ -115,10 +118,10 @@ def read_dataset(path: Path, *, headers_only: bool) -> Any:
 
 @contextmanager
 def dicom_errors(path: Path) -> Iterator[None]:
-    """Whatever pydicom raises on a damaged file becomes one line of `BadData`."""
+    """Turns whatever pydicom raises on a damaged file into one line of `BadData`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd values that are not used here
+            warnings.simplefilter("ignore")  # about tags that are not used here
             yield
     except BadData:
         raise
@@ -129,14 +132,14 @@ def dicom_errors(path: Path) -> Iterator[None]:
         ) from error
     except MemoryError as error:
         raise BadData(f"{path}: too large for the memory of this machine") from error
-    except Exception as error:  # struct, zlib, lookups: a damaged file raises anything
+    except Exception as error:  # a damaged file raises anything: struct, zlib, lookups
         raise BadData(
             f"{path}: damaged DICOM file ({one_line(error)}); copy it again"
         ) from error
 
 
 def _no_ct_slice(path: Path, dataset: Any) -> str | None:
-    """What a file is, in words, where it is no slice of a CT scan."""
+    """Says what a file is where it is no slice of a CT scan, else None."""
     kind = str(dataset.get("SOPClassUID") or "")
     modality = str(dataset.get("Modality") or "")
     image_type = dataset.get("ImageType") or []
@@ -158,7 +161,7 @@ def _no_ct_slice(path: Path, dataset: Any) -> str | None:
 
 
 def header_of(path: Path, dataset: Any) -> SliceHeader:
-    """What the tags say of a slice. Raises `BadData` where one is missing or odd."""
+    """Returns the header of a slice. Raises `BadData` where a tag is unusable."""
     with dicom_errors(path):
         return _header(path, dataset)
 
@@ -168,7 +171,7 @@ def _header(path: Path, dataset: Any) -> SliceHeader:
     if frames != 1:
         raise BadData(
             f"{path}: {frames} frames in one file (enhanced DICOM); convert the series "
-            "to NIfTI, with dcm2niix for one"
+            "to NIfTI, with dcm2niix for example"
         )
     if _number(path, dataset, "SamplesPerPixel", int, 1) != 1:
         raise BadData(f"{path}: a colour picture, not HU; remove it from the series")
@@ -211,7 +214,7 @@ def _number(
 
 
 def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ...]:
-    """The values of a tag. Raises `BadData` where it is missing or not so many."""
+    """Returns the `count` numbers of a tag. Raises `BadData` where it has others."""
     value = dataset.get(name)
     if value is None or value == "":
         raise BadData(f"{path}: DICOM tag {name} is missing; export the series again")
@@ -237,10 +240,10 @@ def _listed(found: dict[str, list[tuple[Path, Any]]]) -> str:
     return ": " + ", ".join(rows) if rows else ""
 
 
-def _instead(passed_over: Counter[str], folder: Path) -> str:
-    """What is there where no slice is."""
-    if passed_over:
-        return ", only " + ", ".join(f"{n} {what}" for what, n in passed_over.items())
+def _instead(skipped: Counter[str], folder: Path) -> str:
+    """Says what the folder holds instead of slices."""
+    if skipped:
+        return ", only " + ", ".join(f"{n} {what}" for what, n in skipped.items())
     below = [str(place.relative_to(folder)) for place in dicom_folders(folder)]
     if below:
         return f", but below, in {', '.join(below[:5])}; name or keep one of these"

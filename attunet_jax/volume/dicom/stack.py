@@ -1,4 +1,4 @@
-"""Headers of slices in; their order and the affine of their stack, checked, out."""
+"""Orders and checks the slices of a DICOM series, and derives their affine."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import numpy as np
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume.dicom.series import SliceHeader
-from attunet_jax.volume.nifti_header import LEAST_SPACING_MM, MOST_SPACING_MM
-from attunet_jax.volume.volume import MOST_VOXELS
+from attunet_jax.volume.nifti_header import MAX_SPACING_MM, MIN_SPACING_MM
+from attunet_jax.volume.volume import MAX_VOXELS
 
-# Scanners write positions to a tenth of a mm or finer; slices may be off by this and
-# by a share of their distance.
-_UNEVEN_MM, _UNEVEN_SHARE = 0.06, 0.05
-# More than that sideways over the whole stack is a tilted gantry, not rounding.
+# Scanners round positions to a tenth of a mm or finer; slices may be off by this and by
+# a fraction of their distance.
+_UNEVEN_MM, _UNEVEN_FRACTION = 0.06, 0.05
+# More than this sideways over the whole stack is a tilted gantry, not rounding.
 _SHEAR_MM = 0.5
 _COSINE = 1e-3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -23,12 +23,12 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def stack(
     folder: Path, headers: Sequence[SliceHeader]
 ) -> tuple[list[SliceHeader], np.ndarray]:
-    """Slices sorted along the normal of their planes, and (4, 4) float64: the index
-    (column, row, slice) to world mm, RAS+.
+    """Returns the slices sorted along the normal of their planes, and their affine.
 
-    The normal is that of the right hand: columns, rows, slices. Raises `BadData` where
-    slices differ in size or direction, are missing, double, unevenly spaced or
-    sheared by a tilted gantry.
+    The affine (4, 4) float64 takes (column, row, slice) to world mm, RAS+. Columns,
+    rows and normal form a right-handed system. Raises `BadData` where slices differ in
+    size or direction, are missing, double, unevenly spaced or sheared by a tilted
+    gantry.
     """
     _check_alike(headers)
     first = headers[0]
@@ -48,13 +48,13 @@ def stack(
     affine[:3, 2] = normal * (step @ normal)
     affine[:3, 3] = ordered[0].position
     for length in (between_rows, between_columns, float(step @ normal)):
-        if not LEAST_SPACING_MM <= length <= MOST_SPACING_MM:
+        if not MIN_SPACING_MM <= length <= MAX_SPACING_MM:
             raise BadData(f"{first.path}: spacing of {length:g} mm is impossible")
     return ordered, _LPS_TO_RAS @ affine
 
 
 def _check_alike(headers: Sequence[SliceHeader]) -> None:
-    """One size, spacing and direction; names a slice that differs from the most."""
+    """Checks for one size, spacing and direction; names a slice that differs."""
     alike = Counter(_likeness(header) for header in headers)
     (most, _), *others = alike.most_common()
     if others:
@@ -66,8 +66,10 @@ def _check_alike(headers: Sequence[SliceHeader]) -> None:
         )
     first = headers[0]
     if not first.rows * first.columns:
-        raise BadData(f"{first.path}: a picture of {_described(first)}; export it anew")
-    if first.rows * first.columns * len(headers) > MOST_VOXELS:
+        raise BadData(
+            f"{first.path}: a picture of {_described(first)}; export it again"
+        )
+    if first.rows * first.columns * len(headers) > MAX_VOXELS:
         raise BadData(f"{first.path}: {_described(first)} is too large to be a scan")
     lengths = np.linalg.norm(first.orientation, axis=1)
     if np.abs(lengths - 1).max() > _COSINE or abs(
@@ -97,7 +99,7 @@ def _check_gaps(ordered: Sequence[SliceHeader], heights: np.ndarray) -> None:
     gaps = np.diff(heights)
     usual = float(np.median(gaps))
     narrowest, widest = int(gaps.argmin()), int(gaps.argmax())
-    if gaps[narrowest] <= max(0.5 * usual, LEAST_SPACING_MM):
+    if gaps[narrowest] <= max(0.5 * usual, MIN_SPACING_MM):
         a, b = ordered[narrowest], ordered[narrowest + 1]
         raise BadData(
             f"{b.path}: a second slice at the position of {a.path.name} "
@@ -113,7 +115,7 @@ def _check_gaps(ordered: Sequence[SliceHeader], heights: np.ndarray) -> None:
         )
     even = np.linspace(heights[0], heights[-1], len(heights))
     off = np.abs(heights - even)
-    if off.max() > _UNEVEN_MM + _UNEVEN_SHARE * usual:
+    if off.max() > _UNEVEN_MM + _UNEVEN_FRACTION * usual:
         raise BadData(
             f"{ordered[int(off.argmax())].path}: slices are unevenly spaced, "
             f"{gaps.min():.3g} to {gaps.max():.3g} mm apart; convert the series to "
@@ -124,7 +126,7 @@ def _check_gaps(ordered: Sequence[SliceHeader], heights: np.ndarray) -> None:
 def _check_line(
     folder: Path, ordered: Sequence[SliceHeader], step: np.ndarray, normal: np.ndarray
 ) -> None:
-    """Slices lie above each other, not sideways by a tilted gantry nor by chance."""
+    """Checks that no slice lies sideways, all by a tilted gantry or a single one."""
     upward = float(step @ normal)
     sideways = step - upward * normal
     shear = float(np.linalg.norm(sideways))
@@ -139,9 +141,10 @@ def _check_line(
     line = ordered[0].position + np.outer(np.arange(len(ordered)), step)
     off = positions - line
     off -= np.outer(off @ normal, normal)
-    apart = np.linalg.norm(off, axis=1)
-    if apart.max() > _SHEAR_MM:
+    sideways_mm = np.linalg.norm(off, axis=1)
+    if sideways_mm.max() > _SHEAR_MM:
         raise BadData(
-            f"{ordered[int(apart.argmax())].path}: lies {apart.max():.3g} mm sideways "
-            "of the other slices; remove what is no slice of this scan"
+            f"{ordered[int(sideways_mm.argmax())].path}: lies "
+            f"{sideways_mm.max():.3g} mm sideways of the other slices; remove what is "
+            "no slice of this scan"
         )
