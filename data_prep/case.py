@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
+from attunet_jax.intensity import HuStatistics
 from attunet_jax.volume import blur, resample
 from data_prep.read import (
     different_grids,
@@ -79,10 +81,10 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
         "spacing_mm": list(settings.spacing_mm),
         "original_shape": list(image.grid.shape),
         "original_spacing_mm": [round(float(s), 6) for s in original],
-        "hu": _statistics(voxels),
+        "hu": _statistics(voxels, case.hu),
         "voxels": {
             organ: int(np.count_nonzero(label == value))
-            for value, organ in enumerate(settings.organs, start=1)
+            for organ, value in LabelMap.numbered(settings.organs).values.items()
         },
         **origins(pair, settings.organs),
     }
@@ -126,7 +128,8 @@ def _table(
     """
     table = np.zeros(max(counts) + 1, np.uint8)
     named = set(others)
-    for value, numbers in enumerate(settings.organs.values(), start=1):
+    for organ, value in LabelMap.numbered(settings.organs).values.items():
+        numbers = settings.organs[organ]
         named |= set(numbers)
         for number in numbers:
             if number < len(table):
@@ -137,30 +140,29 @@ def _table(
     return table
 
 
-def _statistics(image_hu: np.ndarray) -> dict[str, float]:
-    """Of int16 `[D, H, W]`, by counting: exact, and the same on every machine."""
+def _statistics(image_hu: np.ndarray, hu: HuStatistics) -> dict[str, float]:
+    """Returns range, mean, deviation and percentiles of int16 `[D, H, W]`.
+
+    Percentiles come from counts: exact, and the same on every machine.
+    """
     counts = np.zeros(2**16, np.int64)
     for part in image_hu:
         bits = np.ascontiguousarray(part).view(np.uint16)
         counts += np.bincount(bits.ravel(), minlength=2**16)
-    counts = np.roll(counts, 2**15)  # of -32768 first
-    hu = np.arange(-(2**15), 2**15)
-    present = hu[counts > 0]
-    size = image_hu.size
-    mean = int((hu * counts).sum()) / size
-    variance = float(((hu - mean) ** 2 * counts).sum()) / size
-    up_to = counts.cumsum()
+    up_to = np.roll(counts, 2**15).cumsum()  # from -32768 on
+    values = np.arange(-(2**15), 2**15)
 
     def percentile(percent: float) -> float:
-        rank = percent / 100 * (size - 1)
-        low, high = hu[np.searchsorted(up_to, [int(rank), math.ceil(rank)], "right")]
+        rank = percent / 100 * (image_hu.size - 1)
+        ends = np.searchsorted(up_to, [int(rank), math.ceil(rank)], "right")
+        low, high = values[ends]
         return round(float(low + (high - low) * (rank % 1)), 4)
 
     return {
-        "min": int(present[0]),
-        "max": int(present[-1]),
-        "mean": round(mean, 4),
-        "std": round(math.sqrt(variance), 4),
+        "min": int(hu.min),
+        "max": int(image_hu.max()),
+        "mean": round(hu.mean, 4),
+        "std": round(hu.std, 4),
         "p0_5": percentile(0.5),
         "p99_5": percentile(99.5),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.errors import BadArguments, BadData
 from data_prep.plan import Plan
 from data_prep.shard import PARTS, ShardSpec, finished, write_json
@@ -115,7 +116,7 @@ def join(plan: Plan, parts: Sequence[dict]) -> None:
         {
             "format": FORMAT,
             "version": FORMAT_VERSION,
-            "organs": {organ: i for i, organ in enumerate(plan.organs, start=1)},
+            "organs": dict(LabelMap.numbered(plan.organs).values),
             "spacing_mm": list(arguments.spacing_mm),
             "settings": plan.remembered,
             "shards": [

@@ -4,17 +4,17 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# A stage may import itself and the stages named here (errors and files: open to all).
+# A stage may import itself and the stages named here (OPEN_TO_ALL: to every stage).
 LEAVES = {"volume", "ops", "data", "augment", "distributed", "checkpoint"}
 MAY_IMPORT = {
-    **{leaf: set() for leaf in LEAVES | {"errors", "files"}},
+    **{leaf: set() for leaf in LEAVES | {"errors", "files", "intensity"}},
     "data": {"volume"},
     "model": {"ops"},
     "train": LEAVES | {"model"},
     "predict": LEAVES | {"model", "train"},
     "evaluate": LEAVES | {"model", "train", "predict"},
 }
-OPEN_TO_ALL = {"errors", "files"}
+OPEN_TO_ALL = {"errors", "files", "intensity"}
 # What data preparation may use of the library.
 FOR_DATA_PREP = {"volume", "data"} | OPEN_TO_ALL
 # The one part of launch that data preparation uses; the first only checks packages.

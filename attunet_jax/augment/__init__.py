@@ -1,4 +1,4 @@
-"""What the device does to a host batch: warp, flip, crop, normalise."""
+"""Warps, flips, crops and normalises a batch on the device."""
 
 from attunet_jax.augment.sample import augmented_crops, centre_crops
 

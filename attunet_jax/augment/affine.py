@@ -1,13 +1,13 @@
-"""In-plane affine maps, the same for all axial slices of a case, drawn and applied.
+"""Random in-plane affine maps, the same for all axial slices of a case.
 
-An output pixel p (row, column, about the centre of the scan) is read at
+An output pixel p (row, column, relative to the centre of the scan) is read at
 
     q = R (zoom * p + shift)
 
-with R a rotation, zoom drawn apart for rows and columns, shift a share of the scan's
-size: the published transform (torchsample `affine_transforms.py`, order R T Z). Beyond
-the scan its edge is repeated. The depth axis is never touched, so a volume that is
-split over devices along it needs no communication.
+with R a rotation, independent zooms of rows and columns, and a shift as a fraction of
+the scan's size: the published transform (torchsample `affine_transforms.py`, order
+R T Z). Beyond the scan its edge is repeated. The depth axis is untouched, so a volume
+that is split over devices along depth needs no communication.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Affine(NamedTuple):
 
     angle: jax.Array  # [B] radians
     zoom: jax.Array  # [B, 2] rows, columns; above 1 shows more of the scan
-    shift: jax.Array  # [B, 2] share of the size
+    shift: jax.Array  # [B, 2] fraction of the size
     flip: jax.Array  # [B, 2] bool: rows, columns
 
 
@@ -35,7 +35,7 @@ def draw(
     zoom_range: tuple[float, float],
     flip_probability: float,
 ) -> Affine:
-    """Draws `count` maps, uniform within the ranges."""
+    """Draws `count` maps, uniformly within the ranges."""
     angle_key, zoom_key, shift_key, flip_key = jax.random.split(key, 4)
     limit = jnp.deg2rad(rotation_degrees)
     return Affine(
@@ -51,7 +51,7 @@ def draw(
 
 
 def identity(count: int) -> Affine:
-    """`count` maps that change nothing."""
+    """Returns `count` identity maps."""
     return Affine(
         angle=jnp.zeros((count,)),
         zoom=jnp.ones((count, 2)),
@@ -67,11 +67,11 @@ def read_positions(
     out: Sequence[int],
     offset: jax.Array,
 ) -> jax.Array:
-    """Where to read each output pixel, `[B, h, w, 2]` in voxels of the input plane.
+    """Returns where to read each output pixel, `[B, h, w, 2]` in input voxels.
 
-    The scan lies in the input plane from `start [B, 2]` on and has `size [B, 2]`
-    voxels; `out` is the output's (h, w) and `offset [B, 2]` the place of its first
-    pixel in the input plane.
+    The scan begins at `start [B, 2]` of the input plane and has `size [B, 2]` voxels.
+    `out` is the output's (h, w) and `offset [B, 2]` the position of its first pixel in
+    the input plane.
     """
     first, size = (x.astype(jnp.float32)[:, None, None] for x in (start, size))
     last = first + size - 1
@@ -84,22 +84,22 @@ def read_positions(
     q = jnp.stack(
         [cos * p[..., 0] - sin * p[..., 1], sin * p[..., 0] + cos * p[..., 1]], -1
     )
-    # Flipping first and warping after is reading the mirrored position.
+    # To flip first and warp after means to read at the mirrored position.
     q = jnp.where(affine.flip[:, None, None, :], -q, q) + centre
     return jnp.clip(q, first, last)
 
 
 def warp_linear(volume: jax.Array, positions: jax.Array) -> jax.Array:
-    """`volume [B, D, H, W]` read bilinearly at `positions`: float32 `[B, D, h, w]`."""
+    """Reads `volume [B, D, H, W]` bilinearly: float32 `[B, D, h, w]`."""
     height, width = volume.shape[2:]
     low = jnp.floor(positions).astype(jnp.int32)
-    part = positions - low
+    fraction = positions - low
     row, column = low[..., 0], low[..., 1]
     next_row = jnp.minimum(row + 1, height - 1)
     next_column = jnp.minimum(column + 1, width - 1)
-    y, x = part[..., 0][:, None], part[..., 1][:, None]
+    y, x = fraction[..., 0][:, None], fraction[..., 1][:, None]
 
-    def at(r, c):
+    def at(r: jax.Array, c: jax.Array) -> jax.Array:
         return _read(volume, r * width + c).astype(jnp.float32)
 
     top = at(row, column) * (1 - x) + at(row, next_column) * x
@@ -108,7 +108,7 @@ def warp_linear(volume: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def warp_nearest(volume: jax.Array, positions: jax.Array) -> jax.Array:
-    """`volume [B, D, H, W]` read at the nearest voxel: its own type `[B, D, h, w]`."""
+    """Reads `volume [B, D, H, W]` at the nearest voxels: same type, `[B, D, h, w]`."""
     nearest = jnp.round(positions).astype(jnp.int32)
     return _read(volume, nearest[..., 0] * volume.shape[3] + nearest[..., 1])
 

@@ -1,16 +1,16 @@
-"""Scan windows in, the network's crops out: pure (global batch, key) -> batch.
+"""Turns windows of scans into the network's input, on the device.
 
-In: `image_hu [B, D, H, W]` int16, `label [B, D, H, W]` uint8, and for each case
-`mean_hu [B]`, `std_hu [B]` and where in the window the scan lies, `scan_start [B, 3]`
-and `scan_size [B, 3]` (its padding up to the crop's shape included). Out:
-`image [B, d, h, w, 1]` float32, `label [B, d, h, w]` int32, plus whatever else each
-case carried.
+All functions are pure, (global batch, key) -> batch. The input batch is that of
+`data/batch.py`. The result has `image [B, d, h, w, 1]` float32 and
+`label [B, d, h, w]` int32 in place of windows and scan positions, and the other fields
+of the input unchanged.
 """
 
 import jax
 import jax.numpy as jnp
 
 from attunet_jax.augment import affine
+from attunet_jax.intensity import normalise
 
 Batch = dict[str, jax.Array]
 
@@ -25,11 +25,12 @@ def augmented_crops(
     zoom_range: tuple[float, float],
     flip_probability: float,
     normalise_over: str,
-    label_table: tuple[int, ...],
+    label_lookup: tuple[int, ...],
 ) -> Batch:
-    """A random crop of the randomly warped and flipped window.
+    """Cuts a random crop out of the randomly warped and flipped window.
 
-    `label_table` names the output node of each label value in the records.
+    `normalise_over` "case" uses the stored statistics of the scan, "window" those of
+    the warped window. `label_lookup` is the output node of each stored label value.
     """
     count = len(batch["image_hu"])
     affine_key, place_key = jax.random.split(key)
@@ -44,7 +45,7 @@ def augmented_crops(
     room = batch["scan_size"] - jnp.asarray(crop_shape)
     start = jax.random.randint(place_key, (count, 3), 0, room + 1)
     start = start + batch["scan_start"]
-    return _crops(batch, maps, start, crop_shape, normalise_over, label_table)
+    return _crops(batch, maps, start, crop_shape, normalise_over, label_lookup)
 
 
 def centre_crops(
@@ -52,13 +53,13 @@ def centre_crops(
     *,
     crop_shape: tuple[int, int, int],
     normalise_over: str,
-    label_table: tuple[int, ...],
+    label_lookup: tuple[int, ...],
 ) -> Batch:
-    """The centre crop as it is, for held-out figures."""
+    """Cuts the centre crop without augmentation, for validation."""
     room = batch["scan_size"] - jnp.asarray(crop_shape)
     start = batch["scan_start"] + room // 2
     maps = affine.identity(len(start))
-    return _crops(batch, maps, start, crop_shape, normalise_over, label_table)
+    return _crops(batch, maps, start, crop_shape, normalise_over, label_lookup)
 
 
 def _crops(
@@ -67,16 +68,16 @@ def _crops(
     start: jax.Array,
     crop_shape: tuple[int, int, int],
     normalise_over: str,
-    label_table: tuple[int, ...],
+    label_lookup: tuple[int, ...],
 ) -> Batch:
     image_hu, label = batch["image_hu"], batch["label"]
     plane = batch["scan_start"][:, 1:], batch["scan_size"][:, 1:]
     if normalise_over == "window":
         # The published order: statistics of the whole warped scan, then the crop.
-        everywhere = affine.read_positions(
+        positions = affine.read_positions(
             maps, *plane, image_hu.shape[2:], jnp.zeros_like(start[:, 1:])
         )
-        warped = affine.warp_linear(image_hu, everywhere)
+        warped = affine.warp_linear(image_hu, positions)
         mean, std = _mean_and_std(warped, _inside(batch))
     else:
         mean, std = batch["mean_hu"], batch["std_hu"]
@@ -89,20 +90,14 @@ def _crops(
     rest = {k: v for k, v in batch.items() if k not in replaced}
     return rest | {
         "image": image[..., None],
-        "label": jnp.asarray(label_table, jnp.int32)[
+        "label": jnp.asarray(label_lookup, jnp.int32)[
             affine.warp_nearest(label, positions)
         ],
     }
 
 
-def normalise(image_hu: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """`(image - mean) / std` case by case; a constant image becomes zero."""
-    shape = (-1,) + (1,) * (image_hu.ndim - 1)
-    return (image_hu - mean.reshape(shape)) / jnp.maximum(std.reshape(shape), 1.0)
-
-
 def _inside(batch: Batch) -> jax.Array:
-    """Which voxels of the window are the scan's: bool `[B, D, H, W]`."""
+    """Returns which voxels of the window are the scan's, bool `[B, D, H, W]`."""
     inside = jnp.ones((), bool)
     for axis, length in enumerate(batch["image_hu"].shape[1:]):
         shape = [-1 if a == axis + 1 else 1 for a in range(4)]
@@ -116,12 +111,12 @@ def _inside(batch: Batch) -> jax.Array:
 
 
 def _mean_and_std(x: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of the voxels inside, case by case; the deviation is PyTorch's (n - 1)."""
+    """Returns mean and deviation (n - 1, as PyTorch's) of each case's voxels inside."""
     space = (1, 2, 3)
     count = inside.sum(space)
     mean = jnp.where(inside, x, 0).sum(space) / count
-    apart = jnp.where(inside, x - mean[:, None, None, None], 0)
-    return mean, jnp.sqrt(jnp.square(apart).sum(space) / (count - 1))
+    deviation = jnp.where(inside, x - mean[:, None, None, None], 0)
+    return mean, jnp.sqrt(jnp.square(deviation).sum(space) / (count - 1))
 
 
 def _cut_depth(x: jax.Array, start: jax.Array, depth: int) -> jax.Array:

@@ -1,1 +1,1 @@
-"""Cases on disk and the batches made of them: records, shards, data sets, pipeline."""
+"""Prepared cases on disk, and the batches that are made of them."""

@@ -1,8 +1,7 @@
-"""A folder of prepared data in, a checked `Dataset` of its cases and splits out.
+"""Opens and checks a folder of prepared data: its cases, splits and labels.
 
-The folder is written by `python -m data_prep.prepare`: shards of records,
-manifest.json (what is in them) and splits.json (who trains, who tests). Nothing here
-writes.
+`python -m data_prep.prepare` writes the folder: shards of records, manifest.json (their
+contents) and splits.json (cases for training, validation and test).
 """
 
 import hashlib
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.data import shards
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.data.records import CASE_ID, Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
 
@@ -24,13 +24,13 @@ FORMAT = "attunet_jax.cases"
 FORMAT_VERSION = 1
 PARTS = ("train", "validation", "test")
 PREPARE = "run python -m data_prep.prepare"
-# A file in the folder itself, whatever the manifest says: no separators, no "..".
+# Matches files of the folder itself only: no separators, no "..".
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Cases of one prepared folder; made by `open_dataset`."""
+    """The cases of one prepared folder; see `open_dataset`."""
 
     directory: Path
     manifest: dict[str, Any]
@@ -39,21 +39,21 @@ class Dataset:
 
     @cached_property
     def case_ids(self) -> tuple[str, ...]:
-        """All cases, in the manifest's order."""
+        """Ids of all cases, in the manifest's order."""
         return tuple(case["case_id"] for case in self.manifest["cases"])
 
     @property
-    def organs(self) -> dict[str, int]:
-        """Label value of each organ; 0, background, is not among them."""
-        return self.manifest["organs"]
+    def labels(self) -> LabelMap:
+        """The meaning of the values in the label maps."""
+        return LabelMap(self.manifest["organs"])
 
     @cached_property
     def shard_paths(self) -> tuple[Path, ...]:
-        """The shard files, in the manifest's order."""
+        """Paths of the shards, in the manifest's order."""
         return tuple(self.directory / s["file"] for s in self.manifest["shards"])
 
     def split(self, name: str) -> dict[str, tuple[str, ...]]:
-        """Part (train, validation, test) -> case ids. Raises `BadArguments`."""
+        """Returns part (train, validation, test) -> case ids. Raises `BadArguments`."""
         if name not in self.splits:
             raise BadArguments(
                 f"{self.directory} has no split {name!r}; it has: "
@@ -62,27 +62,31 @@ class Dataset:
         return self.splits[name]
 
     def index(self, case_id: str) -> int:
-        """Number of the case's record, counted through all shards."""
+        """Returns the number of the case's record, counted through all shards."""
         entry = self._entry(case_id)
         before = self.manifest["shards"][: entry["shard"]]
         return sum(shard["records"] for shard in before) + entry["record"]
 
     def shard_path(self, case_id: str) -> Path:
-        """The file that holds the case."""
+        """Returns the path of the shard that holds the case."""
         return self.shard_paths[self._entry(case_id)["shard"]]
 
     def case(self, case_id: str) -> Case:
         """Reads one case. Raises `BadArguments` if unknown, `BadData` if damaged."""
-        record = self._entry(case_id)["record"]
-        packed = self.open(
-            case_id, shards.read_record(self.shard_path(case_id), record)
-        )
-        with self.naming(case_id):
+        packed = self.open(case_id)
+        with self.error_context(case_id):
             return packed.case()
 
-    def open(self, case_id: str, record: bytes) -> PackedCase:
-        """The case of a record read from this data set, checked to be that case."""
-        with self.naming(case_id):
+    def open(self, case_id: str, record: bytes | None = None) -> PackedCase:
+        """Opens one case and leaves its voxels packed.
+
+        `record` is its record where that has been read already. Raises `BadData` where
+        the record is damaged or another case's.
+        """
+        if record is None:
+            number = self._entry(case_id)["record"]
+            record = shards.read_record(self.shard_path(case_id), number)
+        with self.error_context(case_id):
             case = open_bytes(record)
         if case.case_id != case_id:
             raise BadData(
@@ -92,8 +96,8 @@ class Dataset:
         return case
 
     @contextmanager
-    def naming(self, case_id: str) -> Iterator[None]:
-        """Says in which file and record `BadData` was found."""
+    def error_context(self, case_id: str) -> Iterator[None]:
+        """Puts shard and case before the message of a `BadData` raised inside."""
         try:
             yield
         except BadData as error:
@@ -101,7 +105,7 @@ class Dataset:
             raise BadData(f"{path}: record of case {case_id}: {error}") from error
 
     def verify_checksums(self) -> None:
-        """Reads every shard whole; raises `BadData` naming those that have changed."""
+        """Reads every shard; raises `BadData` naming those that have changed."""
         changed = []
         for path, shard in zip(self.shard_paths, self.manifest["shards"], strict=True):
             with open(path, "rb") as file:
@@ -127,9 +131,9 @@ class Dataset:
 def open_dataset(directory: str | os.PathLike) -> Dataset:
     """Opens a prepared folder and checks it without reading the records themselves.
 
-    Raises `BadData` naming the file: no such folder or manifest, another format,
-    shards that are missing, truncated or of another run, splits with cases that are
-    not there or in two parts at once.
+    Raises `BadData` naming the file where the folder or the manifest is missing or of
+    another format, a shard is missing, truncated or of another run, or a split has
+    unknown cases or a case in two parts.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -190,8 +194,8 @@ def _check_shard(path: Path, shard: dict[str, Any]) -> None:
             f"{path}: has {size} bytes, manifest.json says {shard['bytes']}: copy it "
             f"again or {PREPARE} again"
         )
-    # Sizes cannot tell a file whose end was lost and filled up: the library then
-    # finds no records and says nothing.
+    # A file whose end was lost and filled up has the right size; the library then
+    # finds no records and raises no error.
     if (count := shards.count_records(path)) != shard["records"]:
         raise BadData(
             f"{path}: has {count} readable records, manifest.json says "
@@ -200,7 +204,7 @@ def _check_shard(path: Path, shard: dict[str, Any]) -> None:
 
 
 def _problem_of_manifest(manifest: dict[str, Any]) -> str | None:
-    """What is wrong with the fields that are used, in words."""
+    """Describes the first problem of the fields that are used."""
     organs, spacing = manifest.get("organs"), manifest.get("spacing_mm")
     if not isinstance(organs, dict) or not organs:
         return "organs is no map of names to labels"

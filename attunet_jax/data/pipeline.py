@@ -1,8 +1,8 @@
-"""A prepared data set in, endless batches for this process out, by seed and step alone.
+"""Makes the batches of one process from a prepared data set.
 
-Order, crops and all chance are global: they depend on the seed and on the place in the
-stream, not on how many processes or threads read it. Each process takes contiguous rows
-of every global batch, so the position to save is one number, the step.
+Order, crops and all randomness depend on the seed and on the position in the global
+stream alone, not on the number of processes or threads. Each process reads contiguous
+rows of every global batch, so the step is the whole position to save.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -12,62 +12,43 @@ from typing import Any
 import grain
 import numpy as np
 
-from attunet_jax.data.crops import Piece, centre_crop, random_crop
+from attunet_jax.data.batch import HostBatch
+from attunet_jax.data.crops import CropSpec, Window, centre_crop, random_crop
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.shards import damaged
 from attunet_jax.errors import BadArguments
-
-HostBatch = dict[str, np.ndarray]
 
 
 def training_batches(
     dataset: Dataset,
     case_ids: Sequence[str],
+    crop: CropSpec,
     *,
     batch_size: int,
-    crop_shape: Sequence[int],
-    least_shape: Sequence[int],
-    foreground_fraction: float,
-    padding: str,
     seed: int,
-    shard_index: int,
-    shard_count: int,
+    shard: tuple[int, int],
     start_step: int,
     threads: int,
     prefetch: int,
 ) -> Generator[HostBatch, None, None]:
-    """Batches of step `start_step`, `start_step + 1`, ... without end.
+    """Yields this process's rows of step `start_step`, `start_step + 1`, ... for ever.
 
-    Each has `b = batch_size / shard_count` rows: `image_hu` int16 and `label` uint8
-    `[b, *crop_shape]`, `mean_hu` and `std_hu` float32 `[b]` over the whole case,
-    `scan_start` and `scan_size` int32 `[b, 3]`: where the scan lies in it, and
-    `case_index` int32 `[b]` into `dataset.case_ids`. Every case comes once an epoch
-    (`len(case_ids)` rows of the global stream), in another order each. See
-    `crops.random_crop` for the crops. `threads` read up to `prefetch` batches ahead; a
-    batch is read by one thread.
+    `shard` is (index, count) of the process among those that share the global batch of
+    `batch_size` rows; `batch.batch_schema` has the arrays. Every case comes once an
+    epoch (`len(case_ids)` rows of the global stream), in another order each time.
+    `threads` read up to `prefetch` batches ahead; one thread reads a batch.
 
     `close()` of the returned generator ends the threads. Raises `BadArguments` for
     numbers that cannot be used, `BadData` naming shard and case for a damaged record.
     """
     if not case_ids:
         raise BadArguments(f"{dataset.directory}: no cases to make batches of")
-    if not 0 <= foreground_fraction <= 1:
-        raise BadArguments(
-            f"config.data.foreground_fraction={foreground_fraction} is not in 0..1"
-        )
     if not 0 <= seed < 2**32:
         raise BadArguments(f"config.seed={seed} is not in 0..{2**32 - 1}")
-    rows = _rows_of_shard(batch_size, shard_index, shard_count)
-    cut = partial(
-        _random_row,
-        dataset=dataset,
-        crop_shape=tuple(crop_shape),
-        least_shape=tuple(least_shape),
-        foreground_fraction=foreground_fraction,
-        padding=padding,
-    )
+    rows = _rows_of_shard(batch_size, shard)
     records = _Records(dataset, case_ids)
-    # All chance comes before the split by process, and by position in the stream.
+    cut = partial(_random_window, dataset=dataset, crop=crop)
+    # All randomness stands before the split by process, keyed by stream position.
     stream = (
         grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(cut)
     )
@@ -87,40 +68,35 @@ def training_batches(
 def centre_crops(
     dataset: Dataset,
     case_ids: Sequence[str],
+    crop: CropSpec,
     *,
     batch_size: int,
-    crop_shape: Sequence[int],
-    padding: str,
-    shard_index: int,
-    shard_count: int,
+    shard: tuple[int, int],
 ) -> Iterator[HostBatch]:
-    """The centre crop of each case once, in order, in batches like those of training.
+    """Yields the centre crop of each case once, in order, in batches like training's.
 
-    Besides the fields of training, `weight` float32 `[b]` is 1, and 0 in the rows that
-    only fill up the last batch (they repeat the last case).
+    The last batch is filled up with rows that repeat the last case.
     """
-    rows = _rows_of_shard(batch_size, shard_index, shard_count)
+    rows = _rows_of_shard(batch_size, shard)
     place = {case_id: i for i, case_id in enumerate(dataset.case_ids)}
     last = len(case_ids) - 1
     for first in range(0, len(case_ids), batch_size):
-        pieces = []
-        for position in (first + row for row in rows):
-            case_id = case_ids[min(position, last)]
-            piece = centre_crop(
-                dataset.case(case_id), crop_shape=crop_shape, padding=padding
-            )
-            piece["case_index"] = np.int32(place[case_id])
-            piece["weight"] = np.float32(position <= last)
-            pieces.append(piece)
-        yield {name: np.stack([piece[name] for piece in pieces]) for name in pieces[0]}
+        windows = []
+        for row in rows:
+            case_id = case_ids[min(first + row, last)]
+            case = dataset.open(case_id)
+            with dataset.error_context(case_id):
+                window = centre_crop(case, crop)
+            windows.append(_with_index(window, place[case_id]))
+        yield {name: np.stack([w[name] for w in windows]) for name in windows[0]}
 
 
 class _Records:
-    """The chosen cases' records by position: (case's place in the data set, bytes)."""
+    """The chosen cases as (position in the data set, bytes of the record)."""
 
     def __init__(self, dataset: Dataset, case_ids: Sequence[str]) -> None:
         self._dataset = dataset
-        # With the numbers of records, files are opened when first read, not now.
+        # Given the numbers of records, Grain opens a file when it is first read.
         counts = (shard["records"] for shard in dataset.manifest["shards"])
         self._source: grain.sources.ArrayRecordDataSource | None = (
             grain.sources.ArrayRecordDataSource(
@@ -148,33 +124,36 @@ class _Records:
             raise damaged(path, f"the record of case {case_id}", error) from error
 
     def close(self) -> None:
-        """Closes the files when the last thread that is still reading one is done.
+        """Drops the source; its files are closed when no thread reads them any more.
 
-        Not earlier: closing a reader under a thread that uses it is a crash.
+        Closing a reader under a thread that uses it would crash.
         """
         self._source = None
 
 
-def _random_row(
+def _random_window(
     element: tuple[int, bytes],
     rng: np.random.Generator,
     *,
     dataset: Dataset,
-    **settings: Any,
-) -> Piece:
+    crop: CropSpec,
+) -> Window:
     place, record = element
     case_id = dataset.case_ids[place]
     case = dataset.open(case_id, record)
-    with dataset.naming(case_id):
-        piece = random_crop(case, rng, **settings)
-    return piece | {"case_index": np.int32(place)}
+    with dataset.error_context(case_id):
+        return _with_index(random_crop(case, rng, crop), place)
+
+
+def _with_index(window: Window, place: int) -> Window:
+    return window | {"case_index": np.array(place, np.int32)}
 
 
 class _HostRows(grain.MapDataset):
-    """These rows of every global batch of the parent.
+    """The given rows of every global batch of the parent.
 
-    Contiguous, unlike Grain's own interleaving, so that the global batch is the same
-    row by row for any number of processes.
+    The rows are contiguous, unlike Grain's own interleaving, so that the global batch
+    is the same row by row for any number of processes.
     """
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, rows: range) -> None:
@@ -191,15 +170,16 @@ class _HostRows(grain.MapDataset):
         return self._parent[batch * self._batch_size + self._rows[row]]
 
 
-def _rows_of_shard(batch_size: int, shard_index: int, shard_count: int) -> range:
-    """Which rows of a global batch are this process's."""
-    if batch_size < 1 or batch_size % shard_count:
+def _rows_of_shard(batch_size: int, shard: tuple[int, int]) -> range:
+    """Returns which rows of a global batch are this process's."""
+    index, count = shard
+    if batch_size < 1 or batch_size % count:
         raise BadArguments(
-            f"config.data.batch_size={batch_size} cannot be split over {shard_count} "
-            f"processes: use a multiple of {shard_count}"
+            f"config.data.batch_size={batch_size} cannot be split over {count} "
+            f"processes: use a multiple of {count}"
         )
-    count = batch_size // shard_count
-    return range(shard_index * count, (shard_index + 1) * count)
+    rows = batch_size // count
+    return range(index * rows, (index + 1) * rows)
 
 
 def _until_closed(

@@ -1,6 +1,6 @@
-"""A `Case` in, bytes out, and back: what one record of a prepared data set holds.
+"""Converts a `Case` to the bytes of one record of a prepared data set, and back.
 
-A record is a msgpack map that says what it is; no code in it is ever run:
+A record is a msgpack map of plain values; reading one never runs code from it:
 
     {"format": "attunet_jax.case", "version": 2, "case_id": "amos_0007",
      "image_hu": ["<i2", [D, H, W], slabs], "label": ["|u1", [D, H, W], slabs],
@@ -8,15 +8,10 @@ A record is a msgpack map that says what it is; no code in it is ever run:
      "original_shape": ["<i8", [3], bytes], "original_affine": ["<f8", [4, 4], bytes],
      "hu": ["<f8", [3], bytes]}
 
-Arrays are little-endian and in C order; slabs are a list of bytes (`slabs.py`); `hu` is
-lowest, mean and deviation of the image. Version 1, which is still read, had bytes for
-slabs and no `hu`.
-
-An array `[D, H, W]` in, packed slabs of a few slices out; any part of it back.
-
-A crop needs some slices of a scan: only the slabs that hold them are unpacked. A slab
-is an LZ4 block of the low bytes of all its voxels, then of the high bytes: CT gets as
-small as by zstd voxel by voxel, and is there many times faster (docs/benchmarks.md).
+Arrays are little-endian and in C order; `hu` is lowest value, mean and deviation of the
+image. Voxels are stored as slabs of `SLAB_DEPTH` slices, so that a crop unpacks only
+the slabs that hold its slices. A slab is an LZ4 block of the low bytes of all its
+voxels, then of the high bytes.
 """
 
 import math
@@ -29,16 +24,34 @@ from typing import Any
 import lz4.block
 import msgpack
 import numpy as np
+from numpy.typing import DTypeLike
 
 from attunet_jax.errors import BadData, one_line
+from attunet_jax.intensity import HuStatistics
 
+FORMAT = "attunet_jax.case"
+FORMAT_VERSION = 2
+# Also a safe file name: no separators, no leading dot.
+CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# Type and shape of each array; a letter is a length above 0, the same everywhere.
+_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "image_hu": ("<i2", ("D", "H", "W")),
+    "label": ("|u1", ("D", "H", "W")),
+    "spacing_mm": ("<f8", (3,)),
+    "affine": ("<f8", (4, 4)),
+    "original_shape": ("<i8", (3,)),
+    "original_affine": ("<f8", (4, 4)),
+}
+_VOXELS = ("image_hu", "label")
+_KEYS = {"format", "version", "case_id", "hu", *_ARRAYS}
 SLAB_DEPTH = 8  # slices; part of the format
-# One byte of LZ4 never stands for more than 255.
-_MOST_PER_BYTE = 255
+# One byte of LZ4 stands for at most 255 bytes.
+_MAX_LZ4_RATIO = 255
 
 
 def pack(array: np.ndarray) -> list[bytes]:
-    """`array [D, H, W]`, little-endian int16 or uint8, as slabs from slice 0 on."""
+    """Packs `array [D, H, W]`, int16 or uint8, into slabs from slice 0 on."""
     return [
         lz4.block.compress(_planes(array[first : first + SLAB_DEPTH]), store_size=False)
         for first in range(0, len(array), SLAB_DEPTH)
@@ -47,8 +60,10 @@ def pack(array: np.ndarray) -> list[bytes]:
 
 @dataclass(frozen=True, eq=False)
 class PackedArray:
-    """What `pack` made, to be indexed with three slices of step 1; `np.asarray` reads
-    it whole. Raises `BadData` where the slabs cannot hold that shape, or are damaged.
+    """An array `[D, H, W]` in packed slabs, read by indexing or by `np.asarray`.
+
+    It is indexed by three slices of step 1 and unpacks only the slabs in question.
+    Raises `BadData` where the slabs cannot hold that shape, or are damaged.
     """
 
     dtype: np.dtype
@@ -57,7 +72,7 @@ class PackedArray:
 
     def __post_init__(self) -> None:
         depth, height, width = self.shape
-        held = sum(map(len, self.slabs)) * _MOST_PER_BYTE
+        held = sum(map(len, self.slabs)) * _MAX_LZ4_RATIO
         if len(self.slabs) != -(-depth // SLAB_DEPTH) or (
             depth * height * width * self.dtype.itemsize > held
         ):
@@ -74,11 +89,14 @@ class PackedArray:
             first = number * SLAB_DEPTH
             slab = self._slab(number)
             begin, end = max(start - first, 0), min(stop - first, len(slab))
-            piece = slab[begin:end, top:bottom, left:right]
-            result[first + begin - start : first + end - start] = piece
+            result[first + begin - start : first + end - start] = slab[
+                begin:end, top:bottom, left:right
+            ]
         return result
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
         whole = self[:, :, :]
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
@@ -110,52 +128,13 @@ def _planes(slab: np.ndarray) -> bytes:
     return low.tobytes() + high.tobytes()
 
 
-FORMAT = "attunet_jax.case"
-FORMAT_VERSION = 2
-# Also a safe file name: no separators, no leading dot.
-CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-# Type and shape of each array; a letter is a length above 0, the same everywhere.
-_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
-    "image_hu": ("<i2", ("D", "H", "W")),
-    "label": ("|u1", ("D", "H", "W")),
-    "spacing_mm": ("<f8", (3,)),
-    "affine": ("<f8", (4, 4)),
-    "original_shape": ("<i8", (3,)),
-    "original_affine": ("<f8", (4, 4)),
-}
-_VOXELS = ("image_hu", "label")
-_KEYS = {"format", "version", "case_id", *_ARRAYS}
-
-
-@dataclass(frozen=True)
-class HuStatistics:
-    """Of all voxels of a scan, in HU."""
-
-    least: float
-    mean: float
-    std: float
-
-    @classmethod
-    def of(cls, image_hu: np.ndarray) -> "HuStatistics":
-        """Of an int16 image.
-
-        Sums of squares of int16 are exact in float64, so that no second pass over
-        deviations, and no float copy of the scan, is needed.
-        """
-        mean = float(image_hu.mean(dtype=np.float64))
-        square = float(np.einsum("dhw,dhw->", image_hu, image_hu, dtype=np.float64))
-        std = max(square / image_hu.size - mean**2, 0.0) ** 0.5
-        return cls(float(image_hu.min()), mean, std)
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One scan with its label map, as training and evaluation see it.
+    """One scan with its label map, resampled to the spacing of the data set.
 
     Axes are canonical: D feet to head, H front to back, W patient's right to left.
-    Raises `BadData` where a field has another type or shape than it says here, or a
-    spacing or affine has no meaning.
+    Raises `BadData` where a field has another type or shape than stated here, or where
+    a spacing or affine is not finite or not above 0.
     """
 
     image_hu: np.ndarray  # int16 [D, H, W]
@@ -169,7 +148,7 @@ class Case:
 
     @cached_property
     def hu(self) -> HuStatistics:
-        """Of `image_hu`."""
+        """Statistics of `image_hu`."""
         return HuStatistics.of(self.image_hu)
 
     def __post_init__(self) -> None:
@@ -182,17 +161,16 @@ class Case:
                     f"case {self.case_id}: {name} is {values.dtype}, not "
                     f"{np.dtype(dtype)}"
                 )
-            right = len(values.shape) == len(shape) and all(
-                have > 0 and have == lengths.setdefault(want, have)
-                if isinstance(want, str)
-                else have == want
-                for have, want in zip(values.shape, shape, strict=True)
+            fits = len(values.shape) == len(shape) and all(
+                n > 0 and n == lengths.setdefault(expected, n)
+                if isinstance(expected, str)
+                else n == expected
+                for n, expected in zip(values.shape, shape, strict=True)
             )
-            if not right:
-                wanted = tuple(lengths.get(n, n) for n in shape)
+            if not fits:
                 raise BadData(
                     f"case {self.case_id}: {name} has the shape {values.shape}, "
-                    f"not {wanted}"
+                    f"not {tuple(lengths.get(n, n) for n in shape)}"
                 )
         if min(self.original_shape) < 1:
             raise BadData(
@@ -207,7 +185,7 @@ class Case:
                 raise BadData(f"case {self.case_id}: {name} is not finite")
 
 
-def _check_case_id(case_id: Any) -> str:
+def _check_case_id(case_id: object) -> str:
     if not isinstance(case_id, str) or not CASE_ID.fullmatch(case_id):
         raise BadData(
             f"{case_id!r} is no case id: letters, digits, '.', '_' and '-' are "
@@ -218,17 +196,17 @@ def _check_case_id(case_id: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PackedCase:
-    """A record that is open: voxels are unpacked where they are indexed, no others."""
+    """An open record; voxels are unpacked only where they are indexed."""
 
     case_id: str
     version: int
-    image_hu: PackedArray | np.ndarray
-    label: PackedArray | np.ndarray
+    image_hu: PackedArray
+    label: PackedArray
     hu: HuStatistics
     grid: dict[str, Any]  # the other fields of `Case`
 
     def case(self) -> Case:
-        """All of it. Raises `BadData` as `Case` does, or where a slab is damaged."""
+        """Unpacks the whole case. Raises `BadData` where a slab is damaged."""
         return Case(
             image_hu=np.asarray(self.image_hu),
             label=np.asarray(self.label),
@@ -239,7 +217,7 @@ class PackedCase:
 
 
 def to_bytes(case: Case) -> bytes:
-    """The record of a case."""
+    """Returns the record of a case."""
     fields: dict[str, Any] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -249,23 +227,23 @@ def to_bytes(case: Case) -> bytes:
         values = np.ascontiguousarray(getattr(case, name), dtype)
         content = pack(values) if name in _VOXELS else values.tobytes()
         fields[name] = [dtype, list(values.shape), content]
-    hu = np.array([case.hu.least, case.hu.mean, case.hu.std], "<f8")
+    hu = np.array([case.hu.min, case.hu.mean, case.hu.std], "<f8")
     fields["hu"] = ["<f8", [3], hu.tobytes()]
     packed = msgpack.packb(fields)
-    assert packed is not None  # says the type that msgpack's stubs leave open
+    assert packed is not None  # msgpack's stubs allow None
     return packed
 
 
 def from_bytes(data: bytes) -> Case:
-    """The case of a record; see `open_bytes` for what is refused."""
+    """Returns the whole case of a record. Raises `BadData` as `open_bytes` does."""
     return open_bytes(data).case()
 
 
 def open_bytes(data: bytes) -> PackedCase:
-    """The record as it lies there, its voxels still packed.
+    """Opens a record and leaves its voxels packed.
 
-    Raises `BadData` for anything but a whole record of a version that is known;
-    whoever knows the file puts its name before the message.
+    Raises `BadData` for anything but a whole record of this version; the message lacks
+    the file's name, which the caller puts before it.
     """
     try:
         fields = msgpack.unpackb(data)
@@ -278,38 +256,38 @@ def open_bytes(data: bytes) -> PackedCase:
     version, case_id = fields.get("version"), fields.get("case_id")
     if type(version) is not int or version < 1:
         raise BadData(f"damaged record: its version is {version!r}")
-    if version > FORMAT_VERSION:
+    if version != FORMAT_VERSION:
+        remedy = "update attunet_jax"
+        if version < FORMAT_VERSION:
+            remedy = "prepare the data again"
         raise BadData(
-            f"record of format version {version}, this program reads up to "
-            f"{FORMAT_VERSION}: update attunet_jax"
+            f"record of format version {version}, this program reads "
+            f"{FORMAT_VERSION}: {remedy}"
         )
-    keys = _KEYS | ({"hu"} if version > 1 else set())
-    if fields.keys() != keys:
-        wrong = sorted(map(repr, fields.keys() ^ keys))
+    if fields.keys() != _KEYS:
+        wrong = sorted(map(repr, fields.keys() ^ _KEYS))
         raise BadData(f"damaged record: missing or unknown field {', '.join(wrong)}")
     case_id = _check_case_id(case_id)
-    arrays: dict[str, Any] = {
-        name: _packed(name, fields[name])
-        if version > 1 and name in _VOXELS
-        else _array(name, fields[name], dtype)
-        for name, (dtype, _) in _ARRAYS.items()
-    }
-    if arrays["image_hu"].shape != arrays["label"].shape:
+    image_hu, label = (_packed(name, fields[name]) for name in _VOXELS)
+    if image_hu.shape != label.shape:
         raise BadData("damaged record: label is of another shape than image_hu")
-    arrays["original_shape"] = tuple(arrays["original_shape"].tolist())
-    hu = _hu(fields["hu"]) if version > 1 else HuStatistics.of(arrays["image_hu"])
-    image_hu, label = (arrays.pop(name) for name in _VOXELS)
-    return PackedCase(case_id, version, image_hu, label, hu, arrays)
+    grid: dict[str, Any] = {
+        name: _array(name, fields[name], dtype)
+        for name, (dtype, _) in _ARRAYS.items()
+        if name not in _VOXELS
+    }
+    grid["original_shape"] = tuple(grid["original_shape"].tolist())
+    return PackedCase(case_id, version, image_hu, label, _hu(fields["hu"]), grid)
 
 
-def _hu(entry: Any) -> HuStatistics:
+def _hu(entry: object) -> HuStatistics:
     values = _array("hu", entry, "<f8")
     if values.shape != (3,) or not np.isfinite(values).all():
         raise BadData(f"damaged record: hu is {values.tolist()}")
     return HuStatistics(*values.tolist())
 
 
-def _packed(name: str, entry: Any) -> PackedArray:
+def _packed(name: str, entry: object) -> PackedArray:
     dtype, shape, slabs = _entry(name, entry, _ARRAYS[name][0], list)
     if len(shape) != 3 or 0 in shape or not all(type(s) is bytes for s in slabs):
         raise BadData(f"damaged record: {name} is no slabs of three sizes {shape}")
@@ -319,8 +297,8 @@ def _packed(name: str, entry: Any) -> PackedArray:
         raise BadData(f"damaged record: {name}: {error}") from error
 
 
-def _array(name: str, entry: Any, dtype: str) -> np.ndarray:
-    """`[dtype, shape, bytes]` to a read-only view of those bytes."""
+def _array(name: str, entry: object, dtype: str) -> np.ndarray:
+    """Returns a read-only view of the bytes of `[dtype, shape, bytes]`."""
     found, shape, raw = _entry(name, entry, dtype, bytes)
     count = math.prod(shape)
     if count * found.itemsize != len(raw):
@@ -332,9 +310,9 @@ def _array(name: str, entry: Any, dtype: str) -> np.ndarray:
 
 
 def _entry(
-    name: str, entry: Any, dtype: str, content: type
+    name: str, entry: object, dtype: str, content: type
 ) -> tuple[np.dtype, list[int], Any]:
-    """The parts of `[dtype, shape, content]`; only the type it must have is read."""
+    """Checks `[dtype, shape, content]`, where only `dtype` is accepted."""
     if not (
         isinstance(entry, list)
         and len(entry) == 3

@@ -1,7 +1,7 @@
-"""Records in, an ArrayRecord file out, and records read back by their number.
+"""Writes records to ArrayRecord files and reads them back by number.
 
-A truncated ArrayRecord file claims to hold no records and says nothing more, so what
-was written is counted before it appears, and again by whoever opens it.
+The ArrayRecord library takes a truncated file for an empty one without an error, so
+records are counted after writing, before the file appears, and again on opening.
 """
 
 import os
@@ -16,49 +16,50 @@ from array_record.python.array_record_module import (
 
 from attunet_jax.errors import BadData, one_line
 
-# A record a group: random access without reading neighbours. Voxels come packed.
+# One record a group allows random access without reading neighbours. Voxels are packed
+# already.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-    """Writes all records and returns their number; the file appears only when whole.
+    """Writes all records, the whole file or none, and returns their number.
 
-    Raises `OSError` where the folder cannot be written, `BadData` where writing fails
-    later (a full disk); whatever `records` raises passes through.
+    Raises `OSError` where the folder cannot be written and `BadData` where writing
+    fails later, on a full disk for example. What `records` raises passes through.
     """
     path = Path(path)
-    for left_by_a_kill in path.parent.glob(f".{path.name}.*.new"):
-        left_by_a_kill.unlink(missing_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    for stale in path.parent.glob(f".{path.name}.*.new"):  # left by a killed process
+        stale.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        beside.touch()  # the writer itself would report a bad folder only at its end
+        temporary.touch()  # the writer reports a bad folder only when it is closed
         count = 0
-        writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
+        writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
         try:
             for record in records:
                 writer.write(record)
                 count += 1
         finally:
             _close(writer, path, "cannot be written; is there room for it?")
-        with open(beside, "rb") as written:
+        with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        if (readable := count_records(beside)) != count:
+        if (readable := count_records(temporary)) != count:
             raise BadData(f"{path}: {readable} of {count} records were written")
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return count
 
 
 def count_records(path: str | os.PathLike) -> int:
-    """Number of records in a shard; raises `BadData` where it is no ArrayRecord."""
+    """Returns the number of records. Raises `BadData` where it is no ArrayRecord."""
     with _reader(path) as reader:
         return reader.num_records()
 
 
 def read_record(path: str | os.PathLike, index: int) -> bytes:
-    """Record number `index`; raises `BadData` where there is none or it is damaged."""
+    """Returns record `index`. Raises `BadData` where it is missing or damaged."""
     with _reader(path) as reader:
         if not 0 <= index < reader.num_records():
             raise BadData(
@@ -82,14 +83,16 @@ def _reader(path: str | os.PathLike) -> Iterator[ArrayRecordReader]:
 
 
 def damaged(path: str | os.PathLike, what: str, error: Exception) -> BadData:
-    """What to say where the ArrayRecord library could not read a file."""
+    """Returns the error to raise where the ArrayRecord library cannot read a file."""
     return BadData(
         f"{path}: {what} is damaged ({one_line(error)}): prepare the data again"
     )
 
 
-def _close(file: ArrayRecordReader | ArrayRecordWriter, path, problem: str) -> None:
-    """Closes; the library reports most of what went wrong only here."""
+def _close(
+    file: ArrayRecordReader | ArrayRecordWriter, path: str | os.PathLike, problem: str
+) -> None:
+    """Closes the file; the library reports most errors only here."""
     try:
         file.close()
     except RuntimeError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet_jax.data.crops import centre_crop
+from attunet_jax.data.crops import CropSpec, centre_crop
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
@@ -56,7 +56,7 @@ def evaluate_cases(
                 prediction = predictor.probabilities(case.image_hu, whole_hu).argmax(0)
                 seconds = time.perf_counter() - began
                 prediction = prediction.astype(np.uint8)
-                truth = relabelled(case.label, dataset.organs, predictor.classes)
+                truth = dataset.labels.relabel(case.label, predictor.classes)
                 measured = [
                     {"case_id": case_id, **row, "seconds": seconds, **stamp}
                     for row in measure_case(truth, prediction, case.spacing_mm, organs)
@@ -71,27 +71,17 @@ def evaluate_cases(
 
 def _centre_crop(case: Case, data: dict) -> Case:
     """What the published evaluation scores; outside it nothing can be missed."""
-    piece = centre_crop(case, crop_shape=data["crop_shape"], padding=data["padding"])
-    larger = np.array(case.image_hu.shape) - piece["image_hu"].shape
+    crop = CropSpec.exact(data["crop_shape"], data["padding"])
+    window = centre_crop(case, crop)
+    larger = np.array(case.image_hu.shape) - crop.window_shape
     shift = np.eye(4)
     shift[:3, 3] = np.where(larger < 0, -(-larger // 2), larger // 2)
     return replace(
         case,
-        image_hu=piece["image_hu"],
-        label=piece["label"],
+        image_hu=window["image_hu"],
+        label=window["label"],
         affine=case.affine @ shift,
     )
-
-
-def relabelled(
-    label: np.ndarray, organs: dict[str, int], classes: tuple[str, ...]
-) -> np.ndarray:
-    """Stored labels to positions in `classes`; organs it does not name become 0."""
-    table = np.zeros(max(organs.values()) + 1, np.uint8)
-    for name, value in organs.items():
-        if name in classes:
-            table[value] = classes.index(name)
-    return table[label]
 
 
 def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
@@ -105,12 +95,13 @@ def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
     organs = {
         name: value
         for value, name in enumerate(predictor.classes)
-        if value and name in dataset.organs
+        if value and name in dataset.labels.organs
     }
     if not organs:
         raise BadArguments(
             f"{dataset.directory} has none of the network's organs: it has "
-            f"{', '.join(dataset.organs)}, the network {', '.join(predictor.classes)}"
+            f"{', '.join(dataset.labels.organs)}, the network "
+            f"{', '.join(predictor.classes)}"
         )
     return organs
 

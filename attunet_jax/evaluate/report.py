@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from attunet_jax import volume as volumes
-from attunet_jax.evaluate.cases import evaluate_cases, relabelled
+from attunet_jax.evaluate.cases import evaluate_cases
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.summary import markdown_summary, summary
 from attunet_jax.files import make_folder, write_text
@@ -43,7 +43,7 @@ def measure(
                 overlay_png(
                     output / f"{case.case_id}.png",
                     case.image_hu,
-                    relabelled(case.label, dataset.organs, predictor.classes),
+                    dataset.labels.relabel(case.label, predictor.classes),
                     prediction,
                     case.spacing_mm,
                     organs,

@@ -13,6 +13,7 @@ import numpy as np
 
 from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
+from attunet_jax.intensity import HuStatistics
 from attunet_jax.model import check_divisible
 from attunet_jax.predict import sliding_window
 from attunet_jax.train.trained import FinishedRun, load_finished
@@ -77,7 +78,8 @@ class Predictor:
         As in training, it is normalised by mean and deviation of the whole scan:
         `whole_hu` where `image_hu` is a part of it.
         """
-        image = _normalise(image_hu, image_hu if whole_hu is None else whole_hu)
+        whole = HuStatistics.of(image_hu if whole_hu is None else whole_hu)
+        image = whole.normalise(image_hu)
         if not self._settings["average_flips"]:
             return self._once(image)
         total = 0
@@ -147,12 +149,6 @@ def _mesh_of(spatial: int) -> Any:
             f"config.predict.spatial={spatial}: this process has {len(devices)} devices"
         )
     return make_mesh(1, spatial, devices[:spatial])
-
-
-def _normalise(image_hu: np.ndarray, whole_hu: np.ndarray) -> np.ndarray:
-    mean = whole_hu.mean(dtype=np.float64)
-    std = max(float(whole_hu.std(dtype=np.float64)), 1.0)
-    return ((image_hu - np.float32(mean)) / np.float32(std)).astype(np.float32)
 
 
 def load_predictor(workdir: Path, overrides: Mapping[str, Any]) -> Predictor:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from attunet_jax.checkpoint import with_sharding
+from attunet_jax.data.batch import batch_schema
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.distributed.mesh import (
     batch_shardings,
@@ -57,30 +57,14 @@ def shapes_of(config: Any, mesh: Any) -> tuple[Plan, TrainState, dict[str, Any]]
     key = jax.eval_shape(lambda: jax.random.key(0))
     begin = partial(initial_state, network=plan.network, optimizer=plan.optimizer)
     state = with_sharding(jax.eval_shape(begin, key), replicated(mesh))
-    batch = batch_shapes(config.data.batch_size, tuple(config.data.read_shape))
+    schema = batch_schema(config.data.batch_size, config.data.read_shape)
+    batch = {name: jax.ShapeDtypeStruct(*spec) for name, spec in schema.items()}
     shardings = batch_shardings(mesh, batch)
     return plan, state, {k: with_sharding(x, shardings[k]) for k, x in batch.items()}
 
 
 def _is_cpu(mesh: Any) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
-
-
-def batch_shapes(
-    count: int, read_shape: tuple[int, ...]
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of a global batch as the pipeline makes it."""
-    a_case, an_axis = (count,), (count, 3)
-    shape = jax.ShapeDtypeStruct
-    return {
-        "image_hu": shape((count, *read_shape), jnp.int16),
-        "label": shape((count, *read_shape), jnp.uint8),
-        "mean_hu": shape(a_case, jnp.float32),
-        "std_hu": shape(a_case, jnp.float32),
-        "scan_start": shape(an_axis, jnp.int32),
-        "scan_size": shape(an_axis, jnp.int32),
-        "case_index": shape(a_case, jnp.int32),
-    }
 
 
 def _stand_in(config: Any) -> Dataset:

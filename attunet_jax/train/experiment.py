@@ -15,6 +15,7 @@ import optax
 from attunet_jax import augment
 from attunet_jax.data.crops import PADDINGS
 from attunet_jax.data.dataset import Dataset
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import batch_shardings, replicated
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import UNet3D, build_network, check_divisible
@@ -89,7 +90,7 @@ def make_plan(
     crops = dict(
         crop_shape=tuple(config.data.crop_shape),
         normalise_over=config.augment.normalise_over,
-        label_table=label_table(dataset.organs, outputs, tuple(config.classes)),
+        label_lookup=label_lookup(dataset.labels, outputs, tuple(config.classes)),
     )
     ranges = config.augment.to_dict()
     ranges.pop("normalise_over")
@@ -146,22 +147,21 @@ def output_names(classes: Sequence[str], source: FinishedRun | None) -> tuple[st
     return tuple(classes)
 
 
-def label_table(
-    organs: dict[str, int], outputs: tuple[str, ...], classes: tuple[str, ...]
+def label_lookup(
+    labels: LabelMap, outputs: tuple[str, ...], classes: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """The output node of each stored label; organs without one become 0."""
-    missing = [name for name in classes[1:] if name not in organs]
+    """Returns the output node of each stored label; organs without one become 0.
+
+    Raises `BadArguments` where `classes` does not fit the prepared data.
+    """
+    missing = set(classes[1:]) - set(labels.organs)
     repeated = len(set(classes)) < len(classes)
     if not classes or classes[0] != "background" or missing or repeated:
         raise BadArguments(
             f"config.classes={classes}: must be 'background' and then organs of the "
-            f"prepared data, each once, which are: {', '.join(organs)}"
+            f"prepared data, each once, which are: {', '.join(labels.organs)}"
         )
-    table = [0] * (max(organs.values()) + 1)
-    for name, label in organs.items():
-        if name in outputs:
-            table[label] = outputs.index(name)
-    return tuple(table)
+    return labels.lookup(outputs)
 
 
 # What decides the parameters of a run: a resumed run must agree on all of it.

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from attunet_jax.checkpoint import Checkpoints, with_sharding
+from attunet_jax.data.crops import CropSpec
 from attunet_jax.data.dataset import Dataset, open_dataset
 from attunet_jax.data.pipeline import training_batches
 from attunet_jax.distributed.consensus import checked_by_all, hosts_of_all, same_for_all
@@ -116,18 +117,18 @@ def stream(
 ) -> Generator[dict, None, None]:
     """Training's host batches of a config, for this process's part of the mesh."""
     data = config.data
-    shard_index, shard_count = data_shard(mesh)
     return training_batches(
         dataset,
         case_ids,
+        CropSpec(
+            window_shape=tuple(data.read_shape),
+            min_shape=tuple(data.crop_shape),
+            padding=data.padding,
+            foreground_fraction=data.foreground_fraction,
+        ),
         batch_size=data.batch_size,
-        crop_shape=tuple(data.read_shape),
-        least_shape=tuple(data.crop_shape),
-        padding=data.padding,
-        foreground_fraction=data.foreground_fraction,
         seed=config.seed,
-        shard_index=shard_index,
-        shard_count=shard_count,
+        shard=data_shard(mesh),
         start_step=position,
         threads=data.threads,
         prefetch=data.prefetch_batches,

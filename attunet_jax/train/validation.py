@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from attunet_jax.data.crops import CropSpec
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.pipeline import centre_crops
 from attunet_jax.distributed.mesh import (
@@ -30,16 +31,13 @@ class HeldOut:
         plan, data = self._plan, self._config.data
         if not plan.validation_ids:
             return {}
-        shard_index, shard_count = data_shard(self._mesh)
         counts = []
         for rows in centre_crops(
             self._dataset,
             plan.validation_ids,
+            CropSpec.exact(data.crop_shape, data.padding),
             batch_size=data.batch_size,
-            crop_shape=tuple(data.crop_shape),
-            padding=data.padding,
-            shard_index=shard_index,
-            shard_count=shard_count,
+            shard=data_shard(self._mesh),
         ):
             batch = to_global(rows, self._mesh)
             if self._count is None:

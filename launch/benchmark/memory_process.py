@@ -30,7 +30,7 @@ def _ours(wish: dict) -> dict[str, int]:
     import jax
     import numpy as np
 
-    from attunet_jax.data.crops import Piece
+    from attunet_jax.data.batch import whole_scans
     from launch.benchmark import ours, scans, workload
 
     size = workload.find_size(wish["size"], backend="cpu")
@@ -39,15 +39,10 @@ def _ours(wish: dict) -> dict[str, int]:
     # A step needs no data set: one batch of noise, as the pipeline would give it.
     rng = np.random.default_rng(0)
     shape = (size.batch, *size.read_shape)
-    batch: Piece = {
-        "image_hu": rng.integers(-1000, 1000, shape).astype(np.int16),
-        "label": rng.integers(0, 4, shape).astype(np.uint8),
-        "mean_hu": np.zeros(size.batch, np.float32),
-        "std_hu": np.full(size.batch, 300, np.float32),
-        "scan_start": np.zeros((size.batch, 3), np.int32),
-        "scan_size": np.tile(np.array(size.read_shape, np.int32), (size.batch, 1)),
-        "case_index": np.zeros(size.batch, np.int32),
-    }
+    batch = whole_scans(
+        rng.integers(-1000, 1000, shape).astype(np.int16),
+        rng.integers(0, 4, shape).astype(np.uint8),
+    )
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from attunet_jax.data.batch import HostBatch, whole_scans
 from attunet_jax.distributed.mesh import make_mesh, replicated
 from attunet_jax.train.aot import shapes_of
 from attunet_jax.train.experiment import compile_step
@@ -68,7 +69,7 @@ class Setting:
         self.state = jax.device_put(self.drawn, self.everywhere)
         self.batch = {
             k: jax.device_put(v, batch_shapes[k].sharding)
-            for k, v in _drawn({k: v.shape for k, v in batch_shapes.items()}).items()
+            for k, v in _drawn(batch_shapes["image_hu"].shape).items()
         }
         self.key = jax.device_put(jax.random.key(11), self.everywhere)
 
@@ -106,10 +107,10 @@ class Setting:
             return apply.lower(variables, image).compile(), variables, image
 
 
-def _drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def _drawn(shape: tuple[int, ...]) -> HostBatch:
     """Smooth noise with organs where it is high: something that can be learned."""
     rng = np.random.default_rng(7)
-    count, *space = shapes["image_hu"]
+    count, *space = shape
     coarse = rng.normal(0, 200, (count, *(max(n // 8, 1) for n in space)))
     image = coarse
     for axis, size in enumerate(space, start=1):
@@ -118,15 +119,7 @@ def _drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     image = image.astype(np.float32)
     image += 30 * rng.standard_normal(image.shape, np.float32)
     label = (image > 150).astype(np.uint8) + 2 * (image < -200).astype(np.uint8)
-    return {
-        "image_hu": image.astype(np.int16),
-        "label": label,
-        "mean_hu": image.mean((1, 2, 3)).astype(np.float32),
-        "std_hu": image.std((1, 2, 3)).astype(np.float32),
-        "scan_start": np.zeros((count, 3), np.int32),
-        "scan_size": np.tile(np.array(space, np.int32), (count, 1)),
-        "case_index": np.arange(count, dtype=np.int32),
-    }
+    return whole_scans(image.astype(np.int16), label)
 
 
 class Report:

@@ -13,7 +13,7 @@ import pytest
 from scipy import ndimage
 
 from attunet_jax.augment import affine, augmented_crops
-from attunet_jax.data.crops import random_crop
+from attunet_jax.data.crops import CropSpec, random_crop
 from attunet_jax.data.records import Case
 from configs import published
 
@@ -73,22 +73,16 @@ def warped(volume, angle, zoom, shift, flip, order):
 @pytest.mark.parametrize("seed", range(4))
 def test_crops_equal_the_published_steps_on_whole_volumes(shape, seed):
     case = case_of(shape, seed)
-    piece = random_crop(
-        case,
-        np.random.default_rng(seed),
-        crop_shape=READ,
-        least_shape=CROP,
-        foreground_fraction=0.0,
-        padding="line_minimum",
-    )
-    batch = {name: jnp.asarray(value)[None] for name, value in piece.items()}
+    spec = CropSpec(window_shape=READ, min_shape=CROP, padding="line_minimum")
+    window = random_crop(case, np.random.default_rng(seed), spec)
+    batch = {name: jnp.asarray(value)[None] for name, value in window.items()}
     key = jax.random.key(seed)
     got = augmented_crops(
         batch,
         key,
         crop_shape=CROP,
         normalise_over="window",
-        label_table=(0, 1, 2, 3),
+        label_lookup=(0, 1, 2, 3),
         **RANGES,
     )
     maps = affine.draw(jax.random.split(key)[0], 1, **RANGES)

@@ -11,7 +11,7 @@ from scipy import ndimage
 from attunet_jax.augment import affine, augmented_crops, centre_crops
 
 SHAPE = (5, 9, 7)
-IDENTITY_TABLE = tuple(range(4))
+IDENTITY = tuple(range(4))
 
 
 @pytest.fixture
@@ -101,21 +101,21 @@ def test_flip_of_both_axes_is_numpy_flip(batch):
 
 
 def test_centre_crop_is_a_plain_slice_normalised_by_the_case(batch):
-    table = (0, 2, 0, 1)
+    lookup = (0, 2, 0, 1)
     crop = centre_crops(
-        batch, crop_shape=(3, 5, 3), normalise_over="case", label_table=table
+        batch, crop_shape=(3, 5, 3), normalise_over="case", label_lookup=lookup
     )
     cut = np.s_[:, 1:4, 2:7, 2:5]
     image = (
         batch["image_hu"][cut] - np.array([10, -20], np.float32)[:, None, None, None]
     ) / (np.array([100, 300], np.float32)[:, None, None, None])
     np.testing.assert_allclose(crop["image"][..., 0], image, atol=1e-5)
-    np.testing.assert_array_equal(crop["label"], np.array(table)[batch["label"][cut]])
+    np.testing.assert_array_equal(crop["label"], np.array(lookup)[batch["label"][cut]])
 
 
 def test_window_statistics_are_those_of_the_whole_window(batch):
     crop = centre_crops(
-        batch, crop_shape=(3, 5, 3), normalise_over="window", label_table=IDENTITY_TABLE
+        batch, crop_shape=(3, 5, 3), normalise_over="window", label_lookup=IDENTITY
     )
     window = batch["image_hu"][0].astype(np.float64)
     expected = (window[1:4, 2:7, 2:5] - window.mean()) / window.std(ddof=1)
@@ -130,7 +130,7 @@ def augmented(batch, key, **changes):
         zoom_range=(0.7, 1.3),
         flip_probability=0.5,
         normalise_over="case",
-        label_table=IDENTITY_TABLE,
+        label_lookup=IDENTITY,
     )
     return augmented_crops(batch, jax.random.key(key), **(settings | changes))
 

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from attunet_jax.data.crops import centre_crop, random_crop
+from attunet_jax.data.crops import CropSpec, centre_crop, random_crop
+from attunet_jax.errors import BadArguments
 
 
 @pytest.fixture
@@ -18,20 +19,14 @@ def numbered(make_case):
     return make_case(image_hu=image, label=label)
 
 
-def crops(case, shape, fraction, count, seed=0, least=(1, 1, 1), padding="lowest"):
+def crops(case, shape, fraction, count, seed=0, smallest=(1, 1, 1), padding="lowest"):
     rng = np.random.default_rng(seed)
+    spec = CropSpec(shape, smallest, padding, fraction)
     for _ in range(count):
-        yield random_crop(
-            case,
-            rng,
-            crop_shape=shape,
-            least_shape=least,
-            foreground_fraction=fraction,
-            padding=padding,
-        )
+        yield random_crop(case, rng, spec)
 
 
-def test_a_random_crop_is_a_piece_of_image_and_label_at_one_place(numbered):
+def test_a_random_crop_is_a_part_of_image_and_label_at_one_place(numbered):
     for crop in crops(numbered, (3, 2, 4), 0.0, 50):
         d, h, w = np.unravel_index(int(crop["image_hu"][0, 0, 0]), (6, 5, 4))
         cut = (slice(d, d + 3), slice(h, h + 2), slice(w, w + 4))
@@ -116,21 +111,21 @@ def test_the_same_generator_gives_the_same_crops(numbered):
     assert first == second != other
 
 
-@pytest.mark.parametrize(
-    "shape, start", [((2, 3, 4), (2, 1, 0)), ((1, 2, 3), (2, 1, 0)), ((6, 5, 4),) * 2]
-)
-def test_a_centre_crop_lies_in_the_middle(numbered, shape, start):
-    if shape == start:
-        start = (0, 0, 0)
-    crop = centre_crop(numbered, crop_shape=shape, padding="lowest")
-    cut = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
-    np.testing.assert_array_equal(crop["image_hu"], numbered.image_hu[cut])
-    np.testing.assert_array_equal(crop["label"], numbered.label[cut])
+def test_a_centre_crop_lies_in_the_middle(numbered):
+    for shape, start in [
+        ((2, 3, 4), (2, 1, 0)),
+        ((1, 2, 3), (2, 1, 0)),
+        ((6, 5, 4), (0, 0, 0)),
+    ]:
+        crop = centre_crop(numbered, CropSpec.exact(shape, "lowest"))
+        cut = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
+        np.testing.assert_array_equal(crop["image_hu"], numbered.image_hu[cut])
+        np.testing.assert_array_equal(crop["label"], numbered.label[cut])
 
 
 def test_a_centre_crop_is_padded_like_a_random_one(make_case):
     case = make_case(shape=(2, 2, 2), seed=5)
-    crop = centre_crop(case, crop_shape=(5, 2, 4), padding="lowest")
+    crop = centre_crop(case, CropSpec.exact((5, 2, 4), "lowest"))
     lowest = case.image_hu.min()
     expected = np.full((5, 2, 4), lowest)
     expected[1:3, :, 1:3] = case.image_hu
@@ -140,9 +135,9 @@ def test_a_centre_crop_is_padded_like_a_random_one(make_case):
 
 
 def test_the_scan_is_where_the_crop_says(make_case):
-    """Cut along D, padded to the least shape along H, larger than that along W."""
+    """Cut along D, padded to the minimum shape along H, larger than that along W."""
     case = make_case(shape=(9, 3, 6), seed=4)
-    for crop in crops(case, (4, 8, 10), 0.0, 5, least=(2, 6, 5)):
+    for crop in crops(case, (4, 8, 10), 0.0, 5, smallest=(2, 6, 5)):
         np.testing.assert_array_equal(crop["scan_start"], [0, 1, 2])
         np.testing.assert_array_equal(crop["scan_size"], [4, 6, 6])
         # H: 3 voxels in the middle of 6, which are in the middle of 8.
@@ -156,7 +151,7 @@ def test_padding_by_line_minimum_is_numpys_for_image_and_label(make_case):
     label = np.zeros((4, 3, 5), np.uint8)
     label[:, 1, 1] = 2  # a whole line of organ: the published code pads it by organ
     case = make_case(shape=(4, 3, 5), label=label, seed=6)
-    (crop,) = crops(case, (8, 8, 8), 0.0, 1, least=(7, 3, 6), padding="line_minimum")
+    (crop,) = crops(case, (8, 8, 8), 0.0, 1, smallest=(7, 3, 6), padding="line_minimum")
     before_after = ((1, 2), (0, 0), (0, 1))
     for name in ("image_hu", "label"):
         whole = getattr(case, name)
@@ -172,7 +167,7 @@ def test_padding_by_line_minimum_is_numpys_for_image_and_label(make_case):
 
 def test_mean_and_deviation_are_those_of_the_whole_case(make_case):
     case = make_case(shape=(7, 8, 9), seed=2)
-    crop = centre_crop(case, crop_shape=(2, 2, 2), padding="lowest")
+    crop = centre_crop(case, CropSpec.exact((2, 2, 2), "lowest"))
     values = case.image_hu.astype(np.float64)
     assert crop["mean_hu"] == np.float32(values.mean())
     np.testing.assert_allclose(crop["std_hu"], values.std(), rtol=1e-7)
@@ -187,3 +182,9 @@ def test_nothing_as_large_as_the_scan_is_made(make_case):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500_000
+
+
+def test_a_fraction_of_crops_is_between_0_and_1():
+    for fraction in (-0.1, 1.5):
+        with pytest.raises(BadArguments, match=f"foreground_fraction={fraction}"):
+            CropSpec((1, 1, 1), (1, 1, 1), "lowest", fraction)

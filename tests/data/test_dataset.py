@@ -30,7 +30,7 @@ def test_an_opened_folder_says_what_is_in_it(prepared):
     dataset = open_dataset(prepared)
     assert dataset.directory == prepared
     assert dataset.case_ids == tuple(f"case_{i}" for i in range(7))
-    assert dataset.organs == {"spleen": 1, "pancreas": 2, "kidney": 3}
+    assert dataset.labels.values == {"spleen": 1, "pancreas": 2, "kidney": 3}
     assert dataset.manifest["spacing_mm"] == [2.5, 0.8, 0.8]
     text = (prepared / "manifest.json").read_bytes()
     assert dataset.manifest_sha256 == hashlib.sha256(text).hexdigest()

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attunet_jax.data.batch import batch_schema, whole_scans
+from attunet_jax.data.crops import CropSpec
 from attunet_jax.data.dataset import open_dataset
 from attunet_jax.data.pipeline import centre_crops, training_batches
 from attunet_jax.errors import BadArguments, BadData
@@ -26,15 +28,13 @@ def dataset(prepared):
     return open_dataset(prepared)
 
 
+CROP = CropSpec(SHAPE, SHAPE, "lowest", foreground_fraction=0.5)
+EXACT = CropSpec.exact(SHAPE, "lowest")
 USUAL: dict[str, Any] = {
+    "crop": CROP,
     "batch_size": 4,
-    "crop_shape": SHAPE,
-    "least_shape": SHAPE,
-    "padding": "lowest",
-    "foreground_fraction": 0.5,
     "seed": 3,
-    "shard_index": 0,
-    "shard_count": 1,
+    "shard": (0, 1),
     "start_step": 0,
     "threads": 2,
     "prefetch": 2,
@@ -79,6 +79,27 @@ def test_a_batch_has_static_shapes_and_types(batches):
         }
 
 
+def test_the_schema_is_that_of_the_batches(batches, dataset):
+    (training,) = batches(1)
+    validation = next(
+        centre_crops(dataset, ("case_0",), EXACT, batch_size=4, shard=(0, 1))
+    )
+    made = whole_scans(training["image_hu"], training["label"])
+    for batch in (training, validation, made):
+        found = {name: (x.shape, x.dtype) for name, x in batch.items()}
+        assert found == batch_schema(4, SHAPE)
+
+
+def test_whole_scans_are_windows_with_statistics_of_their_own(batches):
+    (batch,) = batches(1)
+    made = whole_scans(batch["image_hu"], batch["label"])
+    for i, image in enumerate(batch["image_hu"].astype(np.float64)):
+        assert made["mean_hu"][i] == pytest.approx(image.mean(), rel=1e-6)
+        assert made["std_hu"][i] == pytest.approx(image.std(), rel=1e-6)
+    assert made["scan_start"].tolist() == [[0, 0, 0]] * 4
+    assert made["scan_size"].tolist() == [[4, 6, 8]] * 4
+
+
 def test_every_case_comes_once_an_epoch_in_another_order(batches):
     rows = order(batches(28, batch_size=2))  # 56 rows are 8 epochs of 7 cases
     epochs = [tuple(rows[i : i + 7]) for i in range(0, 56, 7)]
@@ -91,7 +112,7 @@ def test_every_case_comes_first_at_times(batches):
     assert firsts == set(range(7))
 
 
-def test_a_row_is_a_piece_of_the_case_that_it_names(batches, cases):
+def test_a_row_is_a_part_of_the_case_that_it_names(batches, cases):
     for batch in batches(6):
         for image, label, mean, std, index in zip(
             *(
@@ -128,7 +149,7 @@ def test_fewer_cases_than_rows_still_make_batches(batches):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_any_number_of_hosts_sees_the_same_global_batches(batches, count):
-    shards = [batches(5, shard_index=i, shard_count=count) for i in range(count)]
+    shards = [batches(5, shard=(i, count)) for i in range(count)]
     joined = [
         {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         for rows in zip(*shards, strict=True)
@@ -145,8 +166,8 @@ def test_any_number_of_threads_gives_the_same_stream(batches, threads, prefetch)
 
 @pytest.mark.parametrize("start", [1, 3, 8])
 def test_starting_at_a_step_is_the_same_as_getting_there(batches, start):
-    resumed = batches(3, start_step=start, shard_index=1, shard_count=2)
-    assert_same(resumed, batches(start + 3, shard_index=1, shard_count=2)[start:])
+    resumed = batches(3, start_step=start, shard=(1, 2))
+    assert_same(resumed, batches(start + 3, shard=(1, 2))[start:])
 
 
 def test_a_far_step_is_reached_at_once(batches):
@@ -169,10 +190,8 @@ def test_seeds_differ_and_do_not_follow_each_other(batches):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(batch_size=3, shard_count=2), "batch_size=3 cannot be split over 2"),
+        (dict(batch_size=3, shard=(0, 2)), "batch_size=3 cannot be split over 2"),
         (dict(batch_size=0), "batch_size=0"),
-        (dict(foreground_fraction=1.5), "foreground_fraction=1.5"),
-        (dict(foreground_fraction=-0.1), "foreground_fraction=-0.1"),
         (dict(seed=-1), "seed=-1"),
         (dict(seed=2**32), "seed=4294967296"),
         (dict(case_ids=[]), "no cases"),
@@ -243,14 +262,13 @@ def test_closing_ends_threads_and_files(dataset, batches):
 
 def test_a_program_may_end_in_the_middle_of_a_stream(prepared):
     program = f"""
+        from attunet_jax.data.crops import CropSpec
         from attunet_jax.data.dataset import open_dataset
         from attunet_jax.data.pipeline import training_batches
         dataset = open_dataset({str(prepared)!r})
         batches = training_batches(
-            dataset, dataset.case_ids, batch_size=2, crop_shape=(4, 6, 8),
-            least_shape=(4, 6, 8), padding="lowest",
-            foreground_fraction=0.5, seed=0, shard_index=0, shard_count=1,
-            start_step=0, threads=4, prefetch=8,
+            dataset, dataset.case_ids, CropSpec((4, 6, 8), (4, 6, 8)), batch_size=2,
+            seed=0, shard=(0, 1), start_step=0, threads=4, prefetch=8,
         )
         print(next(batches)["case_index"].shape)
     """
@@ -263,21 +281,15 @@ def test_a_program_may_end_in_the_middle_of_a_stream(prepared):
     assert (done.returncode, done.stdout, done.stderr) == (0, "(2,)\n", "")
 
 
-def test_centre_crops_come_once_in_order_and_the_rest_weighs_nothing(dataset, cases):
+def centres(dataset, ids, crop=EXACT, *, batch_size=4, shard=(0, 1)):
+    return list(centre_crops(dataset, ids, crop, batch_size=batch_size, shard=shard))
+
+
+def test_centre_crops_come_once_in_order_and_the_last_case_fills_up(dataset, cases):
     ids = ["case_6", "case_0", "case_3", "case_2", "case_4"]
-    found = list(
-        centre_crops(
-            dataset,
-            ids,
-            batch_size=2,
-            crop_shape=(2, 4, 6),
-            padding="lowest",
-            shard_index=0,
-            shard_count=1,
-        )
-    )
+    crop = CropSpec.exact((2, 4, 6), "lowest")
+    found = centres(dataset, ids, crop, batch_size=2)
     assert order(found) == [6, 0, 3, 2, 4, 4]
-    assert [batch["weight"].tolist() for batch in found] == [[1, 1], [1, 1], [1, 0]]
     # By hand: case_6 is 12 x 12 x 12, case_2 is 9 x 6 x 6.
     np.testing.assert_array_equal(
         found[0]["image_hu"][0], cases[6].image_hu[5:7, 4:8, 3:9]
@@ -285,71 +297,30 @@ def test_centre_crops_come_once_in_order_and_the_rest_weighs_nothing(dataset, ca
     np.testing.assert_array_equal(found[1]["label"][1], cases[2].label[3:5, 1:5, 0:6])
 
 
-def test_centre_crops_have_the_fields_of_training_and_a_weight(dataset, batches):
-    (training,) = batches(1)
-    held_out = next(
-        centre_crops(
-            dataset,
-            ("case_0",),
-            batch_size=4,
-            crop_shape=SHAPE,
-            padding="lowest",
-            shard_index=0,
-            shard_count=1,
-        )
-    )
-    assert held_out.pop("weight").dtype == np.float32
-    assert {k: (v.shape, v.dtype) for k, v in held_out.items()} == {
-        k: (v.shape, v.dtype) for k, v in training.items()
-    }
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_centre_crops_of_all_hosts_are_those_of_one(dataset, count):
-    def crops(shard_index, shard_count):
-        return list(
-            centre_crops(
-                dataset,
-                dataset.case_ids,
-                batch_size=4,
-                crop_shape=SHAPE,
-                padding="lowest",
-                shard_index=shard_index,
-                shard_count=shard_count,
-            )
-        )
-
-    shards = [crops(i, count) for i in range(count)]
-    joined = [
-        {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        for rows in zip(*shards, strict=True)
-    ]
-    assert_same(joined, crops(0, 1))
+def test_centre_crops_of_all_hosts_are_those_of_one(dataset):
+    for count in (2, 4):
+        shards = [
+            centres(dataset, dataset.case_ids, shard=(i, count)) for i in range(count)
+        ]
+        joined = [
+            {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+            for rows in zip(*shards, strict=True)
+        ]
+        assert_same(joined, centres(dataset, dataset.case_ids))
 
 
 def test_no_cases_make_no_centre_crops(dataset):
-    nothing = centre_crops(
-        dataset,
-        (),
-        batch_size=2,
-        crop_shape=SHAPE,
-        padding="lowest",
-        shard_index=0,
-        shard_count=1,
-    )
-    assert list(nothing) == []
+    assert centres(dataset, ()) == []
 
 
 def test_centre_crops_that_cannot_be_shared_out_are_refused(dataset):
     with pytest.raises(BadArguments, match="batch_size=3 cannot be split over 2"):
-        next(
-            centre_crops(
-                dataset,
-                dataset.case_ids,
-                batch_size=3,
-                crop_shape=SHAPE,
-                padding="lowest",
-                shard_index=0,
-                shard_count=2,
-            )
-        )
+        centres(dataset, dataset.case_ids, batch_size=3, shard=(0, 2))
+
+
+def test_a_damaged_centre_crop_is_named_with_its_shard(prepared, dataset, damage):
+    path = prepared / "cases-00001-of-00003.array_record"
+    damage(path, 1)
+    with pytest.raises(BadData, match="damaged") as caught:
+        centres(dataset, ("case_4",))
+    assert str(caught.value).startswith(f"{path}: ")

@@ -237,7 +237,7 @@ def test_values_joined_with_a_plus_become_one_organ(tmp_path, make_scans, prepar
     )
     assert outcome.status == 0
     dataset = open_dataset(tmp_path / "prepared")
-    assert dataset.organs == {"kidney": 1, "spleen": 2}
+    assert dataset.labels.values == {"kidney": 1, "spleen": 2}
     (entry,) = dataset.manifest["cases"]
     assert entry["voxels"] == {"kidney": 18 + 12, "spleen": 27}
     assert entry["shape"] == [10, 9, 8]  # 2 mm is the default and the files' own

@@ -51,7 +51,7 @@ def tiny():
                 zoom_range=(0.7, 1.3),
                 flip_probability=0.5,
                 normalise_over="case",
-                label_table=TABLE,
+                label_lookup=TABLE,
             ),
             loss=partial(
                 soft_dice_loss,

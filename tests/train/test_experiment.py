@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from attunet_jax.data.dataset import Dataset
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.errors import BadArguments
 from attunet_jax.train.experiment import (
     differing_fields,
-    label_table,
+    label_lookup,
     make_plan,
     output_names,
 )
@@ -131,7 +132,7 @@ def test_the_loss_of_a_plan_takes_the_configs_fields():
 
 def test_stored_labels_become_output_nodes_and_others_background():
     classes = ("background", "liver", "pancreas")
-    assert label_table(ORGANS, classes, classes) == (0, 0, 2, 0, 0, 0, 0, 1)
+    assert label_lookup(LabelMap(ORGANS), classes, classes) == (0, 0, 2, 0, 0, 0, 0, 1)
 
 
 def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
@@ -145,7 +146,7 @@ def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
     assert output_names(("background", "liver"), source) == ("background", "liver")
     assert output_names(classes, None) == classes
     # Spleen and kidney keep their nodes in the label, which count for neither class.
-    assert label_table(ORGANS, source.outputs, classes)[:4] == (0, 1, 2, 3)
+    assert label_lookup(LabelMap(ORGANS), source.outputs, classes)[:4] == (0, 1, 2, 3)
     plan = make_plan(config_with(classes=classes), dataset(), 1, source)
     assert plan.network.class_count == 4
     assert plan.organs == ("pancreas",)
