@@ -1,0 +1,45 @@
+"""What is installed: the library alone, with its types and its accelerators' extras."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_wheel_holds_the_library_and_nothing_that_runs_from_a_checkout(tmp_path):
+    if int(version("setuptools").split(".")[0]) < 77:
+        pytest.skip("setuptools is older than pyproject.toml asks for: make install")
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    checkout = tmp_path / "checkout"  # a build writes into its folder
+    for name in tracked.stdout.splitlines():
+        if (ROOT / name).is_file():
+            target = checkout / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    build = "from setuptools.build_meta import build_wheel as b; print(b('wheels'))"
+    (checkout / "wheels").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next((checkout / "wheels").glob("*.whl"))) as wheel:
+        names = [name for name in wheel.namelist() if ".dist-info/" not in name]
+    assert {name.split("/")[0] for name in names} == {"attunet_jax"}
+    assert {Path(name).suffix for name in names} == {".py", ".typed"}
+    assert "attunet_jax/model/unet.py" in names and "attunet_jax/py.typed" in names
+
+
+def test_an_extra_for_an_accelerator_has_the_bounds_of_the_dependency_on_jax():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (jax,) = [d for d in project["dependencies"] if d.startswith("jax>")]
+    for name in ("cuda12", "cuda13", "tpu"):
+        bounds = jax.removeprefix("jax")
+        assert project["optional-dependencies"][name] == [f"jax[{name}]{bounds}"]
