@@ -81,13 +81,13 @@ def environment() -> dict:
 
 
 def source_commit() -> str | None:
-    """The checkout's commit, with "+" when files differ from it; None outside git."""
+    """Returns the checkout's commit, with "+" when files differ; None outside git."""
     folder = Path(__file__).parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("ATTUNET_JAX_COMMIT") or None  # a container has no .git
 
 
 def _git(folder: Path, *words: str) -> str:

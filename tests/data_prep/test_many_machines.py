@@ -222,7 +222,9 @@ def test_the_slurm_script_submits_tasks_and_a_join_of_which_each_runs_its_part(
 
 
 def test_every_pod_of_the_kubernetes_job_has_a_shard_of_its_own():
-    text = (ROOT / "data_prep" / "runners" / "kubernetes_job.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "data_prep" / "runners" / "kubernetes_job.yaml").read_text(
+        encoding="utf-8"
+    )
     (completions,) = re.findall(r"completions: (\d+)", text)
     command = re.findall(r"^ +- (--\w+=\S+)", text, re.M)
     given = [word.replace("$(JOB_COMPLETION_INDEX)", "39") for word in command]
