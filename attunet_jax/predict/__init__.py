@@ -1,1 +1,1 @@
-"""A trained network on whole scans: scan in, label map on the scan's own grid out."""
+"""Predicts label maps of whole scans, on the scans' own grids."""

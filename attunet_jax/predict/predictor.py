@@ -1,15 +1,16 @@
-"""A run's folder in; a function from scans to label maps on their own grids out."""
+"""Loads a trained network and predicts label maps on the grids of whole scans."""
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
@@ -21,7 +22,10 @@ from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
 
 
 class Predictor:
-    """A trained network with everything that its run fixed: spacing, classes, sizes."""
+    """A trained network with the spacing, classes and sizes that its run fixed.
+
+    `predictor(volume)` is `predictor.label_map(volume)`.
+    """
 
     def __init__(self, finished: FinishedRun) -> None:
         self.run = run = finished.run
@@ -36,9 +40,8 @@ class Predictor:
         }
         self._divisor = 2 ** (len(network.widths) - 1)
         self._settings = run["config"]["predict"]
-        # Runs of before this field have one device for a case.
-        self._spatial = self._settings.get("spatial", 1)
-        self._volume_sharding: Any = None
+        self._spatial: int = self._settings["spatial"]
+        self._volume_sharding: NamedSharding | None = None
         if self._spatial != 1:
             mesh = _mesh_of(self._spatial)
             self._volume_sharding = split_depth(mesh)
@@ -46,37 +49,54 @@ class Predictor:
         trained = run["config"]["classes"]
         if self._settings["largest_of"] == "outputs":
             trained = self.classes
-        takes_part = jnp.array([name in trained for name in self.classes])
+        is_trained = jnp.array([name in trained for name in self.classes])
 
-        def forward(variables: Any, image: jax.Array) -> jax.Array:
+        def forward(variables: Mapping[str, Any], image: jax.Array) -> jax.Array:
             logits = network.apply(variables, image[None, ..., None], train=False)
-            # What was not trained is never the answer.
-            logits = jnp.where(takes_part, logits[0], -jnp.inf)
+            # Classes that were not trained are never predicted.
+            logits = jnp.where(is_trained, logits[0], -jnp.inf)
             return jnp.moveaxis(jax.nn.softmax(logits, axis=-1), -1, 0)
 
         self._forward = jax.jit(forward)
 
-    def label_map(self, volume: Volume) -> np.ndarray:
-        """`[D, H, W]` uint8 on the canonical view of the scan's own grid.
+    def __call__(
+        self,
+        volume: Volume | np.ndarray,
+        *,
+        spacing_mm: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Predicts the label map; see `label_map`."""
+        return self.label_map(volume, spacing_mm=spacing_mm)
 
-        Values are positions in `classes`; every class is resampled linearly and the
-        largest wins, in slabs, so that no class is held at full resolution whole.
+    def label_map(
+        self,
+        volume: Volume | np.ndarray,
+        *,
+        spacing_mm: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Predicts `[D, H, W]` uint8 on the canonical view of the scan's own grid.
+
+        `volume` is in HU: a `Volume`, or an array `[D, H, W]` in canonical orientation
+        with its `spacing_mm` (D, H, W). Values of the result are positions in
+        `classes`. Every class is resampled linearly to the grid, in slabs, and the
+        largest wins. Raises `TypeError` and `ValueError` for other inputs.
         """
-        seen = volume
+        scan = _scan_of(volume, spacing_mm)
+        resampled = scan
         if self.run["blur_mm"]:
-            seen = blur(seen, self.run["blur_mm"])
-        seen = resample(seen, self.spacing_mm, order="linear")
+            resampled = blur(scan, self.run["blur_mm"])
+        resampled = resample(resampled, self.spacing_mm, order="linear")
         return labels_onto_grid(
-            self.probabilities(seen.voxels), seen.affine, volume.grid
+            self.probabilities(resampled.voxels), resampled.affine, scan.grid
         )
 
     def probabilities(
         self, image_hu: np.ndarray, whole_hu: np.ndarray | None = None
     ) -> np.ndarray:
-        """`image_hu [D, H, W]` at `spacing_mm` to softmax `[K, D, H, W]` float32.
+        """Predicts softmax `[K, D, H, W]` float32 of `image_hu [D, H, W]`.
 
-        As in training, it is normalised by mean and deviation of the whole scan:
-        `whole_hu` where `image_hu` is a part of it.
+        The image has the network's `spacing_mm`. As in training it is normalised by the
+        statistics of the whole scan: `whole_hu` where `image_hu` is only a part of it.
         """
         whole = HuStatistics.of(image_hu if whole_hu is None else whole_hu)
         image = whole.normalise(image_hu)
@@ -84,13 +104,13 @@ class Predictor:
             return self._once(image)
         total = 0
         for axes in ((), (1,), (2,), (1, 2)):
-            # One more axis in the result: the classes stand in front.
+            # The result has one more axis, the classes, in front.
             flipped = self._once(np.flip(image, axes))
             total = total + np.flip(flipped, tuple(a + 1 for a in axes))
         return np.asarray(total) / 4
 
     def forward_seconds(self, shape: tuple[int, int, int], repeats: int = 5) -> float:
-        """Median seconds of one forward pass of `shape`, compiled and warm."""
+        """Measures the median seconds of one compiled forward pass of `shape`."""
         image = self._place(np.zeros(shape, np.float32))
         jax.block_until_ready(self._forward(self.variables, image))
         seconds = []
@@ -104,7 +124,7 @@ class Predictor:
         settings = self._settings
         if image.size <= settings["whole_volume_limit_vox"]:
             return sliding_window.whole(
-                self._call, image, divisor=self._divisor, parts=self._spatial
+                self._apply, image, divisor=self._divisor, shards=self._spatial
             )
         shape = settings["window_shape"]
         check_divisible("config.predict.window_shape", shape, self.network.widths)
@@ -115,14 +135,14 @@ class Predictor:
                 f"config.predict.spatial={self._spatial}"
             )
         return sliding_window.sliding(
-            self._call,
+            self._apply,
             image,
             window_shape=tuple(shape),
             overlap=settings["window_overlap"],
             sigma=settings["window_sigma"],
         )
 
-    def _call(self, image: np.ndarray) -> np.ndarray:
+    def _apply(self, image: np.ndarray) -> np.ndarray:
         placed = self._place(np.ascontiguousarray(image))
         return np.asarray(self._forward(self.variables, placed))
 
@@ -135,14 +155,34 @@ class Predictor:
         return jax.device_put(image, self._volume_sharding)
 
     def settings_digest(self) -> str:
-        """Names the settings that decide a prediction, apart from the checkpoint."""
+        """Returns a digest of the settings that decide a prediction.
+
+        The checkpoint is not among them.
+        """
         free = ("checkpoint", "spatial")
         fields = {k: v for k, v in self._settings.items() if k not in free}
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _mesh_of(spatial: int) -> Any:
+def _scan_of(
+    volume: Volume | np.ndarray, spacing_mm: Sequence[float] | np.ndarray | None
+) -> Volume:
+    if isinstance(volume, Volume):
+        if spacing_mm is not None:
+            raise ValueError("spacing_mm is for arrays; a Volume has its own")
+        return volume
+    if not isinstance(volume, np.ndarray):
+        raise TypeError(
+            "a scan is a Volume (see read_scan), or a NumPy array [D, H, W] in HU with "
+            f"spacing_mm=(d, h, w), not {type(volume).__name__}"
+        )
+    if spacing_mm is None:
+        raise ValueError("a NumPy array needs spacing_mm=(d, h, w) in mm")
+    return Volume.of_array(volume, spacing_mm)
+
+
+def _mesh_of(spatial: int) -> Mesh:
     devices = jax.local_devices()
     if not 0 < spatial <= len(devices):
         raise BadArguments(
@@ -151,6 +191,11 @@ def _mesh_of(spatial: int) -> Any:
     return make_mesh(1, spatial, devices[:spatial])
 
 
-def load_predictor(workdir: Path, overrides: Mapping[str, Any]) -> Predictor:
-    """See `load_finished`, which it follows in what it raises."""
-    return Predictor(load_finished(workdir, overrides))
+def load_predictor(
+    workdir: str | Path, overrides: Mapping[str, Any] | None = None
+) -> Predictor:
+    """Loads the predictor of the run in `workdir`.
+
+    `overrides` replaces fields of its `config.predict`. Raises as `load_finished` does.
+    """
+    return Predictor(load_finished(Path(workdir), overrides or {}))

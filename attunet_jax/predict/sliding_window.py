@@ -1,7 +1,7 @@
-"""A normalised image of any size in, class probabilities of the same size out.
+"""Applies a network of fixed input sizes to a normalised image of any size.
 
-Whole where it fits, as in the paper, else in overlapping windows that are weighed by
-a Gaussian (the idea of nnU-Net's inference: the middle of a window is surest).
+An image that fits is processed whole, as in the paper, else in overlapping windows
+weighted by a Gaussian (as in nnU-Net: predictions are best in the middle of a window).
 """
 
 import math
@@ -9,21 +9,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-# [D, H, W] float32 of a size the network takes -> probabilities [K, D, H, W].
+# [D, H, W] float32 of a size that the network accepts -> probabilities [K, D, H, W].
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
 def whole(
-    forward: Forward, image: np.ndarray, *, divisor: int, parts: int = 1
+    forward: Forward, image: np.ndarray, *, divisor: int, shards: int = 1
 ) -> np.ndarray:
-    """One forward pass over `image [D, H, W]`, padded by its minimum and cut back.
+    """Applies one forward pass to `image [D, H, W]`, padded by its minimum.
 
-    Sizes are padded to multiples of twice the divisor: every new size is a new
-    compilation, and scans of nearly equal size should share one. The depth is one that
-    also falls into `parts` of multiples of the divisor.
+    Sizes are padded to multiples of twice the divisor, so that scans of nearly equal
+    size share one compilation. The padded depth also divides into `shards` multiples of
+    the divisor.
     """
     multiple = 2 * divisor
-    multiples = (math.lcm(multiple, parts * divisor), multiple, multiple)
+    multiples = (math.lcm(multiple, shards * divisor), multiple, multiple)
     shape = [-(-n // m) * m for n, m in zip(image.shape, multiples, strict=True)]
     padded, cut = _pad(image, shape)
     return forward(padded)[:, *cut]
@@ -37,9 +37,10 @@ def sliding(
     overlap: float,
     sigma: float,
 ) -> np.ndarray:
-    """Gaussian-weighted mean of windows that overlap by the share `overlap`.
+    """Returns the Gaussian-weighted mean over windows.
 
-    `sigma` is the Gaussian's deviation as a share of the window.
+    `overlap` is the fraction by which windows overlap, `sigma` the Gaussian's deviation
+    as a fraction of the window.
     """
     shape = [max(n, w) for n, w in zip(image.shape, window_shape, strict=True)]
     padded, cut = _pad(image, shape)
@@ -48,10 +49,10 @@ def sliding(
     weights = np.zeros(padded.shape, np.float32)
     for start in window_starts(padded.shape, window_shape, overlap):
         place = tuple(slice(s, s + w) for s, w in zip(start, window_shape, strict=True))
-        part = forward(padded[place]) * weight
+        weighted = forward(padded[place]) * weight
         if total is None:
-            total = np.zeros((part.shape[0], *padded.shape), np.float32)
-        total[:, *place] += part
+            total = np.zeros((len(weighted), *padded.shape), np.float32)
+        total[:, *place] += weighted
         weights[place] += weight
     assert total is not None
     total /= weights
@@ -61,7 +62,7 @@ def sliding(
 def window_starts(
     shape: tuple[int, ...], window_shape: tuple[int, ...], overlap: float
 ) -> list[tuple[int, ...]]:
-    """Evenly spread first voxels of windows that cover `shape` to the last voxel."""
+    """Returns evenly spread first voxels of windows that cover all of `shape`."""
     axes = []
     for size, window in zip(shape, window_shape, strict=True):
         stride = max(int(window * (1 - overlap)), 1)
@@ -71,7 +72,7 @@ def window_starts(
 
 
 def gaussian_weight(window_shape: tuple[int, ...], sigma: float) -> np.ndarray:
-    """1 in the middle of a window, falling off; never 0, so that edges stay defined."""
+    """Returns weights of 1 in the middle of a window that never fall to 0."""
     weight = np.ones((), np.float32)
     for size in window_shape:
         x = (np.arange(size) - (size - 1) / 2) / (sigma * size)
@@ -82,7 +83,7 @@ def gaussian_weight(window_shape: tuple[int, ...], sigma: float) -> np.ndarray:
 def _pad(
     image: np.ndarray, shape: list[int]
 ) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
-    """The image in the middle of `shape`, and the slices that cut it out again."""
+    """Returns the image padded on all sides to `shape`, and where it lies in that."""
     before = [(n - m) // 2 for n, m in zip(shape, image.shape, strict=True)]
     after = [n - m - b for n, m, b in zip(shape, image.shape, before, strict=True)]
     padded = np.pad(

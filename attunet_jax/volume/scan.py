@@ -30,13 +30,14 @@ def read_scan(
     return read_image(path)
 
 
-def find_scans(path: Path) -> dict[str, Path]:
+def find_scans(path: str | Path) -> dict[str, Path]:
     """Returns the name of each scan at `path` -> its file or DICOM folder, sorted.
 
     A scan is named by its file, a DICOM series by its folder; where one subfolder of
     `path` holds several series, by all folders on the way. Raises `BadData` if there is
     no scan, or if two scans have the same name.
     """
+    path = Path(path)
     if not path.exists():
         raise BadData(f"{path}: no such file or folder")
     if path.is_file() or holds_dicom(path):

@@ -35,6 +35,33 @@ class Volume:
     grid: Grid
     path: str
 
+    @classmethod
+    def of_array(
+        cls, voxels: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
+    ) -> "Volume":
+        """Makes a volume of an array `[D, H, W]` in canonical orientation.
+
+        Other types than int16 become float32. The first voxel lies at the origin of the
+        world. Raises `ValueError` where `voxels` is no scan or `spacing_mm` (D, H, W)
+        is not three lengths above 0.
+        """
+        if voxels.ndim != 3 or not voxels.size or voxels.dtype.kind not in "iuf":
+            raise ValueError(
+                f"an array of {voxels.dtype} {voxels.shape} is no scan [D, H, W] in HU"
+            )
+        if not np.isfinite(voxels).all():
+            raise ValueError("voxels are NaN or infinite; air is -1024 HU")
+        spacing = np.asarray(spacing_mm, float)
+        if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+            raise ValueError(f"spacing_mm {spacing_mm} is not three lengths above 0")
+        affine = np.zeros((4, 4))
+        affine[[2, 1, 0], [0, 1, 2]] = spacing * [1, -1, -1]  # up, back, left
+        affine[3, 3] = 1
+        if voxels.dtype != np.int16:
+            voxels = voxels.astype(np.float32, copy=False)
+        depth, height, width = voxels.shape
+        return cls(voxels, affine, Grid((depth, height, width), affine), "array")
+
     @property
     def spacing_mm(self) -> np.ndarray:
         """Distance between voxel centres, (3,) float64 in D, H, W order."""

@@ -95,3 +95,12 @@ def test_an_array_that_is_not_on_the_grid_is_refused():
     grid = volume.Grid((5, 3, 4), np.diag([1.0, 1, 1, 1]))
     with pytest.raises(ValueError, match=r"\(4, 5, 3\).*\(4, 3, 5\)"):
         volume.from_canonical(np.zeros((4, 5, 3)), grid)
+
+
+def test_an_array_becomes_a_volume_of_its_spacing_in_canonical_order():
+    made = volume.Volume.of_array(TRUTH, SPACING_MM)
+    np.testing.assert_array_equal(made.voxels, TRUTH)
+    np.testing.assert_allclose(made.spacing_mm, SPACING_MM)
+    assert "".join(aff2axcodes(made.affine)) == "SPL"
+    back = volume.from_canonical(made.voxels, made.grid)
+    np.testing.assert_array_equal(back, TRUTH)
