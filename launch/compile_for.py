@@ -1,15 +1,15 @@
-r"""Compiles the train step for devices that are not here and says what it needs.
+r"""Compiles the train step for other devices and prints what it needs there.
 
     python -m launch.compile_for --topology=cpu:1x8 --config=configs/attention_unet.py \
         --config.data.crop_shape=256,512,512 --config.data.batch_size=1
     python -m launch.compile_for --topology=v5e:2x4 --config.mesh.spatial=4 \
         --config.data.crop_shape=64,128,128
 
-Prints memory, operations and messages of one device, before anything is rented; needs
+Prints memory, operations and messages of one device before anything is rented; needs
 no data set and no accelerator. cpu:DATAxSPATIAL simulates that mesh: it shows how
 memory and messages change with the number of devices, never what a TPU or GPU needs.
-A TPU's own name (v5e:2x4, v5p:2x2x1: chips along each axis) uses its real compiler,
-from the extra [tpu], and takes minutes; --config.mesh.* says how its chips are used.
+The name of a TPU (v5e:2x4, v5p:2x2x1: chips along each axis) uses the TPU's compiler,
+from the extra "tpu", and takes minutes; --config.mesh.* says how its chips are used.
 """
 
 import importlib.util
@@ -32,14 +32,14 @@ FLAGS.add(
     required=True,
 )
 
-# Cores are counted in the names of these, chips in those of the others.
+# The names of these generations count cores, two a chip; those of the others chips.
 _TWO_CORES_A_CHIP = ("v2", "v3", "v4", "v5p")
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Devices to compile for."""
+    """The devices to compile for."""
 
     name: str
     platform: str  # "cpu" or a TPU's generation
@@ -63,8 +63,8 @@ def parse_topology(name: str) -> Topology:
 
 
 def environment_of(topology: Topology) -> dict[str, str]:
-    """What must stand in the environment before JAX is imported."""
-    # A program from the cache does not tell all its memory; a TPU's cannot be read.
+    """Returns the variables to set before JAX is imported."""
+    # A program from the cache reports less memory; a TPU's cannot be read from it.
     own = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     if topology.platform == "cpu":
         count = f"--xla_force_host_platform_device_count={topology.count}"
@@ -74,7 +74,7 @@ def environment_of(topology: Topology) -> dict[str, str]:
         count *= 2
     kind = {"v5e": "v5litepod"}.get(generation, generation)
     return own | {
-        # Nobody is to be asked which TPU this machine is: it is none.
+        # This machine is no TPU: there is no metadata server to ask which.
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": f"{kind}-{count}",
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -101,12 +101,12 @@ def main(values: cli.Values) -> None:
     os.environ.update(environment_of(topology))
     devices = _devices(topology)
 
-    # Late: these import JAX, whose devices are now those wished for.
+    # Late: these import JAX, which now finds the requested devices.
     from attunet_jax.distributed.mesh import make_mesh
     from attunet_jax.train.aot import cost_of, rehearse
 
     mesh = make_mesh(config.mesh.data, config.mesh.spatial, devices)
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     print(f"compiling for {topology.name} ...", flush=True)
     try:
         compiled, state = rehearse(config, mesh)
@@ -115,7 +115,7 @@ def main(values: cli.Values) -> None:
             f"{topology.name}: does not compile: {one_line(error)[:600]}"
         ) from None
     print(report(topology, config, mesh, state, cost_of(compiled)))
-    print(f"compiled in {time.perf_counter() - began:.0f} s; nothing was run")
+    print(f"compiled in {time.perf_counter() - start_s:.0f} s; nothing was run")
 
 
 def _devices(topology: Topology) -> Any:
@@ -136,7 +136,7 @@ def _devices(topology: Topology) -> Any:
 
 
 def report(topology: Topology, config: Any, mesh: Any, state: Any, cost: Any) -> str:
-    """The figures of one device as lines of text."""
+    """Returns what one device needs, as lines of text."""
     from attunet_jax.train.state import parameter_count
 
     def size(shape: Any) -> str:
@@ -155,7 +155,7 @@ def report(topology: Topology, config: Any, mesh: Any, state: Any, cost: Any) ->
         f"arguments {cost.arguments / MIB:,.1f}, temporaries "
         f"{cost.temporaries / MIB:,.1f}"
         + (f"; {cost.peak / MIB:,.1f} alive at the peak" if cost.peak else ""),
-        "work a device": "not told"
+        "work a device": "unknown"
         if cost.flops is None
         else f"{cost.flops / 1e9:,.2f} GFLOP a step",
     }

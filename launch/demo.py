@@ -86,7 +86,7 @@ def main(values: cli.Values) -> None:
 
 
 def _run(module: str, *more: str, **options: object) -> None:
-    """Runs a program of the project as a user would; ends with its status on failure."""
+    """Runs a program of the project; ends with its status where it fails."""
     words = [f"--{name}={value}" for name, value in options.items()] + list(more)
     print(f"\n$ python -m {module} {shlex.join(words)}", flush=True)
     status = subprocess.run([sys.executable, "-m", module, *words]).returncode

@@ -6,7 +6,7 @@ r"""Measures a trained network on the test cases of a prepared data set.
 
 Writes OUTPUT/cases.jsonl (a line per case and organ: Dice, precision, recall, surface
 distances), summary.json and summary.md; OUTPUT is RUN/evaluation/PART unless given.
-An interrupted evaluation goes on with the same command.
+After an interruption the same command continues.
 """
 
 import os
@@ -19,11 +19,11 @@ from launch import cli
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
 FLAGS.add("data", Path, None, "Prepared data set.", required=True)
-FLAGS.add("output", str, None, "Folder for the figures.")
+FLAGS.add("output", str, None, "Folder for the results.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
-FLAGS.add("pictures", int, 0, "Overlay PNGs of the first so many cases.")
-FLAGS.add("label_maps", bool, False, "Keep predictions on the scans' own grids.")
+FLAGS.add("pictures", int, 0, "How many cases get a picture with outlines.")
+FLAGS.add("label_maps", bool, False, "Also write label maps on the scans' own grids.")
 
 
 def main(values: cli.Values) -> None:

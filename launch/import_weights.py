@@ -1,4 +1,4 @@
-r"""Makes a workdir of weights that the authors' PyTorch code trained.
+r"""Makes a workdir from weights that the authors' PyTorch code trained.
 
     python -m launch.import_weights --input=620_net_S.pth --workdir=RUN
     python -m launch.import_weights --input=net.npz --workdir=RUN --spacing_mm=1.5 \
@@ -8,9 +8,9 @@ r"""Makes a workdir of weights that the authors' PyTorch code trained.
 pip install torch), or an .npz of arrays under the same names, of unet_CT_dsv_3D,
 unet_CT_single_att_dsv_3D or unet_CT_multi_att_dsv_3D. RUN is then used like the workdir
 of a finished run: by launch.evaluate, launch.predict and --config.init_from=RUN. Widths
-and gates follow from the weights; what they do not tell is taken from --config (default
-configs/published.py): the classes in the order of the outputs, align_corners, and from
---spacing_mm and --blur_mm, as the scans were prepared.
+and gates are read from the shapes of the weights. The classes, in the order of the
+outputs, and align_corners come from --config (default configs/published.py), the
+preparation of the scans from --spacing_mm and --blur_mm.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""Compares our networks with arrays that the authors' PyTorch code computed.
+"""Compares our networks with arrays computed by the authors' PyTorch code.
 
     python -m launch.parity --golden=DIR
 
-DIR holds published_<network>_align<0 or 1>.npz: weights, an input, and what the
-published network made of it (logits, attention coefficients, loss, gradients, running
-statistics). Prints a table for each file; exit status 0 when every error is within its
-tolerance, 3 naming the worst where one is not.
+DIR holds files published_<network>_align<0 or 1>.npz: weights, an input, and what the
+published network computes from it (logits, attention coefficients, loss, gradients,
+running statistics). Prints a table for each file. The exit status is 0 when every error
+is within its tolerance, else 3 with a message that names the worst.
 """
 
 import re
@@ -33,9 +33,9 @@ TOLERANCES = {
     "zero gradient": 1e-6,  # absolute
     "running statistics": 1e-5,
 }
-# BatchNorm takes away any constant that stands before it, so the true gradient of such
-# a bias is zero: the golden files' float64 leaves 1e-17 of it, float32 1e-8, and no
-# ratio of the two means anything. All other gradients of these files are above 1e-6.
+# BatchNorm subtracts any constant added before it, so the true gradient of such a bias
+# is zero: it is 1e-17 in the float64 of the golden files and 1e-8 in float32, and their
+# ratio means nothing. All other gradients of these files are above 1e-6.
 ZERO = 1e-12
 
 Arrays = Mapping[str, np.ndarray]
@@ -43,7 +43,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """The worst error of one quantity, and where it was."""
+    """The worst error of one quantity, and the name of the array that has it."""
 
     quantity: str
     error: float
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """Error in units of the tolerance; NaN counts as infinitely bad."""
+        """Returns the error in units of the tolerance; infinity for NaN."""
         share = self.error / self.tolerance
         return share if share == share else float("inf")
 
@@ -72,15 +72,15 @@ def main(argv: list[str] | None = None) -> int:
         row = max(rows, key=lambda row: row.share)
         worst = max(worst, (row.share, f"{file}: {row.quantity} of {row.where}"))
     if worst[0] > 1:
-        raise BadData(f"{worst[1]} is {worst[0]:.3g} times its tolerance away")
-    print(f"all within tolerance; nearest to it: {worst[1]}, {worst[0]:.2f} of it")
+        raise BadData(f"{worst[1]} is off by {worst[0]:.3g} times its tolerance")
+    print(f"all within tolerance; the worst: {worst[1]}, {worst[0]:.2f} of it")
     return 0
 
 
 def compare(file: Path) -> list[Row]:
-    """One row a quantity, comparing our network with the arrays in `file`.
+    """Returns a row for each quantity: our network against the arrays of `file`.
 
-    Raises `BadData` naming the file and what it lacks.
+    Raises `BadData` naming the file and a missing array.
     """
     from attunet_jax.model import torch_weights as published
     from attunet_jax.model.torch_weights import read_npz
@@ -97,7 +97,7 @@ def compare(file: Path) -> list[Row]:
 
 
 def run(network: Any, variables: Any, golden: Arrays) -> dict[str, Any]:
-    """What the golden file holds, computed by our network, under the same names."""
+    """Returns the golden file's arrays as our network computes them, by name."""
     import jax
     import jax.numpy as jnp
 

@@ -1,15 +1,16 @@
-r"""Segments scans with a trained network: label maps on each scan's own grid.
+r"""Segments scans with a trained network; writes label maps on the scans' own grids.
 
     python -m launch.predict --workdir=RUN --input=scan.nii.gz --output=DIR
     python -m launch.predict --workdir=RUN --input=DICOM_SERIES --output=DIR
     python -m launch.predict --workdir=RUN --input=FOLDER --output=DIR --pictures \
         --config.predict.checkpoint=latest --config.predict.average_flips=True
 
---input is a NIfTI file, the folder of a DICOM series, or a folder of NIfTI files and of
-folders with DICOM series below. DIR gets NAME.nii.gz for each (same shape and affine as
-the scan, for DICOM as dcm2niix writes it; values as in DIR/labels.json); files that are
-there already are kept unless --overwrite. A scan that cannot be read is named, the rest
-is still done, and the exit status is 3. Any --config.predict field can be changed.
+--input is a NIfTI file, the folder of a DICOM series, or a folder with NIfTI files and
+folders of DICOM series below it. DIR gets NAME.nii.gz for each scan, with the scan's
+shape and affine (for DICOM those that dcm2niix writes) and the values of
+DIR/labels.json. Files that already exist are kept unless --overwrite is given. A scan
+that cannot be read is named, the others are segmented, and the exit status is 3. Any
+--config.predict field can be changed.
 """
 
 import json
@@ -39,17 +40,19 @@ FLAGS.add(
     "series",
     str,
     None,
-    "UID of the series meant where --input is a folder with several.",
+    "UID of the series to take where the folder --input holds several.",
 )
 FLAGS.add("output", Path, None, "Folder for the label maps.", required=True)
-FLAGS.add("overwrite", bool, False, "Predict again what is there already.")
-FLAGS.add("pictures", bool, False, "A PNG of each scan with the outlines drawn.")
+FLAGS.add("overwrite", bool, False, "Replace label maps that already exist.")
+FLAGS.add("pictures", bool, False, "Also write a PNG of each scan with outlines.")
 
 
 def main(values: cli.Values) -> int:
     scans = find_scans(values.input)
     if values.series and len(scans) > 1:
-        raise BadArguments("--series: name the one folder with that series as --input")
+        raise BadArguments(
+            "--series needs the one folder that holds this series as --input"
+        )
     output = values.output
 
     from attunet_jax.predict.predictor import load_predictor  # late: imports jax
@@ -62,10 +65,10 @@ def main(values: cli.Values) -> int:
     for number, (name, scan) in enumerate(scans.items(), start=1):
         target = output / f"{name}.nii.gz"
         if target.exists() and not values.overwrite:
-            print(f"[{number}/{len(scans)}] {target} is there already", flush=True)
+            print(f"[{number}/{len(scans)}] {target} already exists", flush=True)
             continue
         try:
-            began = time.perf_counter()
+            start_s = time.perf_counter()
             volume = volumes.read_scan(scan, values.series)
             volumes_ml = _predict(predictor, volume, target, values.pictures)
         except BadData as error:
@@ -75,12 +78,12 @@ def main(values: cli.Values) -> int:
         found = "  ".join(f"{name} {ml:.0f} ml" for name, ml in volumes_ml.items())
         print(
             f"[{number}/{len(scans)}] {target}  {found}  "
-            f"{time.perf_counter() - began:.1f} s",
+            f"{time.perf_counter() - start_s:.1f} s",
             flush=True,
         )
     if failed:
         raise BadData(
-            f"{len(failed)} of {len(scans)} scans were left out, see above: "
+            f"{len(failed)} of {len(scans)} scans could not be segmented, see above: "
             + ", ".join(map(str, failed))
         )
     return 0
@@ -89,7 +92,7 @@ def main(values: cli.Values) -> int:
 def _predict(
     predictor: Any, volume: volumes.Volume, target: Path, picture: bool
 ) -> dict[str, float]:
-    """Writes one label map; returns the volume of each organ in ml."""
+    """Writes the label map of one scan; returns the volume of each organ in ml."""
     prediction = predictor.label_map(volume)
     volumes.write_on_grid(target, prediction, volume.grid)
     if picture:

@@ -64,11 +64,11 @@ def _print_cost(config: Any) -> None:
 
 
 def _huge_pages(tunables: str) -> str:
-    """Says whether glibc asks Linux for huge pages: faster steps on a CPU."""
+    """Reports whether glibc asks Linux for huge pages: faster steps on a CPU."""
     if "glibc.malloc.hugetlb=" in tunables:
         return f"huge pages: GLIBC_TUNABLES={tunables} is set"
     return (
-        "huge pages: not asked for; with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before "
+        "huge pages: not requested; with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before "
         "the command a step on a CPU is faster"
     )
 

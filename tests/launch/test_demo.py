@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 
 def test_the_demo_ends_with_table_1_of_both_networks_beside_the_papers(demo):
@@ -36,7 +37,12 @@ def test_the_demo_leaves_pictures_curves_and_a_label_map(demo):
     assert len(pictures) == 2 and all(str(p) in printed for p in pictures)
     for picture in (*pictures, run / "progress.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
-    assert (output / "predictions" / "phantom_000.nii.gz").is_file()
+    splits = json.loads((output / "data" / "splits.json").read_text())
+    case_id = splits["80_20"]["test"][0]
+    assert (output / "predictions" / f"{case_id}.nii.gz").is_file()
+    report = printed.partition(f"A test case, {case_id}.nii.gz:\n")[2].splitlines()
+    for organ, line in zip(("spleen", "pancreas", "kidney"), report, strict=False):
+        assert re.fullmatch(rf" +{organ} +\d+ ml true, +\d+ ml predicted", line), line
 
 
 def test_a_second_demo_reuses_what_is_there(run_program, finish, demo):

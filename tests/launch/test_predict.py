@@ -149,7 +149,7 @@ def test_what_is_there_is_kept_and_overwritten_only_when_asked(
     before = kept.read_bytes()
     kept.write_bytes(b"mine")
     status, printed, _ = finish(run_program("launch.predict", *words))
-    assert status == 3 and f"{kept} is there already" in printed
+    assert status == 3 and f"{kept} already exists" in printed
     assert kept.read_bytes() == b"mine"
     one = (words[0], f"--input={scans / 'plain.nii.gz'}", *words[2:])
     status, _, _ = finish(run_program("launch.predict", *one, "--overwrite"))
