@@ -1,9 +1,7 @@
-"""The command line of a preparation in; which shards it writes, from what, out.
+"""Turns the command line of a preparation into a plan: which shards, from which scans.
 
-The same words on the same files are the same plan on every machine: so tasks of a job
-array and workers of a pipeline need no more than the words and the number of a shard.
-
-`2` or `2,1.5,1.5` as a user types it in, the spacing D, H, W in mm out.
+The same command line and files give the same plan on every machine, so that tasks of a
+job array and workers of a pipeline need only the command line and a shard's number.
 """
 
 from collections.abc import Sequence

@@ -50,7 +50,7 @@ def test_a_bad_scan_is_named_and_the_others_are_done(predicted, scans):
     assert status == 3 and "Traceback" not in errors
     lines = errors.strip().splitlines()
     assert lines[0].startswith(f"error: {scans / 'broken.nii.gz'}: truncated")
-    assert "1 of 4 scans were left out" in lines[-1]
+    assert "1 of 4 scans could not be segmented" in lines[-1]
     assert printed.count(" ml") == 9  # three organs of three scans
     assert sorted(p.name for p in output.iterdir()) == [
         "labels.json",
