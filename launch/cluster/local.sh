@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# N processes of one run on this machine: launch/cluster/local.sh N [flags] -- [module] arguments
+# Runs N processes on this machine: launch/cluster/local.sh N [flags] -- [module] arguments
 # For example: launch/cluster/local.sh 2 --cpu_devices=4 -- --data=DIR --workdir=RUN
 # launch/cluster/local.sh --help says more.
 set -euo pipefail

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# One run over the nodes of a SLURM allocation; queued again whenever it was stopped.
+# Trains over the nodes of a SLURM allocation; requeues itself when it was stopped.
 #
 #     sbatch --nodes=4 --gpus-per-node=8 launch/cluster/slurm.sh --data=DIR --workdir=RUN
 #     sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 launch/cluster/slurm.sh --data=DIR ...
 #
-# A task a node uses all its GPUs; with --ntasks-per-node=8 each of 8 tasks takes one.
-# The words go to launch.train as they are. Submit it from the project's folder, on a disk
-# that all nodes see (PYTHON=... names another interpreter). Processes find each other
-# through SLURM, no addresses are given. Stop it and have it go on later with
-# `scancel --signal=TERM JOB`; end it for good with `scancel JOB`.
+# One task a node uses all its GPUs; with --ntasks-per-node=8 each of 8 tasks uses one.
+# The arguments are passed to launch.train unchanged. Submit it from the project's folder,
+# on a disk that all nodes see (PYTHON=... names another interpreter). Processes find each
+# other through SLURM; no addresses are needed. `scancel --signal=TERM JOB` stops it and
+# queues it again to continue later; `scancel JOB` ends it for good.
 #SBATCH --job-name=attunet
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
@@ -22,10 +22,10 @@ if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
 # Huge pages of memory: a step on a CPU is faster.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 
-# SLURM may send SIGTERM here too when it needs the nodes. The processes answer it: they
-# save and leave with 75, which is to be waited for.
+# SLURM may send SIGTERM to this script too when it needs the nodes. The processes handle
+# it: they save and exit with 75, so only wait for them.
 trap : TERM
-# None is killed for another's exit: the processes end each other, all with one status.
+# srun kills none when another exits: the processes end each other, all with one status.
 srun --kill-on-bad-exit=0 --wait=0 "${PYTHON:-$python}" -m launch.train "$@"
 status=$?
 if [ "$status" -eq 75 ]; then

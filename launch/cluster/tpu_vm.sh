@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One run on all hosts of a TPU VM or pod slice; started again whenever it was stopped.
+# Trains on all hosts of a TPU VM or pod slice; starts again when it was stopped.
 #
 #     launch/cluster/tpu_vm.sh TPU_NAME ZONE --data=DIR --workdir=RUN
 #
-# The words after the zone go to launch.train as they are. Every host needs this project
-# in ~/attunet_jax with `pip install -e '.[tpu]'` in its .venv, and sees DIR and RUN under
+# The arguments after the zone are passed to launch.train unchanged. Every host needs the
+# project in ~/attunet_jax with `pip install -e '.[tpu]'` in its .venv, and sees DIR and RUN under
 # the same names (a mounted bucket or NFS). JAX finds the hosts through the TPU itself.
 # Ctrl-C may leave the hosts running. To end them with everything saved:
 #

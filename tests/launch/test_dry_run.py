@@ -31,5 +31,6 @@ def test_a_dry_run_says_what_the_run_would_take_and_writes_nothing(
     assert float(megabytes[0].replace(",", "")) > 2 * 3 * 16 * 20 * 20 / 2**20
     assert "not what a GPU or TPU needs" in printed
     assert "nothing was trained or written" in printed
+    assert "huge pages: " in printed and "GLIBC_TUNABLES=" in printed
     assert list(tmp_path.iterdir()) == []
     assert sorted(path.stat().st_mtime_ns for path in prepared.iterdir()) == before
