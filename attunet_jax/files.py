@@ -1,12 +1,16 @@
-"""Files that are there whole or not at all; folders seen to be writable."""
+"""Writes files atomically, and makes folders that are known to be writable."""
 
+import os
 from pathlib import Path
 
 from attunet_jax.errors import BadData
 
 
 def make_folder(path: Path) -> None:
-    """Makes `path` and sees that it can be written, before any work is done."""
+    """Makes `path` and checks that it can be written, before any work is done.
+
+    Raises `BadData` where it cannot.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
@@ -19,7 +23,17 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes beside, then renames: the file is there whole or as it was."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    """Writes a temporary file and renames it: `path` is complete or as it was before.
+
+    The content is on the disk before the rename, so this holds after a power cut too.
+    Raises `OSError`; the temporary file is then removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One pair of files in, one checked and resampled case with its manifest entry out."""
+"""Prepares one case: reads, checks, relabels and resamples a scan and its labels."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from data_prep.sources.layout import ScanPair
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the bytes of a case."""
+    """Everything besides its files that decides the bytes of a case."""
 
     organs: Mapping[str, tuple[int, ...]]  # organ -> label values in the files
     spacing_mm: tuple[float, float, float]  # D, H, W
@@ -36,12 +36,12 @@ class Settings:
     ignore_unknown_labels: bool
 
     def as_json(self) -> dict:
-        """As it reads back from a file: lists for tuples."""
+        """As it is read back from a JSON file: with lists for tuples."""
         return json.loads(json.dumps(asdict(self)))
 
 
 def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
-    """Reads, checks, relabels, blurs, resamples.
+    """Returns the case, and its entry in the manifest.
 
     Raises `BadData` naming the file when the pair cannot be used.
     """
@@ -51,13 +51,13 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     assert pair.image is not None and labels is not None
     if reason := different_grids(image, labels):
         raise BadData(reason)
-    # What is no longer needed goes before the next thing comes: memory is stated
-    # before the start and has to be kept to (`memory.py`).
+    # Arrays are freed before the next ones are made: resources.py states the memory
+    # that this function needs.
     counts = label_counts(labels.voxels)
-    table = _table(counts, settings, pair.other_labels, labels.path)
-    mapped = resample(labels, settings.spacing_mm, order="nearest")
-    label = table[mapped.voxels]
-    del labels, mapped
+    label_lut = _label_lut(counts, settings, pair.other_labels, labels.path)
+    resampled = resample(labels, settings.spacing_mm, order="nearest")
+    label = label_lut[resampled.voxels]
+    del labels, resampled
     original = image.spacing_mm
     if settings.blur_mm:
         image = blur(image, settings.blur_mm)
@@ -81,27 +81,32 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
         "spacing_mm": list(settings.spacing_mm),
         "original_shape": list(image.grid.shape),
         "original_spacing_mm": [round(float(s), 6) for s in original],
-        "hu": _statistics(voxels, case.hu),
+        "hu": _hu_statistics(voxels, case.hu),
         "voxels": {
             organ: int(np.count_nonzero(label == value))
             for organ, value in LabelMap.numbered(settings.organs).values.items()
         },
-        **origins(pair, settings.organs),
+        **source_entries(pair, settings.organs),
     }
 
 
-def origins(pair: ScanPair, organs: Mapping[str, tuple[int, ...]]) -> dict[str, dict]:
-    """What the manifest says of the files of a case that has both: their checksums."""
+def source_entries(
+    pair: ScanPair, organs: Mapping[str, tuple[int, ...]]
+) -> dict[str, dict]:
+    """Names and checksums of the case's files, for the manifest: "image" and "label".
+
+    The case must have both.
+    """
     assert pair.image is not None
     labels = label_files(pair, organs)
     return {
-        "image": _origin(pair.image, image_files(pair)),
-        "label": _origin(labels[0], labels),
+        "image": _source_entry(pair.image, image_files(pair)),
+        "label": _source_entry(labels[0], labels),
     }
 
 
-def _origin(path: Path, files: list[Path]) -> dict:
-    """What the manifest says of a file, or of the folder that holds several."""
+def _source_entry(path: Path, files: list[Path]) -> dict:
+    """The entry of one file, or of the folder that holds several."""
     if len(files) == 1 and files[0] == path:
         return {"file": path.name, "sha256": sha256(path)}
     folder = path if path.is_dir() else path.parent
@@ -114,36 +119,40 @@ def _origin(path: Path, files: list[Path]) -> dict:
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file's bytes."""
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _table(
-    counts: Mapping[int, int], settings: Settings, others: tuple[int, ...], path: str
+def _label_lut(
+    counts: Mapping[int, int],
+    settings: Settings,
+    other_labels: tuple[int, ...],
+    path: str,
 ) -> np.ndarray:
-    """File value -> 1..K in the order of the organs; refuses values not named.
+    """Lookup table: value in the file -> 0 background, 1..K in the order of the organs.
 
-    `others` are values that the layout knows, of no organ that was asked for.
+    `other_labels` are background by themselves. Raises `BadData` for values that
+    are neither these nor an organ's, unless the settings ignore them.
     """
-    table = np.zeros(max(counts) + 1, np.uint8)
-    named = set(others)
+    label_lut = np.zeros(max(counts) + 1, np.uint8)
+    named = set(other_labels)
     for organ, value in LabelMap.numbered(settings.organs).values.items():
         numbers = settings.organs[organ]
         named |= set(numbers)
         for number in numbers:
-            if number < len(table):
-                table[number] = value
+            if number < len(label_lut):
+                label_lut[number] = value
     reason = unnamed_labels(counts, named, path)
     if reason and not settings.ignore_unknown_labels:
         raise BadData(reason)
-    return table
+    return label_lut
 
 
-def _statistics(image_hu: np.ndarray, hu: HuStatistics) -> dict[str, float]:
+def _hu_statistics(image_hu: np.ndarray, hu: HuStatistics) -> dict[str, float]:
     """Returns range, mean, deviation and percentiles of int16 `[D, H, W]`.
 
-    Percentiles come from counts: exact, and the same on every machine.
+    Percentiles come from a histogram: exact, and the same on every machine.
     """
     counts = np.zeros(2**16, np.int64)
     for part in image_hu:

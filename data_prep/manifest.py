@@ -1,6 +1,7 @@
-"""Descriptions of all shards in; splits.json, manifest.json and rejected.json out."""
+"""Completes an output folder: manifest.json, splits.json and rejected.json."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,19 +12,21 @@ from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.errors import BadArguments, BadData
 from data_prep.plan import Plan
-from data_prep.shard import PARTS, ShardSpec, finished, write_json
+from data_prep.shard import DESCRIPTIONS, ShardSpec, read_description, write_json
 from data_prep.splits import make_splits
 
 
-def claim(plan: Plan) -> None:
-    """Makes the folder, or refuses one that was prepared whole with other settings.
+def acquire_output(plan: Plan) -> None:
+    """Makes the output folder.
 
-    What a run left unfinished is not refused: its shards say what they were made with.
+    Raises `BadArguments` where it was completed with other settings, `BadData` where it
+    cannot be written. An incomplete folder is accepted: each of its shards is compared
+    with the settings by its own description.
     """
-    output, settings = plan.output, plan.remembered
+    output, settings = plan.output, plan.settings
     path = output / "manifest.json"
     try:
-        (output / PARTS).mkdir(parents=True, exist_ok=True)
+        (output / DESCRIPTIONS).mkdir(parents=True, exist_ok=True)
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]
         differing = ", ".join(
             f"{key} ({before.get(key)} there, {settings.get(key)} now)"
@@ -44,53 +47,53 @@ def claim(plan: Plan) -> None:
         )
 
 
-def remove_others(output: Path, specs: Iterable[ShardSpec]) -> None:
-    """Shards of an earlier run over another number of cases, and leavings of kills.
-
-    Nobody else may be writing there.
-    """
+def remove_stale_files(output: Path, specs: Iterable[ShardSpec]) -> None:
+    """Removes shards of an earlier run over another number of cases, and temporary
+    files. No other process may be writing into the folder."""
     keep = {path for spec in specs for path in (spec.path, spec.description)}
-    for path in [*output.glob("*.array_record"), *(output / PARTS).glob("*.json")]:
+    descriptions = (output / DESCRIPTIONS).glob("*.json")
+    for path in [*output.glob("*.array_record"), *descriptions]:
         if path not in keep:
             path.unlink()
-    remove_leavings(output)
+    remove_temporary_files(output)
 
 
-def remove_leavings(output: Path) -> None:
-    """What processes that were killed had begun to write."""
-    for pattern in (".*.array_record.*.new", ".*.part", f"{PARTS}/.*.part"):
+def remove_temporary_files(output: Path) -> None:
+    """Removes what processes that were killed had begun to write."""
+    for pattern in (".*.*.new", f"{DESCRIPTIONS}/.*.*.new"):
         for path in output.glob(pattern):
             path.unlink(missing_ok=True)
 
 
-def collect(plan: Plan) -> list[dict]:
-    """Descriptions of all shards. Raises `BadData` naming those that are not there."""
-    found = {spec.index: finished(spec) for spec in plan.specs}
-    missing = [index for index, part in found.items() if part is None]
+def read_descriptions(plan: Plan) -> list[dict]:
+    """Descriptions of all shards. Raises `BadData` naming those that are missing."""
+    found = {spec.index: read_description(spec) for spec in plan.specs}
+    missing = [index for index, description in found.items() if description is None]
     if missing:
         shown = ",".join(map(str, missing[:50])) + (",..." if missing[50:] else "")
         raise BadData(
-            f"{plan.output}: {len(missing)} of {len(found)} shards are not there or "
-            f"not of these files and settings: {shown}; run their tasks (again)"
+            f"{plan.output}: {len(missing)} of {len(found)} shards are missing, or "
+            f"made of other files or settings: {shown}; run their tasks (again)"
         )
-    return [part for part in found.values() if part is not None]
+    return [description for description in found.values() if description is not None]
 
 
-def refuse_rejected(parts: Iterable[dict]) -> None:
-    """For --strict: what an earlier run left out is fatal as well."""
-    for part in parts:
-        for row in part["rejected"]:
+def raise_if_rejected(descriptions: Iterable[dict]) -> None:
+    """Raises `BadData` for the first rejected case: with --strict, cases that an
+    earlier run left out are fatal as well."""
+    for description in descriptions:
+        for row in description["rejected"]:
             raise BadData(row["reason"])
 
 
-def join(plan: Plan, parts: Sequence[dict]) -> None:
-    """Writes what a reader of the folder needs, the manifest last, and a summary.
+def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
+    """Writes what readers of the folder need, the manifest last; prints a summary.
 
-    Raises `BadData` at its end where cases were left out: the others are ready.
+    Raises `BadData` at its end where cases were left out: the others are ready then.
     """
     output, arguments = plan.output, plan.arguments
-    rejected = [row for part in parts for row in part["rejected"]]
-    cases = [case for part in parts for case in part["cases"]]
+    rejected = [row for description in descriptions for row in description["rejected"]]
+    cases = [case for description in descriptions for case in description["cases"]]
     for name in ("manifest.json", "rejected.json"):
         (output / name).unlink(missing_ok=True)
     if rejected:
@@ -118,15 +121,15 @@ def join(plan: Plan, parts: Sequence[dict]) -> None:
             "version": FORMAT_VERSION,
             "organs": dict(LabelMap.numbered(plan.organs).values),
             "spacing_mm": list(arguments.spacing_mm),
-            "settings": plan.remembered,
+            "settings": plan.settings,
             "shards": [
-                {key: part[key] for key in ("file", "records", "bytes", "sha256")}
-                for part in parts
+                {key: shard[key] for key in ("file", "records", "bytes", "sha256")}
+                for shard in descriptions
             ],
             "cases": cases,
         },
     )
-    _summarise(output, cases, plan.organs)
+    _print_summary(output, cases, [*plan.organs])
     if rejected:
         listed = "".join(f"\n  {row['case_id']}: {row['reason']}" for row in rejected)
         print(f"left out {len(rejected)}:{listed}", file=sys.stderr)
@@ -136,7 +139,8 @@ def join(plan: Plan, parts: Sequence[dict]) -> None:
         )
 
 
-def _summarise(output: Path, cases: list[dict], organs: dict) -> None:
+def _print_summary(output: Path, cases: Sequence[dict], organs: Sequence[str]) -> None:
+    """Prints shapes, volumes of organs and the command that trains on the folder."""
     shapes = np.array([case["shape"] for case in cases])
     voxel_ml = float(np.prod(cases[0]["spacing_mm"])) / 1000
     print(
@@ -150,7 +154,19 @@ def _summarise(output: Path, cases: list[dict], organs: dict) -> None:
             f"  {organ}: median {np.median(volumes):.0f} ml"
             + (f", absent in {missing} cases" if missing else "")
         )
-    print(
-        "next: python -m launch.train --config=configs/attention_unet.py "
-        f"--data={output} --workdir=RUN"
-    )
+    print("next:", train_command(output, organs))
+
+
+def train_command(output: Path, organs: Sequence[str]) -> str:
+    """The command that trains on the folder, for a shell.
+
+    It names the classes where the organs are not those of the default config.
+    """
+    # Imported late: only this line needs the config and its library.
+    from configs import base
+
+    background, *defaults = base.get_config().classes
+    words = ["--config=configs/attention_unet.py", f"--data={output}", "--workdir=RUN"]
+    if set(organs) != set(defaults):
+        words.append(f"--config.classes={','.join([background, *organs])}")
+    return shlex.join(["python", "-m", "launch.train", *words])

@@ -1,11 +1,11 @@
-"""Writes made-up CT scans of the abdomen with label maps, the same for the same seed.
+"""Writes synthetic CT scans of the abdomen with label maps, the same for equal seeds.
 
     python -m data_prep.phantom --output=SCANS --cases=40 --seed=1
     python -m data_prep.phantom --output=SCANS --cases=4 --size=full
 
 SCANS gets images/phantom_000.nii.gz, labels/phantom_000.nii.gz and so on (labels: 1
 spleen, 2 pancreas, 3 kidney), in the layout of data_prep.prepare --source=nifti. Sizes,
-spacings and axis orders differ from scan to scan. Scans that are there are kept.
+spacings and axis orders differ from scan to scan. Existing scans are kept.
 """
 
 import json
@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
+from attunet_jax.files import write_text
 from attunet_jax.volume import write_nifti
 from data_prep.phantoms.patient import make_patient
 from data_prep.runners.processes import run_in_processes, stoppable
@@ -47,9 +48,10 @@ FLAGS.add("workers", int, None, "Processes (default: as many as cores).")
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     output = arguments.output
-    _remember(output, {"version": VERSION, **_settings(arguments)})
-    for left_by_a_kill in output.glob("*/.phantom_*.part"):
-        left_by_a_kill.unlink()
+    _acquire_output(output, {"version": VERSION, **_settings(arguments)})
+    stale = [*output.glob("*/.phantom_*.part"), *output.glob(".phantom.json.*.new")]
+    for path in stale:
+        path.unlink()
     todo = [
         number
         for number in range(arguments.cases)
@@ -82,7 +84,7 @@ def parse(argv: list[str] | None) -> cli.Values:
 def make_case(
     seed: int, number: int, size: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, label, affine) of one phantom, in a random axis order of its file."""
+    """Returns (image, label, affine) of one phantom, in a random axis order."""
     rng = np.random.default_rng([seed, number])
     extent_mm, slice_mm, plane_mm = SIZES[size]
     spacing = np.array([rng.uniform(*slice_mm), *[rng.uniform(*plane_mm)] * 2])
@@ -108,7 +110,7 @@ def make_case(
 
 
 def write_case(output: Path, number: int, seed: int, size: str) -> None:
-    """Writes the scan and its label map, each whole or not at all."""
+    """Writes the scan and its label map, each atomically."""
     image, label, affine = make_case(seed, number, size)
     image_path, label_path = _paths(output, number)
     write_nifti(image_path, image, affine)
@@ -124,16 +126,18 @@ def _settings(arguments: cli.Values) -> dict:
     return {"seed": arguments.seed, "size": arguments.size}
 
 
-def _remember(output: Path, settings: dict) -> None:
-    """Notes the settings beside the scans; refuses a folder made with others."""
+def _acquire_output(output: Path, settings: dict) -> None:
+    """Makes the folders and stores the settings in phantom.json.
+
+    Raises `BadArguments` where the folder holds phantoms of other settings, `BadData`
+    where it cannot be written.
+    """
     path = output / "phantom.json"
     try:
         for name in ("images", "labels"):
             (output / name).mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            beside = path.with_name(".phantom.json.part")
-            beside.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-            beside.replace(path)
+            write_text(path, json.dumps(settings) + "\n")
             return
         before = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -141,7 +145,7 @@ def _remember(output: Path, settings: dict) -> None:
             f"{output}: cannot be written ({error.strerror}); choose another --output"
         ) from None
     except ValueError:
-        raise BadData(f"{path}: damaged; remove it with the scans beside it") from None
+        raise BadData(f"{path}: damaged; remove {output} and start again") from None
     if before != settings:
         raise BadArguments(
             f"{output} holds phantoms of {before}, not {settings}: use another --output"

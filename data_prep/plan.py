@@ -21,12 +21,15 @@ CASES_PER_SHARD = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """`remembered` is what the manifest notes, so that nobody mixes settings."""
+    """What a preparation writes.
+
+    `settings` are stored in the manifest: no folder is made with two of them.
+    """
 
     specs: tuple[ShardSpec, ...]
     unlabelled: tuple[ScanPair, ...]
     organs: dict[str, tuple[int, ...]]
-    remembered: dict
+    settings: dict
     arguments: cli.Values
 
     @property
@@ -39,7 +42,10 @@ class Plan:
 
 
 def make_plan(arguments: cli.Values) -> Plan:
-    """Raises `BadArguments` or `BadData` where there is nothing to be prepared."""
+    """Finds the cases and divides them into shards.
+
+    Raises `BadArguments` or `BadData` where there is nothing to prepare.
+    """
     layout = SOURCES[arguments.source](arguments.input)
     organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
     if not organs:
@@ -75,7 +81,7 @@ def make_plan(arguments: cli.Values) -> Plan:
         ),
         unlabelled=tuple(layout.unlabelled),
         organs=dict(organs),
-        remembered=settings.as_json() | {"source": arguments.source} | division,
+        settings=settings.as_json() | {"source": arguments.source} | division,
         arguments=arguments,
     )
 
@@ -83,7 +89,7 @@ def make_plan(arguments: cli.Values) -> Plan:
 def _groups(
     pairs: Sequence[ScanPair], arguments: cli.Values
 ) -> list[tuple[ScanPair, ...]]:
-    """Pairs by case id, cut into runs: of one length, or `num_shards` about equal."""
+    """Cuts the pairs, which are sorted by case id, into one group for each shard."""
     count, number = len(pairs), arguments.num_shards
     if number:
         if number > count:

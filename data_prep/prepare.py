@@ -4,12 +4,12 @@ r"""Turns a folder of CT scans with label maps into shards that training streams
         --labels=spleen=1,pancreas=2,kidney=3
     python -m data_prep.prepare --source=nnunet --input=Dataset007 --output=DATA
 
-DATA gets cases-*.array_record, manifest.json and splits.json. Interrupted, the same
-command goes on. A case that cannot be used is left out, listed at the end and in
-rejected.json, and the exit status is 3; after mending the file the same command
-prepares what changed. --strict stops at the first such case.
+Writes cases-*.array_record, manifest.json and splits.json into DATA. After an
+interruption the same command continues. A case that cannot be used is left out, listed
+at the end and in rejected.json, and the exit status is 3; once the file is corrected,
+the same command prepares what changed. --strict stops at the first such case.
 
-On many machines that see the same folders, as tasks of a job array and a last command:
+On several machines that see the same folders, as tasks of a job array and a last one:
 
     python -m data_prep.prepare ... --num_shards=40 --shard_index=7
     python -m data_prep.prepare ... --num_shards=40 --join
@@ -18,7 +18,7 @@ or as an Apache Beam pipeline (pip install -e '.[beam]'):
 
     python -m data_prep.prepare ... --num_shards=40 --runner=flink --beam_options="..."
 
-The folder is the same, byte for byte, whichever way it was made.
+The folder has the same bytes, whichever way it was made.
 """
 
 import shlex
@@ -29,16 +29,16 @@ from tqdm import tqdm
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from data_prep import resources
 from data_prep.manifest import (
-    claim,
-    collect,
-    join,
-    refuse_rejected,
-    remove_leavings,
-    remove_others,
+    acquire_output,
+    raise_if_rejected,
+    read_descriptions,
+    remove_stale_files,
+    remove_temporary_files,
+    write_manifest,
 )
 from data_prep.plan import Plan, make_plan, parse
 from data_prep.runners.processes import peak_bytes, run_in_processes, stoppable
-from data_prep.shard import ShardSpec, finished, prepare_shard
+from data_prep.shard import ShardSpec, prepare_shard, read_description
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,93 +53,103 @@ def main(argv: list[str] | None = None) -> int:
             f"{len(plan.unlabelled)} scans without labels are not prepared, they are "
             f"for launch.predict --input={', '.join(sorted(images))}"
         )
-    claim(plan)
+    acquire_output(plan)
     if arguments.join:
-        parts = collect(plan)
-        remove_others(plan.output, plan.specs)
+        descriptions = read_descriptions(plan)
+        remove_stale_files(plan.output, plan.specs)
     else:
-        remove_others(plan.output, plan.specs)
-        parts, todo = _sort(plan)
+        remove_stale_files(plan.output, plan.specs)
+        found, todo = _find_finished(plan)
         if arguments.strict:
-            refuse_rejected(parts.values())
+            raise_if_rejected(found.values())
         if arguments.runner:
-            _write_by_beam(plan, words, todo)
-            parts = {part["file"]: part for part in collect(plan)}
+            _write_with_beam(plan, words, todo)
+            descriptions = read_descriptions(plan)
         else:
-            _write_here(plan, parts, todo)
-        parts = [parts[spec.path.name] for spec in plan.specs]
+            found |= _write_in_processes(plan, todo)
+            descriptions = [found[spec.path.name] for spec in plan.specs]
     if arguments.strict:
-        refuse_rejected(parts)
-    join(plan, parts)
+        raise_if_rejected(descriptions)
+    write_manifest(plan, descriptions)
     return 0
 
 
-def _sort(plan: Plan) -> tuple[dict[str, dict], list[ShardSpec]]:
-    """Descriptions by file of the shards that are there, and those to be written."""
-    parts, todo = {}, []
+def _find_finished(plan: Plan) -> tuple[dict[str, dict], list[ShardSpec]]:
+    """Returns descriptions by file of the shards that exist, and those to write."""
+    found, todo = {}, []
     for spec in plan.specs:
-        part = finished(spec)
-        if part is None:
+        description = read_description(spec)
+        if description is None:
             todo.append(spec)
         else:
-            parts[spec.path.name] = part
-    return parts, todo
+            found[spec.path.name] = description
+    return found, todo
 
 
-def _write_here(plan: Plan, parts: dict[str, dict], todo: list[ShardSpec]) -> None:
-    """Prepares what is not there yet, in processes, with time left on a bar."""
+def _write_in_processes(plan: Plan, todo: list[ShardSpec]) -> dict[str, dict]:
+    """Writes the shards on this machine, with a progress bar.
+
+    Returns their descriptions by file.
+    """
+    written: dict[str, dict] = {}
     if not todo:
-        return
-    workers = _state_memory(todo, plan.arguments.workers)
-    left = sum(len(spec.pairs) for spec in todo)
-    begun = plan.case_count - left
+        return written
+    workers = _choose_workers(todo, plan.arguments.workers)
+    finished_cases = plan.case_count - sum(len(spec.pairs) for spec in todo)
     try:
         with tqdm(
-            total=plan.case_count, initial=begun, unit="case", desc="prepare"
+            total=plan.case_count, initial=finished_cases, unit="case", desc="prepare"
         ) as bar:
             if workers == 1 or len(todo) == 1:
                 for spec in todo:
-                    parts[spec.path.name] = prepare_shard(spec, bar.update)
+                    written[spec.path.name] = prepare_shard(spec, bar.update)
             else:
 
-                def done(number: int, part: dict) -> None:
-                    parts[part["file"]] = part
+                def on_result(number: int, description: dict) -> None:
+                    written[description["file"]] = description
                     bar.update(len(todo[number].pairs))
 
                 calls = [(spec,) for spec in todo]
-                run_in_processes(prepare_shard, calls, workers, plan.output, done)
+                run_in_processes(prepare_shard, calls, workers, plan.output, on_result)
     except BaseException:
-        remove_leavings(plan.output)
+        remove_temporary_files(plan.output)
         raise
     used = peak_bytes(of_children=workers > 1 and len(todo) > 1)
-    _say(f"memory: at most {used / 1e9:.2f} GB were used by a process")
+    print(
+        f"prepare: memory: at most {used / 1e9:.2f} GB were used by a process",
+        file=sys.stderr,
+    )
+    return written
 
 
-def _state_memory(todo: list[ShardSpec], wanted: int | None) -> int:
-    """Says the most that will be used; returns the number of processes."""
-    each = resources.process_bytes(todo)
-    return resources.choose_workers("prepare", each, len(todo), wanted)
+def _choose_workers(todo: list[ShardSpec], requested: int | None) -> int:
+    """Returns the number of processes, and prints the memory they need at most."""
+    process_bytes = resources.prepare_bytes(todo)
+    return resources.choose_workers("prepare", process_bytes, len(todo), requested)
 
 
 def _write_one(plan: Plan, spec: ShardSpec) -> int:
-    """One task of a job array. What is left out is said by the command that joins."""
-    claim(plan)
-    part = finished(spec)
-    if part is None:
-        _state_memory([spec], 1)
+    """Runs one task of a job array. Rejected cases do not change its exit status: the
+    command that joins the shards reports them."""
+    acquire_output(plan)
+    description = read_description(spec)
+    if description is None:
+        _choose_workers([spec], 1)
         with tqdm(total=len(spec.pairs), unit="case", desc="prepare") as bar:
-            part = prepare_shard(spec, bar.update)
+            description = prepare_shard(spec, bar.update)
     if spec.strict:
-        refuse_rejected([part])
-    for row in part["rejected"]:
+        raise_if_rejected([description])
+    for row in description["rejected"]:
         print(f"left out {row['case_id']}: {row['reason']}", file=sys.stderr)
-    print(f"{spec.path}: {part['records']} cases; join when all tasks are done")
+    records = description["records"]
+    print(f"{spec.path}: {records} cases; use --join when all tasks are done")
     return 0
 
 
-def _write_by_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> None:
+def _write_with_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> None:
+    """Writes the shards with an Apache Beam pipeline."""
     try:
-        from data_prep.runners import beam  # late: an extra
+        from data_prep.runners import beam  # late: an optional dependency
     except ImportError as error:
         raise BadArguments(
             f"--runner={plan.arguments.runner}: Apache Beam cannot be imported "
@@ -151,21 +161,17 @@ def _write_by_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> None:
         raise BadArguments(f"--beam_options: {error}") from None
     if not todo:
         return
-    _state_memory(todo, None)
+    _choose_workers(todo, None)
     try:
         beam.write_shards(
             words, [s.index for s in todo], plan.arguments.runner, options
         )
-    except Exception as error:  # of a runner, with a traceback of many machines in it
+    except Exception as error:  # its text holds the tracebacks of many machines
         lines = [line for line in str(error).splitlines() if line.strip()]
-        said = lines[-1] if lines else type(error).__name__
+        message = lines[-1] if lines else type(error).__name__
         raise BadData(
-            f"{plan.output}: the pipeline failed: {said}; the same command goes on"
+            f"{plan.output}: the pipeline failed: {message}; the same command continues"
         ) from error
-
-
-def _say(line: str) -> None:
-    print(f"prepare: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

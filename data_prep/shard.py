@@ -1,11 +1,11 @@
-"""The unit of work: some pairs of files in, one shard and its description out.
+"""Writes one shard, the unit of work: several cases in one ArrayRecord file.
 
-A pure function of its specification: the same bytes whoever runs it, wherever. What is
-under its final name is whole, so a killed run goes on by redoing what is not there.
+A shard is a pure function of its `ShardSpec`: its bytes do not depend on the process or
+machine that writes it. A file under its final name is complete, so a run that was
+killed continues by writing the shards that are missing.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ from pathlib import Path
 from attunet_jax.data.records import FORMAT_VERSION, to_bytes
 from attunet_jax.data.shards import read_record, write_shard
 from attunet_jax.errors import BadData, one_line
-from data_prep.case import Settings, origins, prepare_case, sha256
+from attunet_jax.files import write_text
+from data_prep.case import Settings, prepare_case, sha256, source_entries
 from data_prep.read import pair_files
 from data_prep.sources.layout import ScanPair
 
-PARTS = ".parts"
-# Of what becomes of a file's voxels: raise it where that changes, so that no folder
-# holds cases of both kinds.
+DESCRIPTIONS = ".parts"  # folder of the descriptions of shards, below --output
+# Increase it when the voxels made of a file change, so that no folder holds cases of
+# both kinds.
 _PREPARATION_VERSION = 1
 VERSION = [_PREPARATION_VERSION, FORMAT_VERSION]
 
@@ -28,7 +29,7 @@ VERSION = [_PREPARATION_VERSION, FORMAT_VERSION]
 class ShardSpec:
     """Which pairs go into which shard of which folder.
 
-    `strict`: the first bad case is fatal; it does not change the bytes of a shard.
+    With `strict` the first bad case is fatal; the bytes of a shard stay the same.
     """
 
     index: int
@@ -44,31 +45,34 @@ class ShardSpec:
 
     @property
     def description(self) -> Path:
-        return self.output / PARTS / f"{self.path.stem}.json"
+        return self.output / DESCRIPTIONS / f"{self.path.stem}.json"
 
 
-def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) -> dict:
-    """Writes the shard and then its description, which it returns.
+def prepare_shard(
+    spec: ShardSpec, on_case_done: Callable[[], object] = lambda: None
+) -> dict:
+    """Writes the shard, then its description, and returns the description.
 
     `{"version", "file", "records", "bytes", "sha256", "cases": [...], "rejected":
-    [...], "sources": {...}, "settings": {...}}`. Cases that the shard holds already,
-    from files that have not changed, are copied. `tick` is called after each pair.
-    Raises `BadData` where the shard cannot be written, or at a bad case if `strict`.
+    [...], "sources": {...}, "settings": {...}}`. Cases whose files have not changed
+    since the shard was last written are copied from it. `on_case_done` is called after
+    each pair. Raises `BadData` where the shard cannot be written, or at the first bad
+    case with `strict`.
     """
     cases: list[dict] = []
     rejected: list[dict] = []
-    kept = _kept(spec)
+    reusable = _reusable_entries(spec)
 
     def records() -> Iterator[bytes]:
         for pair in spec.pairs:
             place = {"shard": spec.index, "record": len(cases)}
-            if entry := kept.get(pair.case_id):
+            if entry := reusable.get(pair.case_id):
                 cases.append(entry | place)
                 yield read_record(spec.path, entry["record"])
             else:
                 try:
                     case, entry = prepare_case(pair, spec.settings)
-                except Exception as error:  # whatever one case is, the others go on
+                except Exception as error:  # of any kind: the other cases continue
                     reason = _reason(pair, error)
                     if spec.strict:
                         raise BadData(reason) from error
@@ -76,10 +80,10 @@ def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) ->
                 else:
                     cases.append(entry | place)
                     record = to_bytes(case)
-                    del case  # the next one needs the memory
+                    del case  # frees its memory for the next one
                     yield record
                     del record
-            tick()
+            on_case_done()
 
     sources = {pair.case_id: _fingerprint(pair, spec.settings) for pair in spec.pairs}
     try:
@@ -105,9 +109,12 @@ def prepare_shard(spec: ShardSpec, tick: Callable[[], object] = lambda: None) ->
     return description
 
 
-def finished(spec: ShardSpec) -> dict | None:
-    """The description of a shard that is there, whole, and as `spec` would make it."""
-    description = _earlier(spec)
+def read_description(spec: ShardSpec) -> dict | None:
+    """Returns the description of a shard that is complete and as `spec` would make it.
+
+    None where the shard has to be written, for the first time or again.
+    """
+    description = _read_valid_description(spec)
     if description is None:
         return None
     if [*description["sources"]] != [pair.case_id for pair in spec.pairs]:
@@ -117,11 +124,11 @@ def finished(spec: ShardSpec) -> dict | None:
     return description if same else None
 
 
-def _earlier(spec: ShardSpec) -> dict | None:
-    """What is said of the shard that is there, if it is whole and of these settings."""
+def _read_valid_description(spec: ShardSpec) -> dict | None:
+    """As `read_description`, of a shard whose source files may have changed."""
     try:
         description = json.loads(spec.description.read_text(encoding="utf-8"))
-        right = (
+        valid = (
             description["version"] == VERSION
             and description["settings"] == spec.settings.as_json()
             and description["bytes"] == spec.path.stat().st_size
@@ -129,12 +136,12 @@ def _earlier(spec: ShardSpec) -> dict | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return description if right else None
+    return description if valid else None
 
 
-def _kept(spec: ShardSpec) -> dict[str, dict]:
-    """Entries of cases that need not be prepared again."""
-    description = _earlier(spec)
+def _reusable_entries(spec: ShardSpec) -> dict[str, dict]:
+    """Entries by case id of the cases that need not be prepared again."""
+    description = _read_valid_description(spec)
     if description is None:
         return {}
     entries = {entry["case_id"]: entry for entry in description["cases"]}
@@ -149,7 +156,7 @@ def _kept(spec: ShardSpec) -> dict[str, dict]:
 def _unchanged(
     pair: ScanPair, description: dict, entries: dict[str, dict], settings: Settings
 ) -> bool:
-    """By size and time, or else, as for copies, by the checksums of the content."""
+    """Compares size and time of each file; for copies of files, the checksums."""
     before = description["sources"].get(pair.case_id)
     now = _fingerprint(pair, settings)
     if now == before:
@@ -163,19 +170,19 @@ def _unchanged(
         return False
     try:
         return all(
-            entry[key] == origin
-            for key, origin in origins(pair, settings.organs).items()
+            entry[key] == source
+            for key, source in source_entries(pair, settings.organs).items()
         )
     except OSError:
         return False
 
 
 def _fingerprint(pair: ScanPair, settings: Settings) -> list[list]:
-    """Name, size and time of each source file, wherever the folder is mounted."""
+    """Name, size and time of each source file, wherever its folder is mounted."""
     found: list[list] = [["unclear"]] if pair.unclear else []
     if pair.series:
         found.append(["series", ",".join(pair.series)])
-    for path in [*pair.rivals, *pair_files(pair, settings.organs)]:
+    for path in [*pair.candidates, *pair_files(pair, settings.organs)]:
         try:
             status = path.stat()
         except OSError as error:
@@ -186,28 +193,22 @@ def _fingerprint(pair: ScanPair, settings: Settings) -> list[list]:
 
 
 def _reason(pair: ScanPair, error: Exception) -> str:
+    """One line for rejected.json."""
     if isinstance(error, BadData):
         return one_line(error)
     if isinstance(error, OSError):
         return f"{pair.image}: {error}"
     if isinstance(error, MemoryError):
-        return f"{pair.image}: memory ran out; fewer --workers leave more for each"
+        return f"{pair.image}: out of memory; fewer --workers leave more for each"
     return f"{pair.image}: {type(error).__name__}: {one_line(error)}"
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Beside, then renamed: whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Writes the file atomically. Raises `BadData` where it cannot be written."""
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise BadData(
             f"{path}: cannot be written ({error.strerror}); make room there, then the "
-            "same command goes on"
+            "same command continues"
         ) from None
-    finally:
-        beside.unlink(missing_ok=True)

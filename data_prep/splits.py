@@ -1,4 +1,4 @@
-"""Case ids and a seed in, the named splits of splits.json out."""
+"""Draws the named splits of splits.json from the case ids and a seed."""
 
 import re
 from collections.abc import Sequence
@@ -20,12 +20,14 @@ def make_splits(
     validation_fraction: float,
     folds: str,
 ) -> dict[str, dict[str, list[str]]]:
-    """The paper's splits, as far as the number of cases allows.
+    """Returns split -> "train", "validation", "test" -> case ids.
 
-    `80_20` and `20_80` (for a test fraction of 0.2): 120/30 and 30/120 of CT-150, the
-    second the first turned round; `75_25`: 61/21 of CT-82; `fold_1` to `fold_5`. All
-    but the folds "ct82" come from shuffles with `seed`. Validation cases are carved
-    out of each training pool, at least one where it has four or more.
+    The splits are the paper's, as far as the number of cases allows: `80_20` and its
+    inverse `20_80` (for a test fraction of 0.2): 120/30 and 30/120 of CT-150; `75_25`:
+    61/21 of CT-82; `fold_1` to `fold_5`. All are shuffles with `seed`, but the folds
+    "ct82", which are published. Validation cases are taken from each training pool, at
+    least one from a pool of four or more. Raises `BadArguments` where folds "ct82" are
+    asked for and a case is not of CT-82.
     """
     order = np.random.default_rng(seed).permutation(sorted(case_ids)).tolist()
     small = max(round(len(order) * test_fraction), 1) if len(order) > 1 else 0
@@ -37,8 +39,8 @@ def make_splits(
     if folds == "ct82":
         tests |= _ct82_folds(order)
     elif len(order) >= FOLD_COUNT:
-        again = np.random.default_rng([seed, FOLD_COUNT]).permutation(order)
-        parts = np.array_split(again, FOLD_COUNT)
+        shuffled = np.random.default_rng([seed, FOLD_COUNT]).permutation(order)
+        parts = np.array_split(shuffled, FOLD_COUNT)
         tests |= {f"fold_{k}": part.tolist() for k, part in enumerate(parts, start=1)}
     return {
         name: _parts(order, test, validation_fraction) for name, test in tests.items()
@@ -48,6 +50,7 @@ def make_splits(
 def _parts(
     order: list[str], test: list[str], validation_fraction: float
 ) -> dict[str, list[str]]:
+    """The split that tests on `test`; its other cases keep their order."""
     tested = set(test)
     pool = [case_id for case_id in order if case_id not in tested]
     count = round(len(pool) * validation_fraction)
@@ -63,9 +66,9 @@ def _parts(
 def _ct82_folds(case_ids: list[str]) -> dict[str, list[str]]:
     """The published five folds: scikit-learn's KFold(5, shuffle, random_state=0).
 
-    Over the 82 sorted cases (`prepare_tcia_ct_dataset_cv.py`). Cases that are not
-    there, as 25 and 70 since their withdrawal, drop out of their folds; nothing is
-    shuffled anew.
+    Drawn over the 82 sorted cases (`prepare_tcia_ct_dataset_cv.py`). Missing cases,
+    such as 25 and 70, which were withdrawn, are missing from their folds; the others
+    stay where they are.
     """
     numbers = np.arange(CT82_CASES)
     np.random.RandomState(0).shuffle(numbers)
@@ -80,7 +83,7 @@ def _ct82_folds(case_ids: list[str]) -> dict[str, list[str]]:
 
 
 def _number(case_id: str) -> int:
-    """The last number of a name: 17 of PANCREAS_0017."""
+    """The last number of a name: 17 for PANCREAS_0017."""
     found = re.findall(r"\d+", case_id)
     if not found or not 1 <= int(found[-1]) <= CT82_CASES:
         raise BadArguments(

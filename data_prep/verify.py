@@ -1,15 +1,15 @@
-"""Looks at every scan and label map before any work, and says what is wrong with which.
+"""Examines every scan and label map before the preparation, and reports problems.
 
     python -m data_prep.verify --source=nifti --input=SCANS \\
         --labels=spleen=1,pancreas=2,kidney=3
-    python -m data_prep.verify --source=nnunet --input=Dataset007 --output=LOOK
+    python -m data_prep.verify --source=nnunet --input=Dataset007 --output=CHECK
 
 Prints a table and writes verify.html (pictures of every case with the outlines of its
 labels; open it in a browser) and verify.json into --output. The input is only read.
 D, H and W run feet to head, front to back and the patient's right to left; "axes" are
 those of the file: LPS runs to the left, the back (posterior) and the head (superior).
 Cases that data_prep.prepare would leave out are listed at the end, and the exit status
-is 3; other oddities are warnings.
+is 3; everything else unusual is a warning.
 """
 
 import json
@@ -22,12 +22,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
-from data_prep.resources import choose_workers, look_bytes
+from attunet_jax.files import write_text
+from data_prep.resources import choose_workers, verify_bytes
 from data_prep.runners.processes import run_in_processes
 from data_prep.sources import SOURCES
 from data_prep.sources.layout import parse_organs, with_series
 from data_prep.verification import table
-from data_prep.verification.examine import Terms, examine, organ_colours
+from data_prep.verification.examine import Settings, examine, organ_colours
 from data_prep.verification.findings import across_cases
 from data_prep.verification.page import page
 from data_prep.verification.pictures import Picture
@@ -64,21 +65,21 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     layout = SOURCES[arguments.source](arguments.input)
     organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
-    terms = Terms(organs, arguments.spacing_mm, arguments.ignore_unknown_labels)
-    labelled, alone = (
+    settings = Settings(organs, arguments.spacing_mm, arguments.ignore_unknown_labels)
+    labelled, unlabelled = (
         with_series(pairs, arguments.series)
         for pairs in (layout.pairs, layout.unlabelled)
     )
-    calls = [(pair, terms) for pair in labelled]
-    calls += [(pair, terms, True) for pair in alone]
+    calls = [(pair, settings) for pair in labelled]
+    calls += [(pair, settings, True) for pair in unlabelled]
     if not calls:
         raise BadData(f"{arguments.input}: no scans found for {arguments.source}")
     output = arguments.output
-    _claim(output)
+    _make_output(output)
     reports, pictures = _examine_all(calls, arguments.workers, output)
     for report, found in zip(reports, across_cases(reports), strict=True):
         report["problems"] += found
-    organs = organs or _values(reports)
+    organs = organs or _label_values(reports)
     title = f"{arguments.input} ({arguments.source})"
     _write(
         output / "verify.json",
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     _write(
         output / "verify.html", page(reports, pictures, organ_colours(organs), title)
     )
-    return _say(reports, list(organs), arguments)
+    return _print_results(reports, list(organs), arguments)
 
 
 def parse(argv: list[str] | None) -> cli.Values:
@@ -102,41 +103,41 @@ def parse(argv: list[str] | None) -> cli.Values:
     return arguments
 
 
-def _claim(output: Path) -> None:
-    """Makes the folder, and finds out before the work whether it can be written."""
+def _make_output(output: Path) -> None:
+    """Makes the folder, and checks before the work that it can be written."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / ".verify.part").touch()
-        (output / ".verify.part").unlink()
+        (output / ".writable").touch()
+        (output / ".writable").unlink()
     except OSError as error:
         raise _cannot_write(output, error) from None
 
 
 def _examine_all(
-    calls: Sequence[tuple], wanted: int | None, output: Path
+    calls: Sequence[tuple], requested: int | None, output: Path
 ) -> tuple[list[dict], list[list[Picture]]]:
-    """Reports and pictures in the order of the calls, with time left on a bar."""
-    each = look_bytes(pair for pair, *_ in calls)
-    workers = choose_workers("verify", each, len(calls), wanted)
+    """Returns reports and pictures in the order of the calls; shows a progress bar."""
+    process_bytes = verify_bytes(pair for pair, *_ in calls)
+    workers = choose_workers("verify", process_bytes, len(calls), requested)
     results: dict[int, tuple[dict, list[Picture]]] = {}
     with tqdm(total=len(calls), unit="case", desc="verify") as bar:
 
-        def done(number: int, result: tuple[dict, list[Picture]]) -> None:
+        def on_result(number: int, result: tuple[dict, list[Picture]]) -> None:
             results[number] = result
             bar.update()
 
         if workers == 1:
             for number, call in enumerate(calls):
-                done(number, examine(*call))
+                on_result(number, examine(*call))
         else:
-            again = "looks at all cases anew"
-            run_in_processes(examine, calls, workers, output, done, again)
+            rerun = "examines all cases again"
+            run_in_processes(examine, calls, workers, output, on_result, rerun)
     in_order = [results[number] for number in range(len(calls))]
     return [report for report, _ in in_order], [pictures for _, pictures in in_order]
 
 
-def _values(reports: Sequence[Mapping]) -> dict[str, tuple[int, ...]]:
-    """Where nobody names labels, each value that occurs."""
+def _label_values(reports: Sequence[Mapping]) -> dict[str, tuple[int, ...]]:
+    """Each label value that occurs as an organ, where nothing names them."""
     names = {name for report in reports for name in report.get("organs", {})}
     values = sorted(int(name.removeprefix("label_")) for name in names)
     return {f"label_{value}": (value,) for value in values}
@@ -162,34 +163,30 @@ def _summary(reports: Sequence[Mapping], organs: Mapping, arguments) -> dict:
     }
 
 
-def _say(reports: Sequence[Mapping], organs: list[str], arguments) -> int:
-    place = arguments.output / "verify.html"
+def _print_results(reports: Sequence[Mapping], organs: list[str], arguments) -> int:
+    """Prints the table and the problems. Raises `BadData` where a case is unusable."""
+    html = arguments.output / "verify.html"
     print(table.table(reports, organs))
     print(table.warnings(reports), end="")
     if organs and organs[0].startswith("label_") and not arguments.labels:
         print(
             "labels have no names yet: give --labels=spleen=1,... here and to prepare"
         )
-    print(f"pictures: {place}", flush=True)
+    print(f"pictures: {html}", flush=True)
     if listed := table.unusable(reports):
         print(listed, end="", file=sys.stderr)
         bad = sum(not report["usable"] for report in reports)
         raise BadData(
-            f"{place}: {bad} of {len(reports)} cases cannot be used, for the reasons "
+            f"{html}: {bad} of {len(reports)} cases cannot be used, for the reasons "
             "above"
         )
     return 0
 
 
 def _write(path: Path, text: str) -> None:
-    """Beside, then renamed. What UTF-8 cannot hold (names of files) is escaped."""
-    beside = path.with_name(f".{path.name}.part")
+    """Writes the file atomically. What UTF-8 cannot hold (file names) is escaped."""
     try:
-        try:
-            beside.write_bytes(text.encode("utf-8", "backslashreplace"))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     except OSError as error:
         raise _cannot_write(path, error) from None
 
@@ -204,12 +201,12 @@ def _program() -> int:
     try:
         return main()
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # another, amid leaving
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would interrupt
             signal.signal(number, signal.SIG_IGN)
         raise Interrupted("stopped; nothing was written, start it again") from None
 
 
 if __name__ == "__main__":
-    # KeyboardInterrupt for both: libraries catch and forget what is an Exception.
+    # KeyboardInterrupt for both: libraries catch what is an Exception.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_status(_program))

@@ -200,12 +200,13 @@ def _opened(path: Path) -> Iterator[tuple[_Stream, Header]]:
                 )
             if is_gzip and not packed:
                 raise BadData(f"{path}: content is gzip; rename it to .nii.gz")
-            stream = igzip.IGzipFile(fileobj=file) if packed else file
-            max_bytes = status.st_size * (_MAX_DEFLATE_RATIO if packed else 1)
-            header = parse_header(path, stream.read(HEADER_BYTES))
-            if header.offset + header.data_bytes > max_bytes:
-                raise _truncated(path, header, max_bytes - header.offset)
-            yield stream, header
+            # Closed here: closing it by its finalizer would lose a signal's exception.
+            with igzip.IGzipFile(fileobj=file) if packed else file as stream:
+                max_bytes = status.st_size * (_MAX_DEFLATE_RATIO if packed else 1)
+                header = parse_header(path, stream.read(HEADER_BYTES))
+                if header.offset + header.data_bytes > max_bytes:
+                    raise _truncated(path, header, max_bytes - header.offset)
+                yield stream, header
     except FileNotFoundError as error:
         raise BadData(f"{path}: no such file; check the path") from error
     except _DAMAGED as error:

@@ -1,1 +1,1 @@
-"""Made-up patients: bodies with organs, drawn as CT scans."""
+"""Synthetic patients: bodies with organs, drawn as CT scans."""

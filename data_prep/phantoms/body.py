@@ -1,9 +1,9 @@
-"""A random generator in, an abdomen in HU with its label map out: shapes and tissues.
+"""Draws tissues as ellipsoids and tubes into a CT scan and its label map.
 
-World coordinates in mm: x to the patient's left, y to the back, z to the head; the
-body's axis is x = y = 0 and z = 0 the lower end. Organs are ellipsoids and tubes of
-random place, size and bend in coordinates that are smoothly deformed; a tube is the
-union of balls along a curve. HU are those of a portal-venous scan.
+World coordinates are in mm: x to the patient's left, y to the back, z to the head, with
+the body's axis at x = y = 0 and its lower end at z = 0. Shapes have random places and
+sizes, in coordinates that are smoothly deformed; a tube is the union of balls along a
+curve. HU are those of a portal-venous scan.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ AIR_HU, LUNG_HU, FAT_HU, MUSCLE_HU, BONE_HU = -1000, -850, -100, 55, 280
 
 
 class Abdomen:
-    """One patient being painted, tissue over tissue, on a canonical grid."""
+    """A patient on a canonical grid, painted tissue by tissue: `hu` and `label`."""
 
     def __init__(
         self,
@@ -26,12 +26,11 @@ class Abdomen:
         spacing_mm: np.ndarray,
         height_mm: float,
     ) -> None:
-        """`shape [D, H, W]`, `spacing_mm` along D, H, W; `height_mm` is that of the
-        stack of organs, which the grid may cut at both ends."""
+        """Starts with air. `shape` and `spacing_mm` are along D, H, W; `height_mm` is
+        the height of all organs, which the grid may cut at both ends."""
         self.rng = rng
-        self.size = rng.uniform(0.88, 1.12)  # of the patient, in proportion
-        self.fat = rng.uniform(0.06, 0.2)  # thickness of fat under the skin, a share
-        self.height_mm = height_mm
+        self.size = rng.uniform(0.88, 1.12)  # relative to an average patient
+        self.fat = rng.uniform(0.06, 0.2)  # fat under the skin, a share of the radius
         axes = [
             ((np.arange(n) - (n - 1) / 2) * s).astype(np.float32)
             for n, s in zip(shape, spacing_mm, strict=True)
@@ -40,12 +39,12 @@ class Abdomen:
         self.z, self.y, self.x = self._deformed(axes)
         self.hu = np.full(shape, AIR_HU, np.float32)
         self.label = np.zeros(shape, np.uint8)
-        # Where organs may be: all of the grid, until the trunk is painted.
+        # Where organs may lie: everywhere until the trunk is painted.
         self.cavity = np.ones(shape, bool)
         self._axes = axes
 
     def _deformed(self, axes: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Each coordinate plus slow waves of some mm along the other two axes."""
+        """Adds to each coordinate slow waves of some mm along the other two axes."""
         z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
         bent = []
         for own, others in ((z, (y, x)), (y, (z, x)), (x, (z, y))):
@@ -65,11 +64,14 @@ class Abdomen:
         return tuple(len(axis) for axis in axes)
 
     def jitter(self, point: Sequence[float], deviation_mm: float) -> np.ndarray:
-        """A point (x, y, z) for a patient of this size, moved at random."""
+        """Scales a point (x, y, z) to the patient's size and moves it at random."""
         return np.asarray(point) * self.size + self.rng.normal(0, deviation_mm, 3)
 
     def _box(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:
-        """Voxels that can lie between two points (x, y, z) despite the deformation."""
+        """Slices around all voxels that may lie between two points (x, y, z).
+
+        The deformation moves a voxel by less than the margin of 9 mm.
+        """
         slices = []
         for axis, a, b in zip(self._axes, low[::-1], high[::-1], strict=True):
             start = np.searchsorted(axis, a - 9)
@@ -82,7 +84,9 @@ class Abdomen:
         radii: ArrayLike,
         roughness_mm: float = 0.0,
     ) -> tuple[tuple[slice, ...], np.ndarray]:
-        """(box, distance): about how many mm each voxel of the box is outside."""
+        """Returns (box, distance): the approximate distance of each voxel of the box
+        from the surface in mm, negative inside. `centre` and `radii` are x, y, z in
+        mm."""
         middle, reach_mm = np.asarray(centre, float), np.asarray(radii, float)
         box = self._box(middle - reach_mm, middle + reach_mm)
         parts = [
@@ -101,7 +105,11 @@ class Abdomen:
         radii: ArrayLike,
         roughness_mm: float = 0.0,
     ) -> tuple[tuple[slice, ...], np.ndarray]:
-        """(box, distance) of balls of the given radii along a curve through points."""
+        """Returns (box, distance) as `ellipsoid`, for balls along a curve.
+
+        The curve goes through `points` (x, y, z) in mm, `radii` are those of the balls
+        there.
+        """
         curve, thick = _curve(np.asarray(points), np.asarray(radii))
         reach = thick.max() + roughness_mm
         box = self._box(curve.min(0) - reach, curve.max(0) + reach)
@@ -116,7 +124,7 @@ class Abdomen:
         return box, distance + self._lobes(box, roughness_mm)
 
     def _lobes(self, box: tuple[slice, ...], roughness_mm: float) -> np.ndarray | int:
-        """An uneven surface: waves of 10 to 25 mm, as a lobulated gland has."""
+        """Unevenness of the surface in mm, with wavelengths of 10 to 25 mm."""
         if not roughness_mm:
             return 0
         waves = 0
@@ -135,7 +143,10 @@ class Abdomen:
         over: Sequence[int] = (0,),
         within_mm: float = 0.0,
     ) -> None:
-        """Paints where the distance is below `-within_mm`, over the labels `over`."""
+        """Sets `hu` and `label` of the voxels deeper than `within_mm` in `part`.
+
+        Only voxels whose label so far is in `over` are changed.
+        """
         box, distance = part
         inside = (distance < -within_mm) & np.isin(self.label[box], over)
         inside &= self.cavity[box]
@@ -144,7 +155,7 @@ class Abdomen:
 
 
 def _curve(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth curve through the points, a ball every few mm."""
+    """Points of a smooth curve every few mm, and the radii there."""
     length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
     count = max(int(length / 3), 8)
     t = np.linspace(0, len(points) - 1, count)
@@ -157,7 +168,7 @@ def _curve(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def finish(abdomen: Abdomen, spacing_mm: ArrayLike, noise_hu: float) -> np.ndarray:
-    """Partial volume, tissue texture and scanner noise: int16 `[D, H, W]`."""
+    """Adds partial volume, tissue texture and noise; returns int16 `[D, H, W]`."""
     rng, hu = abdomen.rng, abdomen.hu
     spacing = np.asarray(spacing_mm)
     smooth = np.asarray(ndimage.gaussian_filter(hu, 0.8 / spacing + 0.25))

@@ -1,4 +1,4 @@
-"""A random generator in, one phantom patient out: what lies where in an abdomen."""
+"""Draws the abdomen of one random patient: which organ lies where."""
 
 from collections.abc import Sequence
 
@@ -22,12 +22,13 @@ HEIGHT_MM = 190.0
 def make_patient(
     rng: np.random.Generator, shape: Sequence[int], spacing_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(image int16 HU, label uint8), both canonical `[D, H, W]`.
+    """Returns the image, int16 HU, and the label map, uint8, both `[D, H, W]`.
 
-    Labels: 1 spleen, 2 pancreas (60 to 110 ml for most), 3 kidney (both).
+    Both are canonical. Labels: 1 spleen, 2 pancreas (60 to 110 ml in most patients), 3
+    both kidneys.
     """
     a = Abdomen(rng, shape, spacing_mm, HEIGHT_MM)
-    offset = rng.normal(0, 4)  # contrast timing: all soft tissue a little up or down
+    offset = rng.normal(0, 4)  # contrast timing: shifts all soft tissue
     _trunk(a)
     _bowel(a, offset)
     _liver(a, 105 + offset + rng.normal(0, 6))
@@ -50,12 +51,12 @@ def _trunk(a: Abdomen) -> None:
     wall = 1 - a.fat
     muscle = (reach < wall) & (reach > wall - 0.075)
     a.hu[muscle] = MUSCLE_HU
-    # Ribs run obliquely through the wall, lower in front, and end above the navel.
+    # Ribs run obliquely through the wall, lower in front; they end above the navel.
     angle = np.arctan2(a.y, np.abs(a.x))
     along = np.mod(a.z - 32 * angle, np.float32(27.0))
     thin = (reach < wall - 0.012) & (reach > wall - 0.055)
     a.hu[thin & (along < 9) & (a.z + 25 * angle > 75) & (angle > -0.7)] = BONE_HU
-    # Vertebral bodies with discs between, the canal, processes, muscles beside them.
+    # Vertebral bodies, the discs between them, the canal, processes and muscles.
     back = 52 * a.size
     for side in (-1, 1):
         a.paint(a.ellipsoid((side * 38, back + 18, 90), (24, 20, 400)), MUSCLE_HU)
@@ -73,7 +74,7 @@ def _trunk(a: Abdomen) -> None:
 
 
 def _bowel(a: Abdomen, offset: float) -> None:
-    """Loops in the lower front, the colon at both sides: wall and contents."""
+    """Loops in the lower front and the colon on both sides, with their contents."""
     rng = a.rng
     for _ in range(rng.integers(9, 15)):
         start = np.array(
@@ -112,7 +113,7 @@ def _liver(a: Abdomen, hu: float) -> None:
 
 
 def _spleen(a: Abdomen, hu: float) -> np.ndarray:
-    """Returns the hilum, where splenic vessels and the pancreas's tail go."""
+    """Returns the hilum: the splenic vessels and the pancreas's tail end there."""
     centre = a.jitter((88, 26, 122), 6)
     radii = a.rng.uniform([20, 34, 32], [29, 46, 50]) * a.size
     a.paint(a.ellipsoid(centre, radii, 0.8), hu, SPLEEN)
@@ -149,7 +150,7 @@ def _stomach(a: Abdomen, offset: float) -> None:
 
 
 def _pancreas(a: Abdomen, hilum: np.ndarray, hu: float, vein_hu: float) -> None:
-    """Head in the duodenal C, body arching over the spine, tail to the spleen."""
+    """The head in the duodenal C, the body across the spine, the tail at the spleen."""
     rng = a.rng
     head = a.jitter((-38, 2, 62), 7)
     neck = head + rng.normal([26, -15, 14], [4, 4, 5])
@@ -199,7 +200,7 @@ def _great_vessels(a: Abdomen, hu: float) -> None:
 
 
 def _lungs(a: Abdomen) -> None:
-    """Lung above the diaphragm's domes, around what bulges into it from below."""
+    """The lungs above the domes of the diaphragm, around the organs below."""
     across, deep = 142 * a.size, 100 * a.size
     reach = np.sqrt((a.x / np.float32(across)) ** 2 + (a.y / np.float32(deep)) ** 2)
     top = a.rng.uniform(168, 182)

@@ -1,1 +1,1 @@
-"""Where shards are prepared: processes of this machine, or Apache Beam."""
+"""Ways to write the shards: processes, job arrays of clusters, Apache Beam."""

@@ -1,8 +1,8 @@
-"""Preparation as an Apache Beam pipeline: numbers of shards in, the shards written.
+"""Writes shards with an Apache Beam pipeline.
 
-Workers get the words of the command line and a number, make the plan anew from the
-files they see, and write that shard: the function is that of every other way. They need
-to see --input and --output under the names given, as on a network file system.
+Each worker gets the command line and the number of a shard, makes the plan from the
+files it sees, and writes that shard. So --input and --output must be the same paths on
+all workers, as on a network file system.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ RUNNERS = {
 
 
 class WriteShard(beam.DoFn):
-    """The number of a shard to how many cases are in it; it may be written again."""
+    """Writes the shard of a number; yields (number, cases in it). Can be repeated."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = [*words, "--nostrict"]
@@ -35,21 +35,21 @@ class WriteShard(beam.DoFn):
 
     def process(self, element: int) -> Iterator[tuple[int, int]]:
         assert self.plan is not None
-        part = prepare_shard(self.plan.specs[element])
-        yield element, part["records"]
+        description = prepare_shard(self.plan.specs[element])
+        yield element, description["records"]
 
 
 def write_shards(
     words: Sequence[str], indices: Sequence[int], runner: str, options: Sequence[str]
 ) -> None:
-    """Returns when all are written. Raises whatever the runner raises."""
+    """Writes the shards of these numbers. Raises whatever the runner raises."""
     flags = [f"--runner={RUNNERS.get(runner, runner)}", *options]
     with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
         _ = (
             pipeline
             | "shards" >> beam.Create(list(indices))
-            # A shard each to whoever is free: without it a runner may keep a pipeline's
-            # only source and all that follows it in one place.
-            | "spread" >> beam.Reshuffle()
+            # Without a reshuffle a runner may fuse a pipeline's only source with all
+            # that follows, and write all shards in one place.
+            | "distribute" >> beam.Reshuffle()
             | "write" >> beam.ParDo(WriteShard(list(words)))
         )

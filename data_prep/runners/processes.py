@@ -1,7 +1,7 @@
-"""A function and the arguments of its calls in, results out as they come: processes.
+"""Runs a function in worker processes, and ends a program in order on a signal.
 
-They live no longer than the run. A run that is stopped ends them at once; where it is
-killed they notice; and where one of them is killed that is said in one line.
+Workers never outlive the program: it kills them when it is stopped, and they exit by
+themselves when it is killed. A worker that is killed is reported in one line.
 """
 
 import multiprocessing
@@ -24,22 +24,21 @@ def run_in_processes(
     calls: Sequence[tuple],
     workers: int,
     output: Path,
-    done: Callable[[int, Any], object],
-    again: str = "goes on from here",
+    on_result: Callable[[int, Any], object],
+    rerun: str = "continues from here",
 ) -> None:
-    """Calls `done(number of the call, result)` here, in the order of finishing.
+    """Calls `on_result(number of the call, result)` here, in the order of completion.
 
-    `again`: what the same command does after a worker was killed.
-
-    Raises what a call raises, and `BadData` naming `output` where a process dies.
+    `rerun` says, for the message, what the same command does after a worker was killed.
+    Raises what a call raises, and `BadData` naming `output` where a worker dies.
     """
-    # Spawned, not forked: a forked copy of a process with threads may hang.
+    # Spawned, not forked: a forked copy of a process with threads can deadlock.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         min(workers, len(calls)), context, initializer=_follow_parent
     ) as pool:
         try:
-            # Workers keep the mask they begin with: signals are for the parent alone.
+            # Workers inherit the mask: only the parent handles signals.
             before = signal.pthread_sigmask(
                 signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)
             )
@@ -48,24 +47,25 @@ def run_in_processes(
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             for future in as_completed(futures):
-                done(futures[future], future.result())
+                on_result(futures[future], future.result())
         except BaseException as error:
             for process in list((pool._processes or {}).values()):
                 process.kill()
             if isinstance(error, BrokenProcessPool):
                 raise BadData(
-                    f"{output}: a worker was killed, most likely for want of memory; "
-                    f"the same command with fewer --workers {again}"
+                    f"{output}: a worker was killed, most likely because memory ran "
+                    f"out; the same command with fewer --workers {rerun}"
                 ) from None
             raise
 
 
 def _follow_parent() -> None:
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    """Starts a thread that ends this worker when its parent has died."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    # A worker of a killed parent would wait for its next call for ever.
+def _exit_with_parent() -> None:
+    # Without it a worker of a killed parent waits forever for its next call.
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -73,11 +73,11 @@ def _leave_with_parent() -> None:
 
 
 class _Stopped(KeyboardInterrupt):
-    """Not an `Exception`: those of a single case are caught, by libraries as well."""
+    """Not an `Exception`: these are caught, for single cases and in libraries."""
 
 
 def stoppable(program: Callable[[], int | None]) -> int | None:
-    """Runs it; raises `Interrupted` where a scheduler asks it to end by SIGTERM."""
+    """Runs `program`. Raises `Interrupted` where SIGTERM asks it to end."""
     signal.signal(signal.SIGTERM, _stop)
     try:
         return program()
@@ -86,14 +86,14 @@ def stoppable(program: Callable[[], int | None]) -> int | None:
 
 
 def _stop(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would come amid leaving
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the clean-up
     raise _Stopped(
-        f"{signal.Signals(number).name}: stopped; the same command goes on from here"
+        f"{signal.Signals(number).name}: stopped; the same command continues from here"
     )
 
 
 def peak_bytes(*, of_children: bool) -> int:
-    """Most memory that this process, or the largest that it started, ever had."""
+    """Peak memory of this process, or of the largest process that it started."""
     who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(who).ru_maxrss * unit

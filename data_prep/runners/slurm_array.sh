@@ -1,11 +1,11 @@
 #!/bin/bash
-# Prepares data as a SLURM job array: a task a shard, then a job that joins them.
+# Prepares data as a SLURM job array: one task for each shard, then a job that joins them.
 #
 #     bash data_prep/runners/slurm_array.sh 40 --source=nnunet --input=RAW --output=DATA
 #
 # 40 is the number of shards; the rest are flags of data_prep.prepare. Run it where
-# `python -m data_prep.prepare` works (PYTHON=... names another interpreter), on a folder
-# that all nodes see. Flags of sbatch, as for partition or memory, go into SBATCH_FLAGS.
+# `python -m data_prep.prepare` works (PYTHON=... names another interpreter), with folders
+# that all nodes see. SBATCH_FLAGS holds flags of sbatch, such as partition or memory.
 #SBATCH --job-name=prepare
 #SBATCH --cpus-per-task=1
 #SBATCH --mem=2G

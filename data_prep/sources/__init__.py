@@ -1,7 +1,7 @@
-"""Where the scans of each known layout lie: a folder in, pairs of files out.
+"""Finds the cases of a folder, for each layout that `--source` can name.
 
-To add a layout, write a function like those below in a file of its own and name it in
-`SOURCES`. It says where cases are and which label values mean what; nothing else.
+To add a layout, write a function like those below in its own file and add it to
+`SOURCES`. It only returns where the cases are and what their label values mean.
 """
 
 from data_prep.sources.amos import find_amos

@@ -1,6 +1,6 @@
-"""AMOS 2022: imagesTr with labelsTr, imagesVa with labelsVa, imagesTs alone.
+"""AMOS 2022: imagesTr with labelsTr, imagesVa with labelsVa, imagesTs without labels.
 
-Training and validation cases are one pool here: `prepare` makes splits of its own.
+Training and validation cases form one pool, because `prepare` draws its own splits.
 """
 
 import re
@@ -24,7 +24,7 @@ PARTS = ("Tr", "Va")
 
 
 def find_amos(folder: Path) -> Layout:
-    """`folder`: amos22, or the one it lies in. MRI scans are passed over."""
+    """Finds the CT scans; MRI is skipped. `folder` is amos22 or its parent."""
     if (folder / "amos22").is_dir():
         folder = folder / "amos22"
     images: Named = {}
@@ -35,11 +35,11 @@ def find_amos(folder: Path) -> Layout:
                 scans = scans_by_name(folder / f"{kind}{part}")
                 for name, files in filter(lambda item: _is_ct(item[0]), scans.items()):
                     found[name] = (*found.get(name, ()), *files)
-    alone = images_alone(folder / "imagesTs")
+    unlabelled = images_alone(folder / "imagesTs")
     return Layout(
         with_other_labels(paired(images, labels), LABELS),
         ORGANS,
-        [scan for scan in alone if _is_ct(scan.case_id)],
+        [scan for scan in unlabelled if _is_ct(scan.case_id)],
     )
 
 

@@ -21,7 +21,7 @@ LABELS = range(1, 14)
 
 
 def find_btcv(folder: Path) -> Layout:
-    """`folder`: the one with Training in it, or one with RawData in it."""
+    """`folder` is the parent of Training, of RawData or of Abdomen."""
     for inner in ("Abdomen", "RawData"):
         if (folder / inner).is_dir():
             folder = folder / inner

@@ -1,4 +1,4 @@
-"""What a source finds: pairs of an image and its label map, and what labels mean."""
+"""What a source returns: pairs of an image and a label map, and the label values."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ ENDINGS = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class ScanPair:
-    """One case; a missing half is a reason to leave it out, not to stop.
+    """One case. Where a half is missing, the case is left out and the others continue.
 
-    The image is a NIfTI file, or the folder of a DICOM series; of several in one folder
-    that one is meant whose UID is in `series`. The label map is one NIfTI file, or
-    `masks`: a file an organ, each with the label value its voxels get. With
-    `label_by_index` the label's header is not to be trusted: its voxels lie on those of
-    the image, index by index, up to flips of axes (see `flips.py`). `other_labels` are
-    values the layout knows: background, without being asked, where no organ has them.
-    `unclear` says why it cannot be told which of `rivals` are meant: such a case has
-    neither image nor label, and is left out for that reason.
+    The image is a NIfTI file or the folder of a DICOM series; of several series in one
+    folder, the one whose UID is in `series`. The label map is one NIfTI file, or
+    `masks`: one file for each organ, with the label value of its voxels. With
+    `label_by_index` the header of the label map is wrong: its voxels correspond to
+    those of the image by index, up to flips of axes (see `align.py`). `other_labels`
+    are values of the layout that count as background where no organ has them.
+    `unclear` says why it is unknown which of the files `candidates` are to be used:
+    such a case has neither image nor label map, and is left out for this reason.
     """
 
     case_id: str
@@ -33,7 +33,7 @@ class ScanPair:
     label_by_index: bool = False
     other_labels: tuple[int, ...] = ()
     unclear: str | None = None
-    rivals: tuple[Path, ...] = ()
+    candidates: tuple[Path, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -42,10 +42,11 @@ class ScanPair:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds. `organs` is None where the layout does not say.
+    """The cases of a folder, and organ -> label values in its files.
 
-    `unlabelled` are scans that have no label map by design, as those of test sets:
-    for prediction, never prepared. An image of `pairs` without its label is a mistake.
+    `organs` is None where the layout does not define them. `unlabelled` are scans that
+    have no label map by design, such as those of test sets: they are never prepared. An
+    image of `pairs` without a label map is a mistake.
     """
 
     pairs: list[ScanPair]
@@ -53,13 +54,15 @@ class Layout:
     unlabelled: list[ScanPair] = field(default_factory=list)
 
 
-# Files by the name of their case; a name with several files is one nobody can use.
+# Files by the name of their case. A case with several files of a kind is unclear.
 Named = dict[str, tuple[Path, ...]]
 
 
 def scans_by_name(folder: Path, endings: tuple[str, ...] = ENDINGS) -> Named:
-    """Files of `folder` by their name without ending; hidden and `._` files are not
-    scans. Raises `BadData` when the folder is not there."""
+    """Files of `folder` by their names without the ending; hidden files are skipped.
+
+    Raises `BadData` where the folder does not exist.
+    """
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
     found: Named = {}
@@ -75,15 +78,15 @@ def scans_by_name(folder: Path, endings: tuple[str, ...] = ENDINGS) -> Named:
 def paired(
     images: Mapping[str, Sequence[Path]], labels: Mapping[str, Sequence[Path]]
 ) -> list[ScanPair]:
-    """All names of either side, each with what there is of it, sorted by case id.
+    """The cases of all names on either side, sorted by case id.
 
-    A name of several files, and names that make one id, are one case that is unclear.
+    A name with several files, or several names with one case id, make an unclear case.
     """
     by_id: dict[str, list[str]] = defaultdict(list)
     for name in sorted(images.keys() | labels.keys()):
         by_id[case_id_of(name)].append(name)
     return [
-        _named_twice(case_id, names, images, labels)
+        _same_id(case_id, names, images, labels)
         if len(names) > 1
         else one_pair(case_id, images.get(names[0], ()), labels.get(names[0], ()))
         for case_id, names in sorted(by_id.items())
@@ -91,7 +94,7 @@ def paired(
 
 
 def one_pair(case_id: str, images: Sequence[Path], labels: Sequence[Path]) -> ScanPair:
-    """The case of the files found for it: unclear where one half is there twice."""
+    """The case of the files found for it: unclear where one half exists twice."""
     for first, *others in filter(None, (images, labels)):
         if others:
             shown = first.name if first.name != others[0].name else first
@@ -102,12 +105,12 @@ def one_pair(case_id: str, images: Sequence[Path], labels: Sequence[Path]) -> Sc
     )
 
 
-def unclear_case(case_id: str, reason: str, rivals: Iterable[Path]) -> ScanPair:
-    """A case that has too many files to be used, and why."""
-    return ScanPair(case_id, None, None, unclear=reason, rivals=tuple(rivals))
+def unclear_case(case_id: str, reason: str, candidates: Iterable[Path]) -> ScanPair:
+    """A case that cannot be used because it has more files than one case can have."""
+    return ScanPair(case_id, None, None, unclear=reason, candidates=tuple(candidates))
 
 
-def _named_twice(
+def _same_id(
     case_id: str,
     names: Sequence[str],
     images: Mapping[str, Sequence[Path]],
@@ -122,17 +125,17 @@ def _named_twice(
 
 
 def images_alone(folder: Path) -> list[ScanPair]:
-    """The scans of a folder that has no labels by design; none where it is missing."""
+    """The scans of a folder without labels by design; none where it is missing."""
     return paired(scans_by_name(folder), {}) if folder.is_dir() else []
 
 
 def with_other_labels(pairs: list[ScanPair], known: Iterable[int]) -> list[ScanPair]:
-    """The pairs, of a layout that has the label values `known`."""
+    """The pairs, with the label values `known` as `other_labels`."""
     return [replace(pair, other_labels=tuple(known)) for pair in pairs]
 
 
 def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
-    """The pairs, with the UIDs of `text`, "UID,UID", for those that are DICOM."""
+    """The pairs; those that are DICOM get the UIDs of `text`, "UID,UID"."""
     uids = tuple(filter(None, (text or "").split(",")))
     return [
         replace(pair, series=uids)
@@ -143,10 +146,10 @@ def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
 
 
 def case_id_of(name: str) -> str:
-    """A file's name as a case id: what an id may not hold becomes "_".
+    """The case id for a file's name: characters that ids may not contain become "_".
 
-    Spaces and letters beyond ASCII are common in file names of scans, and an id is
-    the name of files on other machines too.
+    Ids become file names on other machines; names of scans often contain spaces and
+    non-ASCII letters.
     """
     plain = "".join(
         c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name
@@ -155,14 +158,14 @@ def case_id_of(name: str) -> str:
 
 
 def as_identifier(name: str) -> str:
-    """A label's name as --labels and the record of a data set have it."""
+    """A label's name in the form that --labels accepts."""
     return name.strip().replace(" ", "_").replace("-", "_")
 
 
 def parse_organs(text: str) -> dict[str, tuple[int, ...]]:
-    """`spleen=1,pancreas=7,kidney=2+3` to organ -> label values in the files.
+    """Parses `spleen=1,pancreas=7,kidney=2+3` to organ -> label values in the files.
 
-    Raises `BadArguments` saying what is wrong with which part.
+    Raises `BadArguments` quoting the part that is wrong.
     """
     organs: dict[str, tuple[int, ...]] = {}
     used: dict[int, str] = {}
@@ -177,8 +180,10 @@ def parse_organs(text: str) -> dict[str, tuple[int, ...]]:
                 f"--labels: {part.strip()!r} is not NAME=VALUE or NAME=VALUE+VALUE "
                 "with whole values above 0"
             )
-        if name in organs or name == "background":
-            raise BadArguments(f"--labels: {name!r} cannot be named (again)")
+        if name == "background":
+            raise BadArguments("--labels: 'background' cannot be the name of an organ")
+        if name in organs:
+            raise BadArguments(f"--labels: {name!r} is named twice")
         for number in numbers:
             if number in used:
                 raise BadArguments(

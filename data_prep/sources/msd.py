@@ -1,6 +1,6 @@
 """A task of the Medical Segmentation Decathlon: dataset.json, imagesTr, labelsTr.
 
-File names are equal in both folders, without a channel number; imagesTs has no labels.
+File names are equal in both folders, without channel numbers; imagesTs has no labels.
 """
 
 import json
@@ -21,10 +21,10 @@ TUMOURS = ("cancer", "tumour", "tumor")
 
 
 def find_msd(folder: Path) -> Layout:
-    """Organs are those of dataset.json, and a tumour is part of the pancreas.
+    """Organs are those of dataset.json; a tumour counts as part of the pancreas.
 
     --labels=pancreas=1,tumour=2 keeps the two apart. A case that dataset.json lists
-    and whose files are not there is found, to be named when it is read. Raises
+    without its files is returned as well, so that reading it reports them. Raises
     `BadData`, or `BadArguments` where the images are not CT.
     """
     path = folder / "dataset.json"
@@ -51,7 +51,7 @@ def find_msd(folder: Path) -> Layout:
 
 
 def _listed(entry: dict[str, Any]) -> tuple[str, str]:
-    """(name, file name) of a case; of the path in the file only its last part."""
+    """(name, file name) of a case, of whose path only the last part is used."""
     file = PurePosixPath(str(entry["image"])).name
     name = next((file.removesuffix(e) for e in ENDINGS if file.endswith(e)), file)
     if not name or file.startswith("."):

@@ -1,7 +1,7 @@
-"""A folder with `images/` and `labels/` whose files have equal names.
+"""A folder with `images/` and `labels/`, in which files of a case have equal names.
 
-A scan may be the folder of a DICOM series instead of a NIfTI file: `images/anna/` goes
-with `labels/anna.nii.gz`. Without `labels/` all scans are for prediction.
+A scan may be the folder of a DICOM series instead of a NIfTI file: `images/anna/` and
+`labels/anna.nii.gz` are a case. Without `labels/` all scans are for prediction.
 """
 
 from collections.abc import Collection
@@ -12,29 +12,31 @@ from data_prep.sources.layout import Layout, paired, scans_by_name
 
 
 def find_nifti(folder: Path) -> Layout:
-    """What the labels mean is not written there: --labels says it."""
+    """The layout does not define label values: --labels does."""
     images = scans_by_name(folder / "images")
     labels = None
     if (folder / "labels").is_dir():
         labels = scans_by_name(folder / "labels")
-    meant = (labels or {}).keys() - images.keys()
-    for name, series in _dicom_by_name(folder / "images", meant).items():
+    expected = (labels or {}).keys() - images.keys()
+    for name, series in _dicom_by_name(folder / "images", expected).items():
         images[name] = (*images.get(name, ()), series)
     if labels is None:
         return Layout([], None, unlabelled=paired(images, {}))
     return Layout(paired(images, labels), organs=None)
 
 
-def _dicom_by_name(folder: Path, meant: Collection[str]) -> dict[str, Path]:
-    """Folders with a DICOM series in them or below; with two, reading says so.
+def _dicom_by_name(folder: Path, expected: Collection[str]) -> dict[str, Path]:
+    """Folders with one DICOM series in them or below, by name.
 
-    So it does with none, for the names that are `meant`: a label map has no scan yet.
+    A folder with several series is returned as well, and one with none where its name
+    is `expected`, because a label map has it: reading such a folder reports why it
+    cannot be used.
     """
     found = {}
     for place in sorted(folder.iterdir()):
         if place.is_dir() and not place.name.startswith("."):
             if series := dicom_folders(place):
                 found[place.name] = series[0] if len(series) == 1 else place
-            elif place.name in meant:
+            elif place.name in expected:
                 found[place.name] = place
     return found

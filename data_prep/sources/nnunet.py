@@ -1,4 +1,4 @@
-"""nnU-Net's raw layout: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE..."""
+"""nnU-Net's raw layout: dataset.json, imagesTr/X_0000.nii.gz, labelsTr/X.nii.gz."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ from data_prep.sources.layout import (
 
 
 def find_nnunet(folder: Path) -> Layout:
-    """Organs are those of dataset.json, None where its regions overlap: here a voxel
-    has one label. Raises `BadData`, or `BadArguments` for more than one channel."""
+    """Organs are those of dataset.json; None where its regions overlap, because a voxel
+    has one label here. Raises `BadData`, or `BadArguments` for several channels."""
     path = folder / "dataset.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +28,9 @@ def find_nnunet(folder: Path) -> Layout:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadData(f"{path}: no nnU-Net description ({error!r})") from None
     if not (isinstance(channels, dict | list) and isinstance(labels, dict)):
-        raise BadData(f"{path}: channel_names or labels is no map of names; mend it")
+        raise BadData(
+            f"{path}: channel_names or labels is not a JSON object; correct it"
+        )
     if len(channels) != 1:
         raise BadArguments(
             f"{path}: {len(channels)} channels; this network takes one (CT)"

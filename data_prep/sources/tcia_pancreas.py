@@ -1,8 +1,7 @@
 """Pancreas-CT of The Cancer Imaging Archive (CT-82): DICOM scans, NIfTI label maps.
 
-`PANCREAS_0001/STUDY/SERIES/*.dcm`, and `label0001.nii.gz` in a folder beside: both
-anywhere below the folder that is given, as the NBIA Data Retriever and the archive's
-zip of labels leave them.
+`PANCREAS_0001/STUDY/SERIES/*.dcm` and `label0001.nii.gz` lie anywhere below the folder,
+as the NBIA Data Retriever and the archive's zip of labels leave them.
 """
 
 import os
@@ -17,17 +16,18 @@ from attunet_jax.volume import dicom_folders
 from data_prep.sources.layout import Layout, ScanPair, one_pair
 
 ORGANS = {"pancreas": (1,)}
-# Found to be of patients who are in the collection already, and withdrawn.
+# Withdrawn: these patients occur twice in the collection.
 WITHDRAWN = (25, 70)
 _SCAN = re.compile(r"PANCREAS_(\d{4})", re.IGNORECASE)
 _LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?", re.IGNORECASE)
-_DEPTH = 3  # of the folders PANCREAS_0001 and the labels, below the one given
+_DEPTH = 3  # at which scans and label maps are searched, below the folder
 
 
 def find_tcia_pancreas(folder: Path) -> Layout:
-    """A scan of two series, or none, is found and named when it is read.
+    """Finds the cases by their numbers. Raises `BadData` where the folder is missing.
 
-    So is a number that occurs twice. Raises `BadData` where the folder is not there.
+    A scan of two series or of none, and a number that occurs twice, are returned as
+    well: reading them reports why they cannot be used.
     """
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
@@ -44,13 +44,13 @@ def find_tcia_pancreas(folder: Path) -> Layout:
         if number in WITHDRAWN and not series:
             continue
         if pair.image and len(series) == 1:
-            pair = replace(pair, image=series[0])  # else reading it says what is off
+            pair = replace(pair, image=series[0])
         pairs.append(replace(pair, label_by_index=True))
     return Layout(pairs, ORGANS)
 
 
 def _below(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
-    """(path, whether it is a folder), not into cases; links are not followed."""
+    """Yields (path, whether it is a folder); does not enter cases or follow links."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         is_folder = entry.is_dir(follow_symlinks=False)
         if entry.name.startswith("."):

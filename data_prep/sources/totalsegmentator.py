@@ -1,7 +1,6 @@
 """TotalSegmentator's data set: CASE/ct.nii.gz with CASE/segmentations/ORGAN.nii.gz.
 
-Instead of the folder of masks there may be one label map, of any name, beside the
-scan.
+Instead of the folder of masks there may be one label map of any name next to the scan.
 """
 
 from dataclasses import replace
@@ -18,7 +17,7 @@ from data_prep.sources.layout import (
     with_other_labels,
 )
 
-# The values of version 2's label maps, which its masks get as well.
+# Label values of version 2, which the masks get as well.
 ORGANS = {"spleen": (1,), "pancreas": (7,), "kidney": (2, 3)}
 STRUCTURES = (
     *("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach"),
@@ -52,8 +51,7 @@ _LABELS = tuple(_VALUES.values())
 
 
 def find_totalsegmentator(folder: Path) -> Layout:
-    """Cases are the folders with a ct.nii.gz; of masks those are read that are asked
-    for. Raises `BadData` where the folder is not there."""
+    """Cases are the folders with a ct.nii.gz. Raises `BadData` for a missing folder."""
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
     cases = {
@@ -67,7 +65,7 @@ def find_totalsegmentator(folder: Path) -> Layout:
 
 
 def _labelled(pair: ScanPair) -> ScanPair:
-    """The pair with its masks or its label map, from what lies beside its scan."""
+    """Adds the masks, or the label map, in the folder of the scan."""
     if pair.image is None:
         return pair
     folder = pair.image.parent / "segmentations"
@@ -89,7 +87,7 @@ def _labelled(pair: ScanPair) -> ScanPair:
     if len(others) > 1:
         reason = (
             f"{pair.image.parent}: {others[0].name} and {others[1].name}: which is the "
-            "label map? leave one beside ct.nii.gz"
+            "label map? leave one next to ct.nii.gz"
         )
         return unclear_case(pair.case_id, reason, [pair.image, *others])
     return replace(pair, label=others[0] if others else None)

@@ -1,1 +1,1 @@
-"""A look at every case before any work: measurements, problems, pictures, a page."""
+"""Parts of `verify`: measurements, problems, suggested fixes, pictures, a page."""

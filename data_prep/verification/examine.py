@@ -1,6 +1,6 @@
-"""One case's files in; all that is to be said of it, and its pictures, out.
+"""Examines one case: its row of verify.json and its pictures.
 
-A pure function of the files, run in worker processes: one scan each at a time.
+A pure function of the files, which runs in worker processes, one scan at a time.
 """
 
 from collections.abc import Mapping
@@ -27,32 +27,33 @@ from data_prep.verification.findings import (
     soft_tissue,
 )
 from data_prep.verification.measure import (
-    among,
     content,
+    isin_by_slices,
     measure_image,
     measure_labels,
     merged,
 )
 from data_prep.verification.pictures import UNNAMED, Picture, case_pictures, colour
-from data_prep.verification.repair import by_index, compare
+from data_prep.verification.repair import align_by_index, compare
 
 
 @dataclass(frozen=True)
-class Terms:
+class Settings:
     """What the cases will be prepared with."""
 
-    organs: Mapping[str, tuple[int, ...]] | None  # None: each label value by itself
+    organs: Mapping[str, tuple[int, ...]] | None  # None: each label value is one
     spacing_mm: tuple[float, float, float]  # D, H, W
     ignore_unknown_labels: bool
 
 
 def examine(
-    pair: ScanPair, terms: Terms, unlabelled: bool = False
+    pair: ScanPair, settings: Settings, unlabelled: bool = False
 ) -> tuple[dict, list[Picture]]:
-    """The row of verify.json and three pictures, none where the scan cannot be read.
+    """Returns the row of verify.json and three pictures.
 
-    `unlabelled`: the case has no label map by design. Whatever is wrong with the files
-    is among `problems`; nothing is raised.
+    There are no pictures of a scan that cannot be read. `unlabelled`: the case has no
+    label map by design. Whatever is wrong with the files is listed in `problems`;
+    nothing is raised.
     """
     report: dict = {
         "case_id": pair.case_id,
@@ -69,10 +70,10 @@ def examine(
         problems.append(problem("missing_half", reason, ERROR))
     if pair.image is not None:
         try:
-            image, labels = _read(pair, terms, problems)
+            image, labels = _read(pair, settings, problems)
             if image is not None:
-                others = frozenset(pair.other_labels)
-                pictures = _examine(image, labels, terms, others, report)
+                other_labels = frozenset(pair.other_labels)
+                pictures = _examine(image, labels, settings, other_labels, report)
         except MemoryError:
             text = f"{pair.image}: too large for the memory of this machine"
             problems.append(problem("unreadable", text, ERROR))
@@ -84,23 +85,23 @@ def examine(
 
 
 def printable(text: str) -> str:
-    """On one line, with what a terminal or page cannot show as it is escaped."""
+    """The text on one line, with unprintable characters escaped."""
     return "".join(
         c if c.isprintable() else ascii(c)[1:-1] for c in one_line(Exception(text))
     )
 
 
 def _read(
-    pair: ScanPair, terms: Terms, problems: list[dict]
+    pair: ScanPair, settings: Settings, problems: list[dict]
 ) -> tuple[Volume | None, Volume | None]:
-    """What can be read of the pair, and why the rest cannot."""
-    organs = terms.organs
+    """Reads the image and, where possible, the labels; adds to `problems`."""
+    organs = settings.organs
     if organs is None:
         organs = {f"label_{value}": (value,) for _, value in pair.masks}
-    image_alone = replace(pair, label=None, masks=(), label_by_index=False)
-    for half in (pair, image_alone) if pair.labelled else (pair,):
+    image_only = replace(pair, label=None, masks=(), label_by_index=False)
+    for attempt in (pair, image_only) if pair.labelled else (pair,):
         try:
-            return read_pair(half, organs)
+            return read_pair(attempt, organs)
         except BadData as error:
             reason = str(error)
         except OSError as error:
@@ -113,53 +114,61 @@ def _read(
 def _examine(
     image: Volume,
     labels: Volume | None,
-    terms: Terms,
-    others: frozenset[int],
+    settings: Settings,
+    other_labels: frozenset[int],
     report: dict,
 ) -> list[Picture]:
-    """Fills `report`; returns the pictures. `others`: values known to be no organ."""
+    """Fills `report` and returns the pictures.
+
+    `other_labels` are values of the layout that are background.
+    """
     problems = report["problems"]
     report |= measure_image(image)
     problems += image_findings(report)
     try:
-        resampled_shape(image, terms.spacing_mm)
+        resampled_shape(image, settings.spacing_mm)
     except BadData as error:
         problems.append(problem("too_large", str(error), ERROR))
     if labels is None:
         return case_pictures(image, None, {})
-    return _examine_labels(image, labels, terms, others, report)
+    return _examine_labels(image, labels, settings, other_labels, report)
 
 
 def _examine_labels(
     image: Volume,
     labels: Volume,
-    terms: Terms,
-    others: frozenset[int],
+    settings: Settings,
+    other_labels: frozenset[int],
     report: dict,
 ) -> list[Picture]:
-    """As `_examine`, of what the label map adds."""
+    """Does the same for the label map."""
     problems = report["problems"]
     counts = label_counts(labels.voxels)
-    organs = terms.organs
+    organs = settings.organs
     if organs is None:
         organs = {
-            f"label_{value}": (value,) for value in counts if value not in {0, *others}
+            f"label_{value}": (value,)
+            for value in counts
+            if value not in {0, *other_labels}
         }
-    laid = by_index(image, labels) if different_grids(image, labels) else labels
+    if different_grids(image, labels):
+        aligned = align_by_index(image, labels)
+    else:
+        aligned = labels
     report["mirrored"] = None
-    if laid.voxels.shape == image.voxels.shape:
+    if aligned.voxels.shape == image.voxels.shape:
         soft = [
             v for name, values in organs.items() if soft_tissue(name) for v in values
         ]
-        report["mirrored"] = mirrored_axes(image, among(laid.voxels, soft))
+        report["mirrored"] = mirrored_axes(image, isin_by_slices(aligned.voxels, soft))
     report["geometry"] = compare(image, labels, report["mirrored"])
     if difference := report["geometry"]["difference"]:
-        text = f"{difference}. To mend it: {report['geometry']['mend']}"
+        text = f"{difference}. Suggested fix: {report['geometry']['suggested_fix']}"
         problems.append(problem("different_grids", text, ERROR))
     elif report["mirrored"]:
         problems.append(mirrored_finding(report["mirrored"]))
-    measured = measure_labels(laid, counts, image)
-    named = others.union(*organs.values())
+    measured = measure_labels(aligned, counts, image)
+    named = other_labels.union(*organs.values())
     report["organs"] = {
         name: merged([measured[value] for value in values if value in measured])
         for name, values in organs.items()
@@ -169,7 +178,7 @@ def _examine_labels(
         str(value): measured[value]["voxels"] for value in unknown
     }
     reason = unnamed_labels(counts, named, labels.path)
-    if reason and not terms.ignore_unknown_labels:
+    if reason and not settings.ignore_unknown_labels:
         problems.append(problem("unnamed_labels", reason, ERROR))
     problems += label_findings(report["organs"])
     report["label_content"] = content(labels.voxels) if measured else None
@@ -177,13 +186,16 @@ def _examine_labels(
     outlines = {
         value: colours[name] for name, values in organs.items() for value in values
     }
-    if not terms.ignore_unknown_labels:
+    if not settings.ignore_unknown_labels:
         outlines |= dict.fromkeys(unknown, UNNAMED)
-    return case_pictures(image, laid, outlines)
+    return case_pictures(image, aligned, outlines)
 
 
 def organ_colours(organs: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """Outlines by organ; a label value without a name has the same in every case."""
+    """Colours of outlines by organ.
+
+    A label value without a name has the same colour in every case.
+    """
     return {
         name: colour(values[0] - 1 if name == f"label_{values[0]}" else number)
         for number, (name, values) in enumerate(organs.items())

@@ -1,8 +1,6 @@
-"""Measurements of one case in; its problems in words, errors and warnings, out.
+"""Finds problems in the measurements of one case, and between those of all cases.
 
-Errors are what `prepare` refuses, from its own checks; all else is a warning.
-
-Reports of all cases in; problems that only show between cases, by case, out.
+The findings here are warnings. Errors come from the checks of `prepare` itself.
 """
 
 import os
@@ -12,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 ERROR, WARNING = "error", "warning"
-# Kinds of problems and what the summary calls them.
+# Kinds of problems, with their names in the summary.
 KINDS = {
     "unclear": "more files than one case can have",
     "missing_half": "image or label map missing",
@@ -32,21 +30,26 @@ KINDS = {
     "duplicate_label": "same label map for different scans",
     "unusual_spacing": "unusual spacing",
 }
-# Mean HU of an organ with or without contrast, ill or well, in a label map that fits.
+# Mean HU of any organ under a label map that fits, with and without contrast.
 TISSUE_HU = (-100, 400)
 NOT_TISSUE = ("lung", "trachea", "airway", "bronch", "fat", "bone", "skull", "label_")
-MOST_SKEW_DEGREES = 0.5
+MAX_SKEW_DEGREES = 0.5
 _AIR_HU = -500
+# Range of spacings in CT, mm: of slices, and of pixels within them.
+USUAL_SPACING_MM = ((0.2, 10.0), (0.2, 5.0), (0.2, 5.0))
+# An outlier differs from the median by this factor, and by so many deviations.
+OUTLIER_FACTOR, OUTLIER_DEVIATIONS, MIN_CASES = 2.0, 5.0, 5
+_MAX_SHOWN = 5
 
 
 def problem(kind: str, text: str, severity: str = WARNING) -> dict:
-    """One row of `problems` in verify.json. `kind` is one of KINDS."""
+    """Returns a row of `problems` in verify.json. `kind` is one of KINDS."""
     assert kind in KINDS
     return {"severity": severity, "kind": kind, "text": text}
 
 
 def image_findings(report: Mapping) -> list[dict]:
-    """Of a scan alone, from `measure_image`."""
+    """Problems of a scan, from what `measure_image` returns."""
     found = []
     if text := _not_hu(report["hu"]):
         found.append(problem("not_hu", text))
@@ -54,11 +57,11 @@ def image_findings(report: Mapping) -> list[dict]:
         found.append(
             problem(
                 "values_clipped",
-                f"values from {report['hu']['min']} to {report['hu']['max']}: what is "
-                "beyond -32768 to 32767 will be clipped",
+                f"values from {report['hu']['min']} to {report['hu']['max']}: they "
+                "will be clipped to -32768 to 32767",
             )
         )
-    if report["skew_degrees"] > MOST_SKEW_DEGREES:
+    if report["skew_degrees"] > MAX_SKEW_DEGREES:
         found.append(
             problem(
                 "skewed",
@@ -70,59 +73,93 @@ def image_findings(report: Mapping) -> list[dict]:
 
 
 def label_findings(organs: Mapping[str, Mapping]) -> list[dict]:
-    """Of organs as `measure_labels` has them, whether they occur or not."""
-    there = {name: organ for name, organ in organs.items() if organ["voxels"]}
-    if not there:
+    """Problems of a label map, from what `measure_labels` returns for each organ."""
+    present = {name: organ for name, organ in organs.items() if organ["voxels"]}
+    if not present:
         return [problem("empty_label", "no voxel belongs to any organ")]
     found = []
-    if missing := [name for name in organs if name not in there]:
+    if missing := [name for name in organs if name not in present]:
         found.append(problem("organ_missing", f"absent: {', '.join(missing)}"))
     cut_off = [
-        f"{name} ({_and(organ['touches'])})"
-        for name, organ in there.items()
+        f"{name} ({_enumerate(organ['touches'])})"
+        for name, organ in present.items()
         if organ["touches"]
     ]
     if cut_off:
         found.append(
             problem(
                 "touches_border",
-                f"at the border of the scan, maybe cut off: {', '.join(cut_off)}",
+                f"at the border of the scan, possibly cut off: {', '.join(cut_off)}",
             )
         )
-    elsewhere = [
+    not_tissue = [
         f"{name} ({organ['mean_hu']:g} HU)"
-        for name, organ in there.items()
+        for name, organ in present.items()
         if organ["mean_hu"] is not None
         and not TISSUE_HU[0] <= organ["mean_hu"] <= TISSUE_HU[1]
         and soft_tissue(name)
     ]
-    if elsewhere:
+    if not_tissue:
         found.append(
             problem(
                 "not_tissue",
-                f"no soft tissue on average under {', '.join(elsewhere)}: is the label "
-                "map flipped or of another scan, or the scan not in HU?",
+                f"no soft tissue on average under {', '.join(not_tissue)}: is the "
+                "label map flipped or of another scan, or the scan not in HU?",
             )
         )
     return found
 
 
 def soft_tissue(organ: str) -> bool:
-    """Whether an organ of that name is."""
+    """Whether an organ of that name is soft tissue."""
     return not any(word in organ.lower() for word in NOT_TISSUE)
 
 
 def mirrored_finding(axes: Sequence[str]) -> dict:
-    """Of what `mirrored_axes` found in a label map on the grid of its image."""
+    """The problem of a label map for which `mirrored_axes` found axes to flip."""
     return problem(
         "mirrored",
         f"the organs lie on soft tissue far better with {' and '.join(axes)} of the "
-        "label map flipped: compare the pictures, mend the label map",
+        "label map flipped: compare the pictures, correct the label map",
     )
 
 
+def across_cases(reports: Sequence[Mapping]) -> list[list[dict]]:
+    """Returns for each report the problems that only show between cases.
+
+    These are duplicates, and spacings that differ from the others'.
+    """
+    found: dict[int, list[dict]] = defaultdict(list)
+    read = [report for report in reports if "content" in report]
+    for report, twins in _groups(read, "content"):
+        others = [twin["case_id"] for twin in twins]
+        real = os.path.realpath(report["image"])
+        if all(os.path.realpath(twin["image"]) == real for twin in twins):
+            text = f"the same file as {_listed(others)}: the same case twice"
+        else:
+            text = f"the same voxels as {_listed(others)}: keep one"
+        found[id(report)].append(problem("duplicate_scan", text))
+    for report, twins in _groups(read, "content_unordered"):
+        turned = [t["case_id"] for t in twins if t["content"] != report["content"]]
+        if turned:
+            text = f"a mirrored or turned copy of {_listed(turned)}: keep one"
+            found[id(report)].append(problem("duplicate_scan", text))
+    labelled = [report for report in read if report.get("label_content")]
+    for report, twins in _groups(labelled, "label_content"):
+        others = [t["case_id"] for t in twins if t["content"] != report["content"]]
+        if others:
+            text = f"the label map is that of {_listed(others)}, the scan is not"
+            found[id(report)].append(problem("duplicate_label", text))
+    for report, text in _unusual_spacings(read):
+        found[id(report)].append(problem("unusual_spacing", text))
+    return [found[id(report)] for report in reports]
+
+
 def _not_hu(hu: Mapping) -> str | None:
-    """Air is near -1000 HU, and every scan holds some, around the patient or within."""
+    """Says so where values are no HU.
+
+    Air is near -1000 HU, and every scan contains some, around or inside the patient.
+    """
     low, high = hu["min"], hu["max"]
     span = f"values from {low:g} to {high:g}"
     if low == high:
@@ -146,49 +183,14 @@ def _not_hu(hu: Mapping) -> str | None:
     return None
 
 
-def _and(words: list[str]) -> str:
+def _enumerate(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-# Sharpest and coarsest spacing of CT in use, mm: slices, and pixels within them.
-USUAL_SPACING_MM = ((0.2, 10.0), (0.2, 5.0), (0.2, 5.0))
-# An outlier is off the median by this factor, and by so many deviations.
-OUTLIER_FACTOR, OUTLIER_DEVIATIONS, FEWEST_CASES = 2.0, 5.0, 5
-_SHOWN = 5
-
-
-def across_cases(reports: Sequence[Mapping]) -> list[list[dict]]:
-    """Duplicates and spacings unlike the others': the problems of each report."""
-    found: dict[int, list[dict]] = defaultdict(list)
-    read = [report for report in reports if "content" in report]
-    for report, twins in _groups(read, "content"):
-        others = [twin["case_id"] for twin in twins]
-        real = os.path.realpath(report["image"])
-        if all(os.path.realpath(twin["image"]) == real for twin in twins):
-            text = f"the very file of {_listed(others)}: the same case twice"
-        else:
-            text = f"the same voxels as {_listed(others)}: keep one"
-        found[id(report)].append(problem("duplicate_scan", text))
-    for report, twins in _groups(read, "content_unordered"):
-        turned = [t["case_id"] for t in twins if t["content"] != report["content"]]
-        if turned:
-            text = f"a mirrored or turned copy of {_listed(turned)}: keep one"
-            found[id(report)].append(problem("duplicate_scan", text))
-    labelled = [report for report in read if report.get("label_content")]
-    for report, twins in _groups(labelled, "label_content"):
-        others = [t["case_id"] for t in twins if t["content"] != report["content"]]
-        if others:
-            text = f"the label map is that of {_listed(others)}, the scan is not"
-            found[id(report)].append(problem("duplicate_label", text))
-    for report, text in _unusual_spacings(read):
-        found[id(report)].append(problem("unusual_spacing", text))
-    return [found[id(report)] for report in reports]
 
 
 def _groups(
     reports: Sequence[Mapping], key: str
 ) -> Iterable[tuple[Mapping, list[Mapping]]]:
-    """Each report that shares its `key`, with the others that do."""
+    """Yields each report that shares the value of `key`, with the others that do."""
     groups = defaultdict(list)
     for report in reports:
         groups[report[key]].append(report)
@@ -198,12 +200,18 @@ def _groups(
 
 
 def _unusual_spacings(reports: Sequence[Mapping]) -> Iterable[tuple[Mapping, str]]:
+    """Yields each report with an unusual spacing, and the problem."""
     spacings = np.array([report["spacing_mm"] for report in reports]).reshape(-1, 3)
     logs = np.log(spacings)
-    enough = len(reports) >= FEWEST_CASES
-    median = np.median(logs, axis=0) if enough else np.zeros(3)
-    deviation = 1.4826 * np.median(np.abs(logs - median), axis=0) if enough else 0
-    limit = np.maximum(np.log(OUTLIER_FACTOR), OUTLIER_DEVIATIONS * deviation)
+    enough = len(reports) >= MIN_CASES
+    median = limit = np.zeros(3)
+    if enough:
+        # Imported late: it takes long.
+        from scipy.stats import median_abs_deviation
+
+        median = np.median(logs, axis=0)
+        deviation = median_abs_deviation(logs, scale="normal")  # pyright: ignore
+        limit = np.maximum(np.log(OUTLIER_FACTOR), OUTLIER_DEVIATIONS * deviation)
     for report, spacing, log in zip(reports, spacings, logs, strict=True):
         by = " x ".join(f"{s:g}" for s in spacing)
         usual = [
@@ -220,5 +228,5 @@ def _unusual_spacings(reports: Sequence[Mapping]) -> Iterable[tuple[Mapping, str
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    return ", ".join(names[:_MAX_SHOWN]) + more

@@ -1,6 +1,6 @@
-"""A scan or its label map in; what can be measured of it, ready for JSON, out.
+"""Measures a scan and its label map; the results are ready for JSON.
 
-Everything is counted slice by slice: beside the volume itself little memory is needed.
+Everything is counted slice by slice, so little memory is needed besides the volume.
 """
 
 import hashlib
@@ -10,18 +10,18 @@ import numpy as np
 
 from attunet_jax.volume import Volume, axis_codes
 
-# The two faces across D, H and W, in the order of indices.
+# The first and the last face across D, H and W.
 FACES = (("feet", "head"), ("front", "back"), ("right", "left"))
 _BINS = 2**16
 
 
 def measure_image(image: Volume) -> dict:
-    """Shape, spacing, orientation, HU and the content's checksums.
+    """Returns shape, spacing, orientation, HU and checksums of the content.
 
-    `content` is equal for scans whose canonical voxels are, whatever the file's type,
-    axis order or compression; `content_unordered` also for scans that are mirrored or
-    turned copies. `skew_degrees` is how far axes are from right angles,
-    `oblique_degrees` how far the worst axis is from the body's.
+    `content` is equal for scans of equal canonical voxels, whatever the type, axis
+    order or compression of their files; `content_unordered` also for mirrored and
+    turned copies. `skew_degrees` is the deviation of the axes from right angles,
+    `oblique_degrees` the largest angle between an axis and the body's.
     """
     counts, low, step = _histogram(image.voxels)
     shares = np.cumsum(counts) / image.voxels.size
@@ -54,10 +54,10 @@ def measure_image(image: Volume) -> dict:
 def measure_labels(
     labels: Volume, counts: Mapping[int, int], image: Volume | None
 ) -> dict[int, dict]:
-    """By label value that occurs: voxels, ml, the faces it touches and its mean HU.
+    """Returns for each label value: voxels, ml, the faces it touches and its mean HU.
 
-    `counts`: voxels by value. `mean_hu` is None without an image of the same shape,
-    whose voxels are those of equal index.
+    `counts` are the voxels by value. `mean_hu` compares voxels of equal index; it is
+    None without an image of the same shape.
     """
     voxels = labels.voxels
     same_shape = image is not None and image.voxels.shape == voxels.shape
@@ -84,7 +84,7 @@ def measure_labels(
 
 
 def merged(parts: list[dict]) -> dict:
-    """One organ of several label values, each measured by `measure_labels`."""
+    """Merges what `measure_labels` returns for the label values of one organ."""
     count = sum(part["voxels"] for part in parts)
     touched = {face for part in parts for face in part["touches"]}
     known = count and all(part["mean_hu"] is not None for part in parts)
@@ -97,8 +97,8 @@ def merged(parts: list[dict]) -> dict:
     }
 
 
-def among(voxels: np.ndarray, values: Collection[int]) -> np.ndarray:
-    """`np.isin` by slices: of a whole scan it takes eight bytes a voxel."""
+def isin_by_slices(voxels: np.ndarray, values: Collection[int]) -> np.ndarray:
+    """`np.isin`, slice by slice: on a whole scan it needs eight bytes for a voxel."""
     found = np.empty(voxels.shape, bool)
     for part, out in zip(voxels, found, strict=True):
         out[...] = np.isin(part, list(values))
@@ -106,23 +106,23 @@ def among(voxels: np.ndarray, values: Collection[int]) -> np.ndarray:
 
 
 def content(voxels: np.ndarray) -> str:
-    """Checksum of the values and their places, whatever their type or byte order."""
+    """Checksum of the values and their places; labels of either type are alike."""
     return _digest(f"{voxels.shape} {voxels.dtype.kind}", voxels)
 
 
 def _digest(words: str, array: np.ndarray) -> str:
     digest = hashlib.sha256(words.encode())
     for part in array if array.ndim > 1 else [array]:
-        if part.dtype == np.uint8:  # labels of either type are alike
+        if part.dtype == np.uint8:
             part = part.astype(np.uint16)
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 
 
 def _histogram(voxels: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Voxels by value, and the value of the first bin and the step to the next.
+    """Returns the voxels in each bin, the value of the first bin and the bin width.
 
-    A bin a HU for int16; other values are spread over as many bins.
+    The width is 1 HU for int16; the range of other values is divided into as many bins.
     """
     low, high = float(voxels.min()), float(voxels.max())
     whole = voxels.dtype == np.int16
@@ -138,6 +138,6 @@ def _histogram(voxels: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 
 def _number(value: float | np.generic) -> int | float:
-    """Whole numbers as such; others to six digits."""
+    """Returns an int where the number is whole, else a float of six digits."""
     number = float(value)
     return int(number) if number.is_integer() else float(f"{number:.6g}")

@@ -1,7 +1,4 @@
-"""Reports and pictures of all cases in; one HTML page that needs nothing else, out.
-
-How the page looks: CSS for light and dark, screens of any width, and many cases.
-"""
+"""Writes the reports and pictures of all cases as one self-contained HTML page."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -27,7 +24,10 @@ def page(
     colours: Mapping[str, str],
     title: str,
 ) -> str:
-    """`pictures` of each report; `colours`: "#rrggbb" of each organ's outline."""
+    """Returns the HTML.
+
+    `pictures` are those of each report, `colours` "#rrggbb" of each organ's outline.
+    """
     unusable = sum(not report["usable"] for report in reports)
     verdict = (
         f'<p class="bad">{unusable} of {len(reports)} cases cannot be used.</p>'
@@ -38,7 +38,7 @@ def page(
         [
             "<!DOCTYPE html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n",
             '<meta name=viewport content="width=device-width, initial-scale=1">\n',
-            # No script, nothing from elsewhere: whatever a file's name may hold.
+            # No scripts and nothing from the network, whatever a file's name contains.
             '<meta http-equiv="Content-Security-Policy" content="default-src '
             "'none'; img-src data:; style-src 'unsafe-inline'\">\n",
             f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n",
@@ -57,7 +57,7 @@ def page(
 
 
 def _kinds(reports: Sequence[Mapping]) -> str:
-    """A line a kind of problem with links to its cases, errors first."""
+    """One line for each kind of problem, with links to its cases; errors first."""
     lines = []
     for severity in ("error", "warning"):
         for kind, name in KINDS.items():
@@ -82,7 +82,7 @@ def _kinds(reports: Sequence[Mapping]) -> str:
 
 
 def _organs(reports: Sequence[Mapping], colours: Mapping[str, str]) -> str:
-    """A line an organ: its colour, in how many cases it is, and its volumes."""
+    """One line for each organ: its colour, number of cases and volumes."""
     labelled = [report for report in reports if "organs" in report]
     lines = []
     for organ in colours:
@@ -106,13 +106,14 @@ def _organs(reports: Sequence[Mapping], colours: Mapping[str, str]) -> str:
     if not lines:
         return ""
     head = (
-        "<tr><th>organ<th class=number>cases<th class=number>least ml"
-        "<th class=number>median ml<th class=number>most ml"
+        "<tr><th>organ<th class=number>cases<th class=number>min ml"
+        "<th class=number>median ml<th class=number>max ml"
     )
     return f"<h2>Organs</h2>\n{_table(head, lines)}"
 
 
 def _overview(reports: Sequence[Mapping]) -> str:
+    """One line for each case, with a link to its section."""
     lines = []
     for report in reports:
         errors = sum(row["severity"] == ERROR for row in report["problems"])
@@ -138,13 +139,14 @@ def _overview(reports: Sequence[Mapping]) -> str:
 def _case(
     report: Mapping, pictures: Sequence[Picture], colours: Mapping[str, str]
 ) -> str:
+    """The section of one case: problems, pictures, facts and organs."""
     name = escape(report["case_id"], quote=True)
     problems = "".join(
         f"<li class={row['severity']}><span class=tag>{row['severity']}</span> "
         f"{escape(row['text'])}</li>\n"
         for row in report["problems"]
     )
-    figures = "".join(
+    shown = "".join(
         f"<figure><img decoding=async width={picture.width} height={picture.height} "
         f'alt="{picture.plane} slice of {name}" src="data:image/png;base64,'
         f'{base64.b64encode(picture.png).decode()}"><figcaption>{picture.plane}, slice '
@@ -168,7 +170,7 @@ def _case(
     return (
         f'<section id="case-{name}">\n<h3>{name}</h3>\n'
         + (f"<ul>{problems}</ul>\n" if problems else "")
-        + (f"<div class=figures>{figures}</div>\n" if figures else "")
+        + (f"<div class=figures>{shown}</div>\n" if shown else "")
         + f"<div class=facts><dl>{facts}</dl>\n"
         + (_table(head, [organs]) if organs else "")
         + "</div>\n</section>\n"
@@ -176,6 +178,7 @@ def _case(
 
 
 def _facts(report: Mapping) -> list[tuple[str, str]]:
+    """Names and values of what was measured of a case."""
     facts = []
     if "shape" in report:
         hu = report["hu"]
@@ -188,14 +191,14 @@ def _facts(report: Mapping) -> list[tuple[str, str]]:
         ]
         if report["oblique_degrees"] >= 0.5:
             facts.append(("oblique by", f"{report['oblique_degrees']:.1f} degrees"))
-    apart = report.get("geometry", {}).get("apart_mm")
-    if apart is not None:
-        facts.append(("image and label", f"{apart:.3g} mm apart"))
+    distance_mm = report.get("geometry", {}).get("max_corner_distance_mm")
+    if distance_mm is not None:
+        facts.append(("image and label", f"{distance_mm:.3g} mm apart"))
     if report.get("unnamed_labels"):
         values = [*report["unnamed_labels"].items()]
-        said = ", ".join(f"{value} ({voxels})" for value, voxels in values[:8])
-        said += f" and {len(values) - 8} more" if len(values) > 8 else ""
-        facts.append(("labels without a name", said))
+        shown = ", ".join(f"{value} ({voxels})" for value, voxels in values[:8])
+        shown += f" and {len(values) - 8} more" if len(values) > 8 else ""
+        facts.append(("labels without a name", shown))
     for half in ("image", "label"):
         facts.append((half, report[half] or "none"))
     return facts
@@ -218,6 +221,7 @@ def _swatch(colour: str) -> str:
     return f'<span class=swatch style="background:{colour}"></span>'
 
 
+# Light and dark, for screens of any width and for many cases.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5d6771; --ground: #ffffff;
   --panel: #f5f6f8; --line: #dde1e6; --link: #0b5cad; --error: #b3261e;

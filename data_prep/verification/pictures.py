@@ -1,30 +1,30 @@
-"""A scan and its organs in; small axial, coronal and sagittal pictures as PNG out.
+"""Draws axial, coronal and sagittal slices of a scan with its organs, as small PNGs.
 
-Indices into a palette in, the bytes of a PNG out: a third of what grey RGB takes.
+A PNG with a palette takes a third of the bytes of one with RGB.
 """
 
 import colorsys
-import struct
-import zlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from attunet_jax.volume import Volume, onto_grid
-from data_prep.verification.measure import among
+from data_prep.verification.measure import isin_by_slices
 
 WINDOW_HU = (-160, 240)  # soft tissue
-# In canonical order D runs feet to head, H front to back, W patient's right to left.
+# The axis across each plane. D runs feet to head, H front to back, W right to left.
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
-# Of the first organs, told apart by those who see few colours; others go round the
+# Of the first organs, chosen for colour-blind readers; further ones go round the colour
 # circle by the golden angle.
 COLOURS = ("#ffb000", "#00d0ff", "#ff4f9a", "#7be36a", "#b58cff", "#ff7043", "#f5f564")
-UNNAMED = "#ffffff"  # outline of labels that no organ has
-WIDTH_PX, TALLEST_PX = 288, 400  # of axial slices; of long scans, head to feet
-MOST_BYTES = 56_000  # of the three pictures of a case
-_GREYS = (48, 32, 24, 16, 10)  # the first that keeps within it is taken
+UNNAMED = "#ffffff"  # outline of label values without an organ
+WIDTH_PX, MAX_HEIGHT_PX = 288, 400  # of axial slices; of long scans, head to feet
+MAX_BYTES = 56_000  # of the three pictures of a case
+_GREYS = (48, 32, 24, 16, 10)  # numbers of grey levels; the first within it is taken
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,19 @@ class Picture:
 def case_pictures(
     image: Volume, labels: Volume | None, colours: Mapping[int, str]
 ) -> list[Picture]:
-    """Slices through the centre of the labels drawn, or of the scan without any.
+    """Draws slices through the centre of the labels, or of a scan without labels.
 
-    As radiologists look at them: the patient's right on the left of axial and coronal
-    slices, front up in axial and left in sagittal ones, head up; true proportions.
-    `colours`: "#rrggbb" of the outline by label value; equal colours have one outline.
-    Labels of another shape than the image's are laid onto it by their headers.
+    They are oriented as radiologists view them: the patient's right on the left of
+    axial and coronal slices, front up in axial and left in sagittal ones, head up.
+    Proportions are true. `colours` are "#rrggbb" of the outline by label value; label
+    values of equal colour have one outline. Labels of another shape than the image's
+    are placed by their headers.
     """
-    placed = None if labels is None else _placed(image, labels)
+    placed = None if labels is None else _place(image, labels)
     spacing_mm = image.spacing_mm
-    drawn = None if placed is None else among(placed, colours)
+    drawn = None if placed is None else isin_by_slices(placed, colours)
     centre = _centre(drawn, image.voxels.shape)
-    px_per_mm = WIDTH_PX / float((spacing_mm * image.voxels.shape)[1:].max())
+    pixels_per_mm = WIDTH_PX / float((spacing_mm * image.voxels.shape)[1:].max())
     names = [*dict.fromkeys(colours.values())]
     slices = []
     for plane, axis in PLANES.items():
@@ -61,7 +62,7 @@ def case_pictures(
         hu = image.voxels.take(index, axis)
         outlined = None if placed is None else placed.take(index, axis)
         pixel_mm = np.delete(spacing_mm, axis)
-        grey, outline = _drawn(hu, outlined, pixel_mm, px_per_mm, colours, names)
+        grey, outline = _draw(hu, outlined, pixel_mm, pixels_per_mm, colours, names)
         if plane != "axial":
             grey, outline = grey[::-1], outline[::-1]
         slices.append((plane, index, image.voxels.shape[axis], grey, outline))
@@ -75,7 +76,7 @@ def case_pictures(
                 count,
                 grey.shape[1],
                 grey.shape[0],
-                palette_png(
+                encode_png(
                     np.where(
                         outline,
                         greys + outline - 1,
@@ -86,35 +87,35 @@ def case_pictures(
             )
             for plane, index, count, grey, outline in slices
         ]
-        if sum(len(picture.png) for picture in pictures) <= MOST_BYTES:
+        if sum(len(picture.png) for picture in pictures) <= MAX_BYTES:
             break
     return pictures
 
 
 def colour(number: int) -> str:
-    """Outline of organ `number`, counted from 0."""
+    """Colour of the outline of organ `number`, counted from 0."""
     if number < len(COLOURS):
         return COLOURS[number]
     rgb = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.65, 1.0)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
-def _placed(image: Volume, labels: Volume) -> np.ndarray | None:
-    """Label values on the image's grid; None where the grids cannot be laid over."""
+def _place(image: Volume, labels: Volume) -> np.ndarray | None:
+    """Label values on the image's grid; None where the axes are not parallel."""
     if labels.voxels.shape == image.voxels.shape:
         return labels.voxels
-    # A frame of background: what lies beyond the label map repeats its edge.
+    # Voxels beyond the label map repeat its edge: with this border it is background.
     framed = np.pad(labels.voxels, 1)
     affine = labels.affine.copy()
     affine[:3, 3] -= affine[:3, :3].sum(1)
     try:
         return onto_grid(framed, affine, image.grid, order="nearest")
-    except ValueError:  # turned against each other
+    except ValueError:
         return None
 
 
 def _centre(mask: np.ndarray | None, shape: tuple[int, ...]) -> list[int]:
-    """By axis, the slice nearest to the centre of the mask that shows some of it."""
+    """For each axis, the slice nearest to the centre of the mask that contains it."""
     indices = []
     for axis, count in enumerate(shape):
         middle = (count - 1) / 2
@@ -129,17 +130,20 @@ def _centre(mask: np.ndarray | None, shape: tuple[int, ...]) -> list[int]:
     return indices
 
 
-def _drawn(
+def _draw(
     hu: np.ndarray,
     labels: np.ndarray | None,
     pixel_mm: np.ndarray,
-    px_per_mm: float,
+    pixels_per_mm: float,
     colours: Mapping[int, str],
     names: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grey in [0, 1] and the outline (0 none, else 1 + place in `names`), in pixels."""
+    """Returns grey in [0, 1], and the outlines: 0 for none, else 1 + index in `names`.
+
+    Both are resampled to the pixels of the picture.
+    """
     sides_mm = np.array(hu.shape) * pixel_mm
-    scale = min(px_per_mm, TALLEST_PX / sides_mm.max())
+    scale = min(pixels_per_mm, MAX_HEIGHT_PX / sides_mm.max())
     shape = np.maximum(np.rint(sides_mm * scale), 1).astype(int)
     places = [
         (np.arange(n) + 0.5) * old / n - 0.5
@@ -147,7 +151,7 @@ def _drawn(
     ]
     low, high = WINDOW_HU
     grey = np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)
-    # The mean of what falls into a pixel: less noise to look at and to store.
+    # The mean over a pixel: it has less noise to look at and to store.
     size = np.maximum(np.rint(np.array(hu.shape) / shape), 1).astype(int)
     grey = ndimage.uniform_filter(grey, size.tolist(), mode="nearest")
     grey = ndimage.map_coordinates(
@@ -161,7 +165,7 @@ def _drawn(
         ]
         shown = labels[np.ix_(*nearest)]
         for number, name in enumerate(names, start=1):
-            values = [value for value, given in colours.items() if given == name]
+            values = [value for value, colour_ in colours.items() if colour_ == name]
             mask = np.isin(shown, values)
             if mask.any():
                 outline[mask & np.logical_not(ndimage.binary_erosion(mask))] = number
@@ -169,25 +173,16 @@ def _drawn(
 
 
 def _palette(greys: int, names: list[str]) -> np.ndarray:
+    """RGB of the grey levels, then of the colours `names`, "#rrggbb"."""
     ramp = np.rint(np.linspace(0, 255, greys))[:, None].repeat(3, axis=1)
     hues = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in names]
     return np.vstack([ramp, np.array(hues).reshape(-1, 3)])
 
 
-def palette_png(indices: np.ndarray, palette: np.ndarray) -> bytes:
-    """`indices [H, W]` uint8, `palette [N, 3]` uint8 RGB, N at most 256."""
-    height, width = indices.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    # Rows are stored as differences from the row above (filter 2): CT is smooth.
-    above = np.vstack([np.zeros((1, width), np.uint8), indices[:-1]])
-    rows = np.hstack([np.full((height, 1), 2, np.uint8), indices - above])
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
-        for name, body in (
-            (b"IHDR", header),
-            (b"PLTE", palette.astype(np.uint8).tobytes()),
-            (b"IDAT", zlib.compress(rows.tobytes(), 6)),
-            (b"IEND", b""),
-        )
-        for crc in [zlib.crc32(name + body)]
-    )
+def encode_png(indices: np.ndarray, palette: np.ndarray) -> bytes:
+    """PNG of `indices [H, W]` uint8 into `palette [N, 3]`, RGB, N at most 256."""
+    picture = Image.fromarray(indices)
+    picture.putpalette(palette.astype(np.uint8).tobytes())
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

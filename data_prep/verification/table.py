@@ -1,4 +1,4 @@
-"""Reports of all cases in; what the terminal shows, plain text of 100 columns, out."""
+"""Formats the reports of all cases for a terminal of 100 columns."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,22 +6,24 @@ from data_prep.verification.examine import printable
 from data_prep.verification.findings import ERROR, KINDS
 
 COLUMNS = 100
-_WIDEST_ID, _NARROWEST_ID = 32, 12
-_CASES_NAMED = 4
+_MAX_ID_WIDTH, _MIN_ID_WIDTH = 32, 12
+_MAX_CASES_NAMED = 4
 
 
 def table(reports: Sequence[Mapping], organs: Sequence[str]) -> str:
-    """A line a case. The ml of each organ where they fit beside the rest, else how many
-    of them there are."""
+    """One line for each case.
+
+    It shows the ml of each organ where there is room, else how many of them were found.
+    """
     heading = ["case", "D x H x W", "spacing mm", "axes", "HU"]
     rows = [_geometry(report) for report in reports]
     states = [_state(report) for report in reports]
-    each = [[_ml(report, name) for name in organs] for report in reports]
-    together = [[_found(report, organs)] for report in reports]
+    volumes = [[_ml(report, name) for name in organs] for report in reports]
+    numbers = [[_found(report, organs)] for report in reports]
     longest = max([4, *(len(report["case_id"]) for report in reports)])
     for names, cells in (
-        ([printable(name)[:10] for name in organs], each),
-        (["organs"], together),
+        ([printable(name)[:10] for name in organs], volumes),
+        (["organs"], numbers),
     ):
         lines = [
             [*row, *more, state]
@@ -30,9 +32,9 @@ def table(reports: Sequence[Mapping], organs: Sequence[str]) -> str:
         lines.insert(0, [*heading, *names, "state"])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         room = COLUMNS - sum(widths[1:]) - 2 * (len(widths) - 1)
-        if room >= min(longest, _NARROWEST_ID):
+        if room >= min(longest, _MIN_ID_WIDTH):
             break
-    widths[0] = max(min(longest, room, _WIDEST_ID), 4)
+    widths[0] = max(min(longest, room, _MAX_ID_WIDTH), 4)
     right = {1, *range(5, len(widths) - 1)}
     text = []
     for line in lines:
@@ -43,13 +45,13 @@ def table(reports: Sequence[Mapping], organs: Sequence[str]) -> str:
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
         )
-    if cells is each and organs:
+    if cells is volumes and organs:
         text.append(f"({', '.join(map(printable, organs))} in ml)")
     return "\n".join(text) + "\n"
 
 
 def warnings(reports: Sequence[Mapping]) -> str:
-    """A line a kind of warning, with the cases it is about."""
+    """One line for each kind of warning, with its cases."""
     lines = []
     for kind, name in KINDS.items():
         cases = [
@@ -61,15 +63,15 @@ def warnings(reports: Sequence[Mapping]) -> str:
             )
         ]
         if cases:
-            shown = ", ".join(cases[:_CASES_NAMED])
-            more = len(cases) - _CASES_NAMED
+            shown = ", ".join(cases[:_MAX_CASES_NAMED])
+            more = len(cases) - _MAX_CASES_NAMED
             shown += f" and {more} more" if more > 0 else ""
             lines.append(f"  {name}: {len(cases)} ({shown})\n")
     return "warnings, by number of cases:\n" + "".join(lines) if lines else ""
 
 
 def unusable(reports: Sequence[Mapping]) -> str:
-    """A line a case that cannot be used, with every reason."""
+    """One line for each case that cannot be used, with all reasons."""
     lines = [
         f"  {report['case_id']}: "
         + "; also: ".join(
@@ -122,7 +124,7 @@ def _found(report: Mapping, organs: Sequence[str]) -> str:
 
 
 def _cut(name: str, width: int) -> str:
-    """The beginning and the end, which is where names of scans differ."""
+    """Shortens a name in its middle: names of scans differ at the ends."""
     if len(name) <= width:
         return name
     end = (width - 2) // 2

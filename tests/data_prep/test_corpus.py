@@ -1,4 +1,9 @@
-"""Every bad input of the corpus in one folder: each gets the line of docs/data.md."""
+"""Every odd and bad input of the corpus in one folder, and what is reported of each.
+
+The tables of docs/data.md are generated:
+
+    python -m pytest tests/data_prep/test_corpus.py --write-docs
+"""
 
 import json
 import os
@@ -22,13 +27,13 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 FOR_USERS = {"file_that_may_not_be_read"}  # root may read everything
 
 
-def documented() -> dict[str, str]:
-    """Case -> line, from the tables of docs/data.md."""
-    page = PAGE.read_text(encoding="utf-8")
-    _, _, text = page.partition("## What is said of odd and bad files")
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
-    assert len(dict(rows)) == len(rows)
-    return dict(rows)
+def split_page(page: str, block: str) -> tuple[str, str, str]:
+    """The text before a generated block of the page, the block, and the text after."""
+    begin, end = f"<!-- {block}: begin -->\n", f"<!-- {block}: end -->\n"
+    before, _, rest = page.partition(begin)
+    content, found, after = rest.partition(end)
+    assert found, f"docs/data.md has no block {block}"
+    return before + begin, content, end + after
 
 
 class Runs(NamedTuple):
@@ -75,7 +80,7 @@ def case_id(name: str) -> str:
     return bad.CASE_IDS.get(name, name)
 
 
-def looked(folder: Path) -> dict[str, dict]:
+def examined(folder: Path) -> dict[str, dict]:
     """Rows of verify.json by case."""
     content = json.loads((folder / "look" / "verify.json").read_text("utf-8"))
     return {case["case_id"]: case for case in content["cases"]}
@@ -86,33 +91,39 @@ def rejected(folder: Path) -> dict[str, str]:
     return {row["case_id"]: row["reason"] for row in rows["rejected"]}
 
 
-def test_every_bad_input_gets_the_line_that_is_documented(runs):
+def test_the_tables_of_the_page_are_what_the_programs_report(runs, request):
     folder = runs.everything
-    cases, reasons = looked(folder), rejected(folder)
-    found = {}
-    for make in [*bad.USABLE, *bad.UNUSABLE]:
+    cases, reasons = examined(folder), rejected(folder)
+    accepted, refused = {}, {}
+    for make in bad.USABLE:
+        problems = cases[case_id(make.__name__)]["problems"]
+        warnings = [KINDS[row["kind"]] for row in problems]
+        accepted[make.__name__] = "; ".join(["prepared", *warnings])
+    page = PAGE.read_text(encoding="utf-8")
+    for make in bad.UNUSABLE:
         name = make.__name__
         if name in FOR_USERS and os.geteuid() == 0:
-            continue
-        if reason := reasons.get(case_id(name)):
-            found[name] = reason.replace(f"{folder}/scans/", "")
-            continue
-        warnings = [KINDS[row["kind"]] for row in cases[case_id(name)]["problems"]]
-        found[name] = "; ".join(["prepared", *warnings])
-    written = {
-        name: line
-        for name, line in documented().items()
-        if not (name in FOR_USERS and os.geteuid() == 0)
-    }
-    found |= runs.elsewhere
-    assert [f"| `{name}` | {line} |" for name, line in found.items()] == [
-        f"| `{name}` | {line} |" for name, line in written.items()
-    ]
+            (refused[name],) = re.findall(rf"^\| `{name}` \| (.+) \|$", page, re.M)
+        else:
+            refused[name] = reasons[case_id(name)].replace(f"{folder}/scans/", "")
+    refused |= runs.elsewhere
+    for block, heading, rows in (
+        ("accepted inputs", "| case | result |", accepted),
+        ("refused inputs", "| case | reason; paths are below --input |", refused),
+    ):
+        lines = [f"| `{name}` | {text} |" for name, text in rows.items()]
+        table = "\n".join([heading, "|---|---|", *lines, ""])
+        before, content, after = split_page(page, block)
+        if request.config.getoption("--write-docs", default=False):
+            page = before + table + after
+            PAGE.write_text(page, encoding="utf-8")
+        else:
+            assert content == table
 
 
 def test_prepare_and_verify_say_the_same_without_a_traceback(runs):
     folder, err = runs.everything, runs.err
-    cases, reasons = looked(folder), rejected(folder)
+    cases, reasons = examined(folder), rejected(folder)
     unusable = {make.__name__ for make in bad.UNUSABLE}
     if os.geteuid() == 0:
         unusable -= FOR_USERS
@@ -126,8 +137,7 @@ def test_prepare_and_verify_say_the_same_without_a_traceback(runs):
 
 
 def test_headers_that_claim_terabytes_take_no_memory(runs):
-    said = re.findall(r"memory: at most ([0-9.]+) GB", runs.err)
-    stated, used = map(float, said)
+    stated, used = map(float, re.findall(r"memory: at most ([0-9.]+) GB", runs.err))
     assert stated < 0.5 and used < 0.5
 
 

@@ -109,7 +109,7 @@ def test_a_join_names_the_tasks_that_are_missing_and_removes_nothing(
     before = files(tmp_path / "array")
     outcome = prepare_here(*words, output, "--join")
     assert outcome.status == 3 and outcome.err.count("\n") == 1
-    assert "2 of 3 shards are not there" in outcome.err and ": 0,2;" in outcome.err
+    assert "2 of 3 shards are missing" in outcome.err and ": 0,2;" in outcome.err
     assert files(tmp_path / "array") == before
 
 
@@ -117,7 +117,7 @@ def test_a_task_leaves_alone_what_another_is_writing(words, tmp_path, prepare_he
     (tmp_path / ".parts").mkdir()
     others = [
         tmp_path / ".cases-00001-of-00003.array_record.77.new",
-        tmp_path / ".parts" / ".cases-00001-of-00003.json.77.part",
+        tmp_path / ".parts" / ".cases-00001-of-00003.json.77.new",
     ]
     for path in others:
         path.write_text("half of it")

@@ -119,10 +119,10 @@ def test_without_workers_no_more_processes_start_than_memory_holds(
     pair = ScanPair("a", large / "images" / "a.nii.gz", None)
     settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), 0.0, False)
     specs = [ShardSpec(i, 9, (pair,), large, settings) for i in range(9)]
-    each = resources.process_bytes(specs)
+    each = resources.prepare_bytes(specs)
     monkeypatch.setattr(resources, "core_count", lambda: 8)
     monkeypatch.setattr(resources, "available_bytes", lambda: 3 * each + 1)
-    assert prepare._state_memory(specs, None) == 3
+    assert prepare._choose_workers(specs, None) == 3
     assert "give fewer" not in capfd.readouterr().err
-    assert prepare._state_memory(specs, 4) == 4  # the user's word counts, and is said
-    assert "are free here: give fewer --workers" in capfd.readouterr().err
+    assert prepare._choose_workers(specs, 4) == 4  # the user's word counts, and is said
+    assert "are available: give fewer --workers" in capfd.readouterr().err

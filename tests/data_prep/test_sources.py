@@ -59,7 +59,7 @@ def test_a_name_that_is_there_with_both_endings_is_one_unclear_case(tmp_path, fo
     a, b = find_nifti(tmp_path).pairs
     place = tmp_path / folder
     assert a.unclear == f"{place / 'a.nii.gz'}: there is also a.nii; remove one"
-    assert {*a.rivals} == {place / "a.nii", *tmp_path.glob("*/a.nii.gz")}
+    assert {*a.candidates} == {place / "a.nii", *tmp_path.glob("*/a.nii.gz")}
     assert b.unclear is None and b.image and b.label
 
 
@@ -162,7 +162,7 @@ def test_two_names_that_make_one_id_are_one_unclear_case(tmp_path):
     for folder in ("images", "labels"):
         touch(tmp_path / folder, "scan 1.nii.gz", "scan_1.nii.gz")
     (pair,) = find_nifti(tmp_path).pairs
-    assert pair.case_id == "scan_1" and len(pair.rivals) == 4
+    assert pair.case_id == "scan_1" and len(pair.candidates) == 4
     assert pair.unclear == (
         f"{tmp_path / 'images'}: 'scan 1' and 'scan_1' would both be case scan_1; "
         "rename one"
@@ -216,8 +216,8 @@ def test_labels_are_read_in_their_order(text, organs):
         ("spleen=1;pancreas=2", "'spleen=1;pancreas=2'"),
         ("left kidney=1", "'left kidney=1'"),
         ("1=spleen", "'1=spleen'"),
-        ("spleen=1,spleen=2", "'spleen' cannot be named (again)"),
-        ("background=1", "'background' cannot be named (again)"),
+        ("spleen=1,spleen=2", "'spleen' is named twice"),
+        ("background=1", "'background' cannot be the name"),
         ("spleen=1,pancreas=1", "value 1 is both spleen and pancreas"),
         ("kidney=2+2", "value 2 is both kidney and kidney"),
     ],

@@ -265,7 +265,7 @@ def test_totalsegmentators_label_map_of_all_organs_is_read(
     (pair,) = SOURCES["totalsegmentator"](tmp_path / "total").pairs
     assert pair.unclear == (
         f"{case}: other.nii.gz and segmentation.nii.gz: which is the label map? leave "
-        "one beside ct.nii.gz"
+        "one next to ct.nii.gz"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.shard import PARTS
+from data_prep.shard import DESCRIPTIONS
 
 # What a program writes, and how many of it in the runs below.
 OUTPUTS = {"prepare": ("cases-*", 12), "phantom": ("labels/*.nii.gz", 12)}
@@ -190,7 +190,7 @@ def test_a_killed_run_leaves_whole_files_and_no_process_and_the_same_command_goe
         name: when
         for name, when in written(tmp_path, program).items()
         if program != "prepare"
-        or (tmp_path / PARTS / name).with_suffix(".json").exists()
+        or (tmp_path / DESCRIPTIONS / name).with_suffix(".json").exists()
     }
     assert len(before) >= kills[-1] - count
     process = start(program, count)
@@ -211,7 +211,7 @@ def test_a_stopped_run_says_so_in_one_line_and_the_same_command_goes_on(
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert said(err).startswith("error: SIGTERM: stopped; the same command goes on")
+    assert said(err).startswith("error: SIGTERM: stopped; the same command continues")
     assert not any(map(alive, started))
     # It has not worked to the end before it heeded.
     assert len(written(tmp_path, "prepare")) < OUTPUTS["prepare"][1]
@@ -247,7 +247,7 @@ def test_a_signal_to_the_whole_group_is_the_same_as_to_the_program(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert said(err).endswith("the same command goes on from here")
+    assert said(err).endswith("the same command continues from here")
     assert len(written(tmp_path, program)) < OUTPUTS[program][1]
 
 

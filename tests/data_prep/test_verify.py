@@ -19,7 +19,7 @@ from attunet_jax.errors import BadData, exit_status
 from data_prep import verify
 from data_prep.runners.processes import run_in_processes
 from data_prep.sources.layout import ScanPair
-from data_prep.verification.examine import Terms, examine
+from data_prep.verification.examine import Settings, examine
 from data_prep.verification.page import page
 
 LABELS = "--labels=spleen=1,pancreas=2,kidney=3"
@@ -113,7 +113,11 @@ def test_good_scans_are_usable_and_nothing_of_them_is_changed(
         "pancreas": (18, 0.144),
         "kidney": (12, 0.096),
     }
-    assert first["geometry"] == {"apart_mm": 0, "difference": None, "mend": None}
+    assert first["geometry"] == {
+        "max_corner_distance_mm": 0,
+        "difference": None,
+        "suggested_fix": None,
+    }
 
 
 def test_the_table_is_plain_text_of_100_columns(scans, words, look):
@@ -196,8 +200,8 @@ def test_label_values_without_a_name_are_outlined_unless_they_are_ignored(scans)
     save(label, voxels, affine)
     colours = []
     for ignored in (False, True):
-        terms = Terms({"spleen": (1,)}, (2.0, 2.0, 2.0), ignored)
-        _, (picture, *_) = examine(ScanPair("b", image, label), terms)
+        settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), ignored)
+        _, (picture, *_) = examine(ScanPair("b", image, label), settings)
         at = picture.png.index(b"PLTE")
         colours.append(int.from_bytes(picture.png[at - 4 : at], "big") // 3)
     assert colours[0] == colours[1] + 1
@@ -374,10 +378,10 @@ def test_an_empty_folder_is_named(tmp_path, words, look):
 
 def test_a_scan_without_labels_by_design_is_usable(scans):
     pair = ScanPair("a", scans / "images" / "a.nii.gz", None)
-    terms = Terms({"spleen": (1,)}, (2.0, 2.0, 2.0), False)
-    report, pictures = examine(pair, terms, unlabelled=True)
+    settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), False)
+    report, pictures = examine(pair, settings, unlabelled=True)
     assert report["usable"] and report["problems"] == [] and len(pictures) == 3
-    assert not examine(pair, terms)[0]["usable"]
+    assert not examine(pair, settings)[0]["usable"]
 
 
 def test_a_stopped_run_says_so_and_leaves_no_half_report(
@@ -405,7 +409,7 @@ def test_a_stopped_run_says_so_and_leaves_no_half_report(
 
 
 def test_after_a_killed_worker_verify_does_not_promise_to_go_on(tmp_path):
-    again = "looks at all cases anew"
+    again = "examines all cases again"
     with pytest.raises(BadData, match=f"fewer --workers {again}$"):
         run_in_processes(os._exit, [(9,)], 1, tmp_path, print, again)
 

@@ -19,8 +19,13 @@ from data_prep.verification.measure import (
     measure_labels,
     merged,
 )
-from data_prep.verification.pictures import palette_png
-from data_prep.verification.repair import by_index, compare, mend, overlap
+from data_prep.verification.pictures import encode_png
+from data_prep.verification.repair import (
+    align_by_index,
+    compare,
+    overlap,
+    suggested_fix,
+)
 
 # A file whose axes run to the left, the back and the head: W, H, D of 2, 3 and 5 mm.
 LPS = np.diag([-2.0, -3.0, 5.0, 1.0])
@@ -187,22 +192,26 @@ def test_what_is_odd_about_organs_is_one_line_a_kind():
 
 def test_one_grid_needs_no_mend():
     found = compare(box((8, 9, 10)), box((8, 9, 10), affine=moved(x=0.05)))
-    assert found == {"apart_mm": 0.05, "difference": None, "mend": None}
+    assert found == {
+        "max_corner_distance_mm": 0.05,
+        "difference": None,
+        "suggested_fix": None,
+    }
 
 
 def test_a_header_that_is_wrong_is_to_be_copied_from_the_image():
     image, labels = box((8, 9, 10)), box((8, 9, 10), affine=moved(x=3, z=-4))
     found = compare(image, labels)
-    assert found["apart_mm"] == 5
+    assert found["max_corner_distance_mm"] == 5
     assert "corners lie up to 5 mm apart" in found["difference"]
-    assert "only the origin differs, by 3 x 0 x -4 mm" in found["mend"]
-    assert "copy the image's affine" in found["mend"]
-    assert "fit index by index" in mend(image, labels, ())
-    assert "flip D and W" in mend(image, labels, ("D", "W"))
+    assert "only the origin differs, by 3 x 0 x -4 mm" in found["suggested_fix"]
+    assert "copy the image's affine" in found["suggested_fix"]
+    assert "fit index by index" in suggested_fix(image, labels, ())
+    assert "flip D and W" in suggested_fix(image, labels, ("D", "W"))
     wider = box((8, 9, 10), affine=np.diag([-2.0, -3.0, 6.0, 1.0]))
-    assert mend(image, wider).startswith("the spacings differ")
+    assert suggested_fix(image, wider).startswith("the spacings differ")
     flipped = box((8, 9, 10), affine=np.diag([2.0, -3.0, 5.0, 1.0]))
-    assert mend(image, flipped).startswith("the directions of axes differ")
+    assert suggested_fix(image, flipped).startswith("the directions of axes differ")
 
 
 def test_labels_are_laid_on_the_image_as_its_affine_in_their_header_would():
@@ -210,24 +219,24 @@ def test_labels_are_laid_on_the_image_as_its_affine_in_their_header_would():
     to_the_right = np.diag([2.0, -3.0, 5.0, 1.0])
     labels = box((8, 9, 10), slice(1, 3), slice(2, 4), slice(3, 5), affine=to_the_right)
     assert not np.array_equal(labels.voxels, image.voxels)
-    laid = by_index(image, labels)
+    laid = align_by_index(image, labels)
     np.testing.assert_array_equal(laid.voxels, image.voxels)
     np.testing.assert_array_equal(laid.affine, image.affine)
     other = box((8, 9, 11))
-    assert by_index(image, other) is other
+    assert align_by_index(image, other) is other
 
 
 def test_a_label_map_cut_out_of_its_scan_is_to_be_padded():
     # From file index 2, 1, 3: -2 mm, -3 mm and 5 mm an index. 3, 3 and 4 voxels more.
     labels = box((3, 5, 3), affine=moved(x=-4, y=-3, z=15))
-    said = mend(box((8, 9, 10)), labels)
+    said = suggested_fix(box((8, 9, 10)), labels)
     assert "100% of the label map lies inside" in said
     assert "3 x 1 x 2 voxels before and 4 x 3 x 3 after" in said
 
 
 def test_a_label_map_of_another_spacing_is_to_be_resampled():
     labels = box((4, 9, 10), affine=np.diag([-4.0, -3.0, 5.0, 1.0]))
-    assert "resample the label map onto the image's grid" in mend(
+    assert "resample the label map onto the image's grid" in suggested_fix(
         box((8, 9, 10)), labels
     )
     half = box((8, 9, 10), affine=moved(z=25))
@@ -236,12 +245,12 @@ def test_a_label_map_of_another_spacing_is_to_be_resampled():
 
 def test_a_label_map_of_another_place_is_of_another_scan():
     labels = box((8, 9, 4), affine=moved(z=150))  # the image ends at 47.5, it at 147.5
-    assert "100 mm apart" in mend(box((8, 9, 10)), labels)
+    assert "100 mm apart" in suggested_fix(box((8, 9, 10)), labels)
 
 
 def test_a_label_map_with_its_axes_misnamed_is_told():
     labels = box((10, 9, 8))
-    assert "named wrongly" in mend(box((8, 9, 10)), labels)
+    assert "named wrongly" in suggested_fix(box((8, 9, 10)), labels)
 
 
 def test_a_mirrored_label_map_is_seen_by_the_hu_under_it():
@@ -328,7 +337,7 @@ def test_a_spacing_unlike_all_others_is_told():
 def test_a_palette_picture_reads_back_in_another_program():
     indices = np.random.default_rng(2).integers(0, 5, (7, 11)).astype(np.uint8)
     palette = np.array([[0, 0, 0], [255, 176, 0], [1, 2, 3], [9, 8, 7], [255] * 3])
-    seen = imread(io.BytesIO(palette_png(indices, palette)), format="png")
+    seen = imread(io.BytesIO(encode_png(indices, palette)), format="png")
     np.testing.assert_array_equal(np.rint(seen[..., :3] * 255), palette[indices])
 
 
