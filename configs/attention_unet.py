@@ -12,5 +12,10 @@ from configs import base
 
 def get_config() -> Any:
     config = base.get_config()
-    config.name = "attention_unet"
+    apply_to(config)
     return config
+
+
+def apply_to(config: Any) -> None:
+    """Names the Attention U-Net of `config`, which it leaves as it is."""
+    config.name = "attention_unet"

@@ -12,6 +12,11 @@ from configs import base
 
 def get_config() -> Any:
     config = base.get_config()
+    apply_to(config)
+    return config
+
+
+def apply_to(config: Any) -> None:
+    """Turns the Attention U-Net of `config` into this network, at any widths."""
     config.name = "unet"
     config.model.sub_gates = 0
-    return config

@@ -58,6 +58,7 @@ def main(values: cli.Values) -> None:
         data=data,
         workdir=runs,
         splits=SPLIT,
+        paper="false",  # its numbers on patients are not comparable with phantoms
         about=ABOUT,
     )
     trained = runs / SPLIT / "attention_unet"

@@ -1,12 +1,13 @@
-r"""Measures a trained network on the test cases of a prepared data set.
+r"""Evaluates a trained network on the test cases of a prepared data set.
 
     python -m launch.evaluate --workdir=RUN --data=DIR
     python -m launch.evaluate --workdir=RUN --data=DIR --part=validation --pictures=5 \
         --config.predict.checkpoint=latest --config.predict.average_flips=True
 
-Writes OUTPUT/cases.jsonl (a line per case and organ: Dice, precision, recall, surface
-distances), summary.json and summary.md; OUTPUT is RUN/evaluation/PART unless given.
-After an interruption the same command continues.
+Scores are those of the label maps on the prepared grid. Writes OUTPUT/cases.jsonl (a
+line per case and organ: Dice, precision, recall, surface distances), summary.json and
+summary.md; OUTPUT is RUN/evaluation/PART unless given. After an interruption the
+same command continues.
 """
 
 import os
@@ -33,7 +34,7 @@ def main(values: cli.Values) -> None:
     workdir, data = values.workdir, values.data
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
-    from attunet_jax.evaluate.report import measure
+    from attunet_jax.evaluate.report import evaluate_into_folder
     from attunet_jax.predict.predictor import load_predictor
 
     dataset = open_dataset(data)
@@ -51,7 +52,7 @@ def main(values: cli.Values) -> None:
         if not case_ids:
             raise BadArguments(f"{data}: split {split} has no {values.part} cases")
     output = Path(values.output or workdir / "evaluation" / values.part)
-    _, text = measure(
+    _, text = evaluate_into_folder(
         predictor,
         dataset,
         case_ids,

@@ -1,1 +1,1 @@
-"""Label maps go in; scores by case and organ, statistics, tables and pictures out."""
+"""Scores label maps by case and organ; statistics, the paper's tables, pictures."""

@@ -1,4 +1,4 @@
-"""A predictor and prepared cases in, `cases.jsonl` out: a line per case and organ."""
+"""Predicts and scores prepared cases; `cases.jsonl` has a line per case and organ."""
 
 import json
 import time
@@ -22,15 +22,22 @@ def evaluate_cases(
     case_ids: Iterable[str],
     path: Path,
     *,
-    each: Callable[[Case, np.ndarray, list[dict]], None],
+    on_case: Callable[[Case, np.ndarray, list[dict]], None],
 ) -> list[dict]:
-    """Predicts each case and measures it at the prepared spacing.
+    """Predicts each case and scores it on the prepared grid.
 
-    The whole case, or its centre crop where `config.predict.region` says so. Cases that
-    `path` already holds for this checkpoint, data and settings are not predicted
-    again. `each` is called with (case, prediction `[D, H, W]`, rows) for every new
-    one. Returns the rows of all cases, in order. Raises `BadArguments` where the data
-    has another spacing than the network or lacks an organ.
+    The whole case, or its centre crop if `config.predict.region` says so. Cases that
+    `path` already holds for this checkpoint, data and settings are not predicted again.
+
+    Args:
+      path: the JSON-lines file to read and to write.
+      on_case: called with (case, prediction `[D, H, W]`, rows) for every new case.
+
+    Returns:
+      The rows of all cases, in the order of `case_ids`.
+
+    Raises:
+      BadArguments: the data has another spacing than the network or none of its organs.
     """
     organs = _organs(predictor, dataset)
     stamp = {
@@ -38,39 +45,38 @@ def evaluate_cases(
         "manifest_sha256": dataset.manifest_sha256,
         "predict": predictor.settings_digest(),
     }
-    done = _rows_already(path, stamp)
-    rows = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside, and renamed at the end: a kill loses none of the rows of before.
-    beside = path.with_name(f".{path.name}.new")
-    done = _rows_already(beside, stamp) | done
-    with beside.open("w", encoding="utf-8") as file:
+    # Written under a temporary name, renamed at the end: a kill loses no earlier row.
+    tmp_path = path.with_name(f".{path.name}.new")
+    done = _read_rows(tmp_path, stamp) | _read_rows(path, stamp)
+    rows = []
+    with tmp_path.open("w", encoding="utf-8") as file:
         for case_id in case_ids:
-            measured = done.get(case_id)
-            if measured is None:
+            of_case = done.get(case_id)
+            if of_case is None:
                 case = dataset.case(case_id)
                 whole_hu = case.image_hu
                 if predictor.run["config"]["predict"]["region"] == "centre_crop":
                     case = _centre_crop(case, predictor.run["config"]["data"])
-                began = time.perf_counter()
+                start = time.perf_counter()
                 prediction = predictor.probabilities(case.image_hu, whole_hu).argmax(0)
-                seconds = time.perf_counter() - began
+                seconds = time.perf_counter() - start
                 prediction = prediction.astype(np.uint8)
                 truth = dataset.labels.relabel(case.label, predictor.classes)
-                measured = [
+                of_case = [
                     {"case_id": case_id, **row, "seconds": seconds, **stamp}
                     for row in measure_case(truth, prediction, case.spacing_mm, organs)
                 ]
-                each(case, prediction, measured)
-            rows += measured
-            file.write("".join(json.dumps(row) + "\n" for row in measured))
+                on_case(case, prediction, of_case)
+            rows += of_case
+            file.write("".join(json.dumps(row) + "\n" for row in of_case))
             file.flush()
-    beside.replace(path)
+    tmp_path.replace(path)
     return rows
 
 
 def _centre_crop(case: Case, data: dict) -> Case:
-    """What the published evaluation scores; outside it nothing can be missed."""
+    """Cuts `case` to its centre crop: the published evaluation scores no more."""
     crop = CropSpec.exact(data["crop_shape"], data["padding"])
     window = centre_crop(case, crop)
     larger = np.array(case.image_hu.shape) - crop.window_shape
@@ -85,12 +91,13 @@ def _centre_crop(case: Case, data: dict) -> Case:
 
 
 def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
+    """Label of each organ that both the network and the data have."""
     spacing = dataset.manifest["spacing_mm"]
     if not np.allclose(spacing, predictor.spacing_mm, rtol=1e-3):
         raise BadArguments(
             f"{dataset.directory} has a spacing of {spacing} mm, the network was "
-            f"trained at {list(predictor.spacing_mm)} mm: prepare the scans with "
-            "--spacing_mm of the latter"
+            f"trained at {list(predictor.spacing_mm)} mm: prepare the scans with the "
+            "network's spacing (--spacing_mm)"
         )
     organs = {
         name: value
@@ -106,8 +113,8 @@ def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
     return organs
 
 
-def _rows_already(path: Path, stamp: dict) -> dict[str, list[dict]]:
-    """Rows of earlier calls for the same checkpoint and data, by case."""
+def _read_rows(path: Path, stamp: dict) -> dict[str, list[dict]]:
+    """Reads the rows of earlier calls with the same stamp, by case."""
     rows: dict[str, list[dict]] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():

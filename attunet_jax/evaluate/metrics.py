@@ -1,10 +1,10 @@
-"""Two label maps of one case go in; a row of scores for each organ comes out.
+"""Scores of a predicted label map: a JSON-ready row for each organ.
 
-A row is JSON-ready; a score that is undefined is None. Which ones are undefined when
-an organ is absent is said in overlap.py and surface.py.
+An undefined score is None; overlap.py and surface.py say which scores are undefined
+when an organ is absent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -12,7 +12,7 @@ from scipy import ndimage
 from attunet_jax.evaluate.overlap import overlap
 from attunet_jax.evaluate.surface import contour_distance_mm, surface_distances
 
-# The scores of a row, in its order; the rest of a row says what was measured.
+# The scores of a row, in the order of its keys.
 METRICS = (
     "dice",
     "iou",
@@ -28,7 +28,7 @@ METRICS = (
 def measure_case(
     truth: np.ndarray,
     prediction: np.ndarray,
-    spacing_mm,
+    spacing_mm: Sequence[float] | np.ndarray,
     organs: Mapping[str, int],
 ) -> list[dict]:
     """Scores a predicted label map.
@@ -48,12 +48,12 @@ def measure_case(
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
-    # One pass over each map finds the boxes of all organs; all else works in those.
+    # One pass over each map finds the boxes of all organs; the rest is done inside.
     boxes = [_boxes(labels, max(organs.values())) for labels in (truth, prediction)]
     voxel_ml = float(np.prod(np.asarray(spacing_mm, float))) / 1000
     rows = []
     for organ, label in organs.items():
-        box = _around(*(found[label - 1] for found in boxes))
+        box = _union(*(of_map[label - 1] for of_map in boxes))
         masks = truth[box] == label, prediction[box] == label
         counts = overlap(*masks)
         surfaces = surface_distances(*masks, spacing_mm)
@@ -84,10 +84,10 @@ def _boxes(labels: np.ndarray, largest: int) -> list[tuple[slice, ...] | None]:
     return ndimage.find_objects(labels, max_label=largest)
 
 
-def _around(
+def _union(
     a: tuple[slice, ...] | None, b: tuple[slice, ...] | None
 ) -> tuple[slice, ...]:
-    """The smallest box around both; an empty one where neither is."""
+    """The smallest box around both; an empty one if both are None."""
     if a is None or b is None:
         return a or b or (slice(0, 0),) * 3
     return tuple(

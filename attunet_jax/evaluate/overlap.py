@@ -1,6 +1,6 @@
-"""Two masks of one organ (truth, prediction) go in; Dice, IoU, precision, recall out.
+"""Dice, IoU, precision and recall of two masks (truth, prediction) of one organ.
 
-What is undefined is None, never a number that could enter a mean:
+An undefined score is None, never a number that could enter a mean:
 
 | truth | prediction | dice, iou | precision | recall  |
 |-------|------------|-----------|-----------|---------|
@@ -9,8 +9,8 @@ What is undefined is None, never a number that could enter a mean:
 | empty | some       | 0         | 0         | None    |
 | empty | empty      | None      | None      | None    |
 
-An organ that was missed altogether has precision 0, as in the published evaluation,
-so that it counts; where there was nothing to find, recall says nothing.
+A missed organ has precision 0, as in the published evaluation, so that it counts.
+Without an organ in the truth there is no recall.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Overlap:
-    """Voxel counts of two masks: found (tp), made up (fp), missed (fn)."""
+    """Voxel counts of two masks: true positives, false positives, false negatives."""
 
     tp: int
     fp: int

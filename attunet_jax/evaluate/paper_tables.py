@@ -1,24 +1,25 @@
-"""Nothing goes in; Tables 1, 2 and 3 of the paper come out as data.
+"""Tables 1, 2 and 3 of the paper as data: networks, quantities and printed numbers.
 
 Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas" (2018),
 section 3. CT-150 is private, so Tables 1 and 2 can be compared with, not reproduced.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a table reports: a metric of an organ, or of the network (organ "")."""
+    """A metric of an organ, or of the network itself (organ "")."""
 
     label: str
     organ: str
-    metric: str  # a metric of measure.py, "parameters" or "inference_s"
+    metric: str  # one of metrics.METRICS, "parameters" or "inference_s"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A printed figure; bold is the paper's mark of statistical significance."""
+class Number:
+    """A printed number; bold is the paper's mark of statistical significance."""
 
     mean: float
     std: float | None
@@ -27,34 +28,45 @@ class Figure:
 
 @dataclass(frozen=True)
 class Entry:
-    """One trained network of a table, and its figures in the quantities' order."""
+    """One trained network of a table; numbers in the order of the quantities."""
 
-    network: str  # name of our config
-    split: str  # name of our split, or stage in Table 3
+    network: str  # name of the config: configs/<network>.py
+    split: str  # name of our split; in Table 3 the stage: bft, aft or scr
     label: str
     paper_split: str  # training/test cases in the paper
-    figures: tuple[Figure, ...]
+    numbers: tuple[Number, ...]
 
 
 @dataclass(frozen=True)
 class PaperTable:
     number: int
     title: str
+    data: str  # what the paper tested on
     corner: str  # the heading above the names of the rows
     quantities: tuple[Quantity, ...]
     entries: tuple[Entry, ...]
-    entries_are_columns: bool  # Table 1; the others have an entry a row
-    data: str
+    entries_are_columns: bool  # in Table 1; the others have an entry a row
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(entry.split for entry in self.entries))
 
 
-def _figures(text: str) -> list[tuple[Figure, ...]]:
-    """Lines of "mean deviation | *mean deviation | mean", a star for bold."""
-    return [tuple(map(_figure, line.split("|"))) for line in text.strip().splitlines()]
+def _numbers(text: str) -> list[tuple[Number, ...]]:
+    """Parses lines of "mean deviation | *mean deviation | mean", a star for bold."""
+    return [tuple(map(_number, line.split("|"))) for line in text.strip().splitlines()]
 
 
-def _figure(cell: str) -> Figure:
+def _number(cell: str) -> Number:
     mean, *std = cell.replace("*", " ").split()
-    return Figure(float(mean), float(std[0]) if std else None, bold="*" in cell)
+    return Number(float(mean), float(std[0]) if std else None, bold="*" in cell)
+
+
+def _entries(
+    names: Iterable[tuple[str, str, str, str]], numbers: Iterable[tuple[Number, ...]]
+) -> tuple[Entry, ...]:
+    pairs = zip(names, numbers, strict=True)
+    return tuple(Entry(*name, numbers=of_entry) for name, of_entry in pairs)
 
 
 def _pancreas(*labels: str) -> tuple[Quantity, ...]:
@@ -66,7 +78,7 @@ def _pancreas(*labels: str) -> tuple[Quantity, ...]:
 
 
 # A line a quantity, a column an entry, as printed.
-_FIGURES_1 = _figures("""
+_NUMBERS_1 = _numbers("""
 0.814 0.116 | *0.840 0.087 | 0.741 0.137 | *0.767 0.132
 0.848 0.110 |  0.849 0.098 | 0.789 0.176 | *0.794 0.150
 0.806 0.126 | *0.841 0.092 | 0.743 0.179 | *0.762 0.145
@@ -77,24 +89,10 @@ _FIGURES_1 = _figures("""
 0.167       |  0.179       | 0.167       |  0.179
 """)
 
-# A line an entry, a column a quantity, as printed.
-_FIGURES_2 = _figures("""
-0.821 0.119 | 0.849 0.111 | 0.814 0.125 | 2.383 1.918 |  6.44e6 | 0.191
-0.825 0.104 | 0.861 0.082 | 0.807 0.121 | 2.202 1.144 | 10.40e6 | 0.222
-""")
-
-_FIGURES_3 = _figures("""
- 0.690 0.132 | 0.680 0.109 |  0.733 0.190 |  6.389 3.900
-*0.712 0.110 | 0.693 0.115 | *0.751 0.149 | *5.251 2.551
- 0.820 0.043 | 0.824 0.070 |  0.828 0.064 |  2.464 0.529
-*0.831 0.038 | 0.825 0.073 | *0.840 0.053 | *2.305 0.568
- 0.815 0.068 | 0.815 0.105 |  0.826 0.062 |  2.576 1.180
- 0.821 0.057 | 0.815 0.093 | *0.835 0.057 | *2.333 0.856
-""")
-
 _TABLE_1 = PaperTable(
     number=1,
     title="Multi-class CT abdominal segmentation",
+    data="CT-150 (150 scans, private)",
     corner="Method (Train/Test Split)",
     quantities=(
         *_pancreas(
@@ -108,70 +106,69 @@ _TABLE_1 = PaperTable(
         Quantity("Number of Params", "", "parameters"),
         Quantity("Inference Time", "", "inference_s"),
     ),
-    entries=tuple(
-        Entry(*entry, figures=figures)
-        for entry, figures in zip(
-            (
-                ("unet", "80_20", "U-Net", "120/30"),
-                ("attention_unet", "80_20", "Att U-Net", "120/30"),
-                ("unet", "20_80", "U-Net", "30/120"),
-                ("attention_unet", "20_80", "Att U-Net", "30/120"),
-            ),
-            zip(*_FIGURES_1, strict=True),
-            strict=True,
-        )
+    entries=_entries(
+        (
+            ("unet", "80_20", "U-Net", "120/30"),
+            ("attention_unet", "80_20", "Att U-Net", "120/30"),
+            ("unet", "20_80", "U-Net", "30/120"),
+            ("attention_unet", "20_80", "Att U-Net", "30/120"),
+        ),
+        zip(*_NUMBERS_1, strict=True),
     ),
     entries_are_columns=True,
-    data="CT-150 (150 scans, private)",
 )
 
 _TABLE_2 = PaperTable(
     number=2,
     title="U-Nets of higher capacity",
+    data="CT-150 (150 scans, private)",
     corner="Method",
     quantities=(
         *_pancreas("Panc. DSC", "Panc. Precision", "Panc. Recall", "S2S Dist (mm)"),
         Quantity("# of Pars", "", "parameters"),
         Quantity("Run Time", "", "inference_s"),
     ),
-    entries=tuple(
-        Entry(network, "80_20", label, "120/30", figures)
-        for network, label, figures in zip(
-            ("unet_wide", "unet_huge"),
-            ("U-Net, wide", "U-Net, huge"),
-            _FIGURES_2,
-            strict=True,
-        )
+    entries=_entries(
+        (
+            ("unet_wide", "80_20", "U-Net, wide", "120/30"),
+            ("unet_huge", "80_20", "U-Net, huge", "120/30"),
+        ),
+        _numbers("""
+0.821 0.119 | 0.849 0.111 | 0.814 0.125 | 2.383 1.918 |  6.44e6 | 0.191
+0.825 0.104 | 0.861 0.082 | 0.807 0.121 | 2.202 1.144 | 10.40e6 | 0.222
+"""),
     ),
     entries_are_columns=False,
-    data="CT-150 (150 scans, private)",
 )
 
 _TABLE_3 = PaperTable(
     number=3,
-    title="Pancreas segmentation on TCIA Pancreas-CT, before (BFT) and after (AFT) "
-    "fine tuning and from scratch (SCR)",
+    title="Pancreas segmentation on another source, before (BFT) and after (AFT) fine "
+    "tuning and from scratch (SCR)",
+    data="TCIA Pancreas-CT (82 scans)",
     corner="Method",
     quantities=_pancreas("Dice Score", "Precision", "Recall", "S2S Dist (mm)"),
-    entries=tuple(
-        Entry(network, stage, f"{stage.upper()} {name}", "61/21", figures)
-        for (stage, network, name), figures in zip(
-            (
-                (stage, network, name)
-                for stage in ("bft", "aft", "scr")
-                for network, name in (
-                    ("unet", "U-Net"),
-                    ("attention_unet", "Attention U-Net"),
-                )
-            ),
-            _FIGURES_3,
-            strict=True,
-        )
+    entries=_entries(
+        (
+            ("unet", "bft", "BFT U-Net", "61/21"),
+            ("attention_unet", "bft", "BFT Attention U-Net", "61/21"),
+            ("unet", "aft", "AFT U-Net", "61/21"),
+            ("attention_unet", "aft", "AFT Attention U-Net", "61/21"),
+            ("unet", "scr", "SCR U-Net", "61/21"),
+            ("attention_unet", "scr", "SCR Attention U-Net", "61/21"),
+        ),
+        _numbers("""
+ 0.690 0.132 | 0.680 0.109 |  0.733 0.190 |  6.389 3.900
+*0.712 0.110 | 0.693 0.115 | *0.751 0.149 | *5.251 2.551
+ 0.820 0.043 | 0.824 0.070 |  0.828 0.064 |  2.464 0.529
+*0.831 0.038 | 0.825 0.073 | *0.840 0.053 | *2.305 0.568
+ 0.815 0.068 | 0.815 0.105 |  0.826 0.062 |  2.576 1.180
+ 0.821 0.057 | 0.815 0.093 | *0.835 0.057 | *2.333 0.856
+"""),
     ),
     entries_are_columns=False,
-    data="TCIA Pancreas-CT (82 scans)",
 )
 
 TABLES = {table.number: table for table in (_TABLE_1, _TABLE_2, _TABLE_3)}
-# Networks the paper compares with each other at one split: (baseline, rival).
+# The two networks that the paper compares with each other on each split.
 COMPARED = ("unet", "attention_unet")

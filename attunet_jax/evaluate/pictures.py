@@ -1,4 +1,4 @@
-"""Scans with label maps, or rows of a run's metrics, go in; PNG pictures come out."""
+"""Draws label maps on slices of a scan, and learning curves, as PNG pictures."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ def overlay_png(
 ) -> None:
     """Draws the slices that show most of an organ, outlined by truth and prediction.
 
-    As radiologists look at them: the patient's right on the left of axial and coronal
+    In radiological orientation: the patient's right on the left of axial and coronal
     slices, front up in axial and left in sagittal ones, head up. True proportions.
 
     Args:
-      path: PNG file; written beside and moved there.
+      path: PNG file.
       image_hu: [D, H, W] in canonical order.
       truth, prediction: labels [D, H, W], drawn solid and dashed; either may be None.
       spacing_mm: 3 lengths [D, H, W].
       organs: name -> label, all of which are outlined.
-      organ: whose slices; where it is not, those of all organs.
+      organ: the organ whose slices are drawn; if it does not occur, all organs count.
       panels: some of PLANES, left to right.
 
     Raises:
@@ -90,10 +90,10 @@ def overlay_png(
 
 
 def learning_curve_png(path: str | Path, rows: Sequence[Mapping]) -> None:
-    """Draws the loss, and the held-out Dice where there is one, against the step.
+    """Draws the loss, and the validation Dice if there is one, against the step.
 
     Args:
-      path: PNG file; written beside and moved there.
+      path: PNG file.
       rows: of a run's metrics.jsonl: step, and loss or held_out_<organ> or
         held_out_dice (their mean) or both.
     """
@@ -134,9 +134,9 @@ def _slices(
     organ: str,
     shape: tuple[int, ...],
 ) -> list[int]:
-    """By axis, the slice with most of the organ in the first map that has it."""
-    wanted = [[organs[organ]]] if organ in organs else []
-    for values in [*wanted, list(organs.values())]:
+    """The slice on each axis with most of the organ, in the first map that has it."""
+    preferred = [[organs[organ]]] if organ in organs else []
+    for values in [*preferred, list(organs.values())]:
         for labels in maps:
             mask = np.isin(labels, values)
             if mask.any():
@@ -167,14 +167,14 @@ def _draw_slice(
         extent=(0, width, 0, height) if head_up else (0, width, height, 0),
     )
     for name, labels in maps.items():
-        # A frame of background closes the outline of an organ that is cut off.
-        framed = np.pad(labels, 1)
+        # A border of background closes the outline of an organ that is cut off.
+        padded = np.pad(labels, 1)
         y, x = (
             (np.arange(n) - 0.5) * mm
-            for n, mm in zip(framed.shape, pixel_mm, strict=True)
+            for n, mm in zip(padded.shape, pixel_mm, strict=True)
         )
         for organ, label in organs.items():
-            mask = framed == label
+            mask = padded == label
             if mask.any():
                 ax.contour(x, y, mask, levels=[0.5], **_style(name, colours[organ]))
     ax.set_xlim(0, width)
@@ -183,7 +183,7 @@ def _draw_slice(
 
 
 def _style(name: str, colour: str) -> dict:
-    """Solid for the truth; dashed and paler, to be seen on top, for the prediction."""
+    """Solid for the truth; dashed and paler, to show on top, for the prediction."""
     if name == "truth":
         return {"colors": [colour], "linestyles": "solid", "linewidths": 1.4}
     pale = tuple(0.45 * c + 0.55 for c in to_rgb(colour))
@@ -199,10 +199,10 @@ def _legend(maps: Mapping, colours: Mapping[str, str]) -> list[Line2D]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Writes beside and moves, so that nobody sees half a picture."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Writes to a temporary path and renames, so that no picture is ever incomplete."""
+    tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(beside, format="png")
-        os.replace(beside, path)
+        figure.savefig(tmp_path, format="png")
+        tmp_path.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)

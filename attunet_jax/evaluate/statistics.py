@@ -1,19 +1,18 @@
-"""The rows of two runs on the same cases go in; whether they differ comes out.
+"""Tests whether two runs differ on the same cases.
 
 The paper gives p-values and names no test. Ours is the two-sided Wilcoxon signed-rank
-test of the differences case by case, beside a bootstrap interval of their mean.
+test of the differences case by case, with a bootstrap interval of their mean.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-# Five pairs that all point one way give p = 2 / 2**5 = 0.0625: below six pairs no
-# result could be significant at 0.05.
-FEWEST_PAIRS = 6
+# Five differences of equal sign give p = 2 / 2**5 = 0.0625: below six pairs no result
+# could be significant at 0.05.
+MIN_PAIRS = 6
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
@@ -24,16 +23,16 @@ class PairedTest:
 
     n: int
     mean_difference: float | None  # None without a pair
-    low: float | None  # of the interval; None where p is
+    low: float | None  # of the interval; None below MIN_PAIRS
     high: float | None
-    p: float | None  # None below FEWEST_PAIRS
+    p: float | None  # None below MIN_PAIRS
 
     @property
     def why_not(self) -> str:
-        """Why there is no p; empty where there is one."""
+        """Why there is no p; empty if there is one."""
         if self.p is not None:
             return ""
-        return f"not tested: {self.n} pairs, fewer than {FEWEST_PAIRS}"
+        return f"not tested: {self.n} pairs, fewer than {MIN_PAIRS}"
 
 
 def paired_test(
@@ -44,7 +43,7 @@ def paired_test(
     metric: str,
     seed: int,
 ) -> PairedTest:
-    """Compares two runs on the cases they have in common.
+    """Compares two runs on the cases that both have.
 
     Args:
       first, second: rows with `case_id`, `organ` and the metric.
@@ -57,7 +56,7 @@ def paired_test(
     differences = np.array([b[case] - a[case] for case in sorted(a.keys() & b.keys())])
     n = differences.size
     mean = float(differences.mean()) if n else None
-    if n < FEWEST_PAIRS:
+    if n < MIN_PAIRS:
         return PairedTest(n=n, mean_difference=mean, low=None, high=None, p=None)
     low, high = _interval(differences, seed)
     return PairedTest(
@@ -77,12 +76,11 @@ def _by_case(rows: Iterable[Mapping], organ: str, metric: str) -> dict[str, floa
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
-    """p of the two-sided signed-rank test; equal pairs say nothing and are dropped."""
+    """p of the two-sided signed-rank test, without the pairs that are equal."""
     differences = differences[differences != 0]
     if not differences.size:
         return 1.0
-    result: Any = stats.wilcoxon(differences, alternative="two-sided")
-    return float(result.pvalue)
+    return float(stats.wilcoxon(differences, alternative="two-sided").pvalue)  # pyright: ignore
 
 
 def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Rows of scores of many cases go in; mean and deviation by organ and metric out.
+"""Mean and standard deviation of scores over cases, by organ and metric.
 
 The deviation is that of the population (divided by n, as numpy.nanstd in the
-published evaluation; the paper does not say). What is undefined (None) is left out of
+published evaluation; the paper does not say). Undefined scores (None) are left out of
 both and counted.
 """
 
@@ -15,7 +15,7 @@ from attunet_jax.evaluate.metrics import METRICS
 def summary(
     rows: Iterable[Mapping], metrics: Sequence[str] = METRICS
 ) -> dict[str, dict[str, dict]]:
-    """Averages over cases.
+    """Averages the scores of each organ over cases.
 
     Args:
       rows: a row for each case and organ, with `organ` and the metrics.
@@ -46,22 +46,22 @@ def _spread(values: list[float | None]) -> dict:
     }
 
 
-def markdown_summary(figures: Mapping[str, Mapping[str, Mapping]]) -> str:
-    """What `summary` gives, as a Markdown table: a row an organ, a column a metric.
+def markdown_summary(numbers: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """Formats the result of `summary` in Markdown: a row an organ, a column a metric.
 
-    `(n=4 of 5)` marks a metric that one of five cases left undefined, "-" one that
-    all did.
+    `(n=4 of 5)` marks a metric that is undefined in one of five cases, "-" one that is
+    undefined in all.
     """
-    metrics = list(dict.fromkeys(m for of_organ in figures.values() for m in of_organ))
+    metrics = list(dict.fromkeys(m for of_organ in numbers.values() for m in of_organ))
     lines = [["organ", *metrics], ["---"] * (1 + len(metrics))]
-    for organ, of_organ in figures.items():
+    for organ, of_organ in numbers.items():
         cells = [spread_text(of_organ[m]) if m in of_organ else "-" for m in metrics]
         lines.append([organ.replace("|", "\\|"), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def spread_text(spread: Mapping) -> str:
-    """`0.612 ± 0.110`, and how many of the cases it stands for where not for all."""
+    """Returns `0.612 ± 0.110`, followed by `(n=4 of 5)` where not all cases count."""
     if spread["mean"] is None:
         return "-"
     text = f"{spread['mean']:.3f} ± {spread['std']:.3f}"

@@ -1,28 +1,25 @@
-"""Two masks of one organ and the spacing go in; distances of their surfaces in mm out.
+"""Distances between the surfaces of two masks of one organ, in mm.
 
-Distances are those of google-deepmind/surface-distance: surfaces run between voxels,
-each piece weighs as much as its area (surfels.py), and a piece's distance is that to
-the nearest piece of the other surface. `surface_distance_mm`, the "S2S" of the
-paper's tables here, is the mean of the two one-way area-weighted means. Surfaces of
-masks are staircases and the nearest stair is what counts: such distances fall short
-of those between smooth surfaces, by half a voxel where these are far apart.
+Two measures:
 
-A mask and its spacing go in; the corners its surface passes, and the areas, out.
-
-The surface of a mask runs between its voxels. Around each point where eight voxels
-meet lies a cell with those voxels' centres as corners; the 8 bits "inside or not"
-are the cell's code. A cell whose bits differ holds a piece of surface (a surfel):
-the polygons through the middles of the cell's edges that have one end inside. The
-area of those polygons, at the real spacing, is what a surfel weighs.
-
-Two masks of one organ and the spacing in, the published code's distance out.
-
-The authors' evaluation (utils/metrics.py) calls this the surface distance: axial slice
-by axial slice, the mean distance between the outer contours' pixels, averaged over the
-slices in which both masks have the organ. Slices that were missed altogether do not
-count, so it flatters; surface.py measures in 3-D.
+- `surface_distances`, in 3-D, as in google-deepmind/surface-distance. The surface of a
+  mask runs between its voxels. Around each point where eight voxels meet lies a cell
+  with those voxels' centres as corners; the 8 bits "inside or not" are the cell's code.
+  A cell whose bits differ holds a piece of surface (a surfel): the polygons through the
+  middles of the cell's edges that have one end inside. A piece weighs as much as the
+  area of its polygons at the real spacing, and its distance is that to the nearest
+  piece of the other surface. A bent polygon is cut into triangles around its centre, so
+  areas are a little smaller than in that library; distances are equal. The mean of the
+  two one-way area-weighted means is the "S2S" of the tables. Surfaces of masks are
+  staircases, so these distances are shorter than those between smooth surfaces, by up
+  to half a voxel.
+- `contour_distance_mm`, slice by slice, as in the authors' code (utils/metrics.py): the
+  mean distance between the outer contours' pixels in each axial slice, averaged over
+  the slices in which both masks have the organ. It ignores slices that were missed
+  altogether, so it is too favourable.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -31,6 +28,10 @@ import numpy as np
 from scipy import ndimage
 
 from attunet_jax.evaluate.overlap import check_masks
+
+CORNERS = tuple(product((0, 1), repeat=3))  # bit k of a code is corner k
+
+Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,17 @@ class SurfaceDistances:
         return bool(self.truth_areas_mm2.size and self.prediction_areas_mm2.size)
 
     def one_way_means_mm(self) -> tuple[float, float] | None:
-        """Area-weighted mean distances (truth to prediction, prediction to truth)."""
+        """Area-weighted mean distances (truth to prediction, prediction to truth).
+
+        None where either mask is empty.
+        """
         if not self.defined:
             return None
-        return (
-            float(
-                np.average(self.truth_to_prediction_mm, weights=self.truth_areas_mm2)
-            ),
-            float(
-                np.average(
-                    self.prediction_to_truth_mm, weights=self.prediction_areas_mm2
-                )
-            ),
+        forth = np.average(self.truth_to_prediction_mm, weights=self.truth_areas_mm2)
+        back = np.average(
+            self.prediction_to_truth_mm, weights=self.prediction_areas_mm2
         )
+        return float(forth), float(back)
 
     def surface_distance_mm(self) -> float | None:
         """Mean of the two one-way means; None where either mask is empty."""
@@ -71,7 +70,10 @@ class SurfaceDistances:
         return None if means is None else sum(means) / 2
 
     def hausdorff_mm(self, percent: float) -> float | None:
-        """The larger of the two one-way percentiles by area (95: robust Hausdorff)."""
+        """The larger of the two one-way percentiles by area (95: robust Hausdorff).
+
+        None where either mask is empty.
+        """
         if not self.defined:
             return None
         return max(
@@ -97,9 +99,9 @@ class SurfaceDistances:
 
 
 def surface_distances(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
 ) -> SurfaceDistances:
-    """Measures the surfaces of two masks against each other.
+    """Measures the distances between the surfaces of two masks.
 
     Args:
       truth, prediction: bool [D, H, W]. Time and memory grow with the box around
@@ -117,10 +119,10 @@ def surface_distances(
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise ValueError(f"spacing {spacing_mm} is not three positive numbers")
     box = bounding_box(truth | prediction)
-    truth_borders, truth_areas = surface(truth[box], spacing)
-    prediction_borders, prediction_areas = surface(prediction[box], spacing)
-    to_prediction = _distances_mm(truth_borders, prediction_borders, spacing)
-    to_truth = _distances_mm(prediction_borders, truth_borders, spacing)
+    truth_cells, truth_areas = surface(truth[box], spacing)
+    prediction_cells, prediction_areas = surface(prediction[box], spacing)
+    to_prediction = _distances_mm(truth_cells, prediction_cells, spacing)
+    to_truth = _distances_mm(prediction_cells, truth_cells, spacing)
     forth, back = np.argsort(to_prediction), np.argsort(to_truth)
     return SurfaceDistances(
         truth_to_prediction_mm=to_prediction[forth],
@@ -131,7 +133,7 @@ def surface_distances(
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around what is True; an empty one where nothing is."""
+    """Returns the smallest box around the True voxels; an empty one without any."""
     box = []
     for axis in range(mask.ndim):
         others = tuple(a for a in range(mask.ndim) if a != axis)
@@ -140,12 +142,15 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _distances_mm(here: np.ndarray, there: np.ndarray, spacing_mm) -> np.ndarray:
-    """From each True cell of `here` to the nearest True cell of `there`: float64."""
-    if not there.any():  # a distance transform without a target invents one
-        return np.full(np.count_nonzero(here), np.inf)
-    nearest_mm = ndimage.distance_transform_edt(~there, sampling=spacing_mm)
-    return np.asarray(nearest_mm)[here]
+def _distances_mm(
+    from_cells: np.ndarray, to_cells: np.ndarray, spacing_mm: np.ndarray
+) -> np.ndarray:
+    """Distance of each True of `from_cells` to the nearest of `to_cells`: float64."""
+    # Without a target, distance_transform_edt returns arbitrary numbers.
+    if not to_cells.any():
+        return np.full(np.count_nonzero(from_cells), np.inf)
+    nearest_mm = ndimage.distance_transform_edt(~to_cells, sampling=spacing_mm)
+    return np.asarray(nearest_mm)[from_cells]
 
 
 def _percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
@@ -155,11 +160,10 @@ def _percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> flo
     return float(distances[min(index, distances.size - 1)])
 
 
-CORNERS = tuple(product((0, 1), repeat=3))  # bit k of a code is corner k
-
-
-def surface(mask: np.ndarray, spacing_mm) -> tuple[np.ndarray, np.ndarray]:
-    """Where the surface of `mask` lies, and how large each piece is.
+def surface(
+    mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the cells that the surface of `mask` passes, and the area in each.
 
     Beyond the array's border is background: an organ that is cut off there has a
     surface on the cut.
@@ -169,18 +173,18 @@ def surface(mask: np.ndarray, spacing_mm) -> tuple[np.ndarray, np.ndarray]:
       spacing_mm: 3 positive lengths, in the order of the axes.
 
     Returns:
-      bool [D + 1, H + 1, W + 1], the cells with a piece of surface (cell d, h, w lies
-      before voxel d, h, w), and the areas of those cells in mm2, float64 [n], in the
-      order in which indexing with the first finds them.
+      bool [D + 1, H + 1, W + 1], True for cells with a piece of surface (cell d, h, w
+      lies before voxel d, h, w), and the areas of those cells in mm2, float64 [n], in
+      the order of indexing with the first array.
     """
     code = cell_codes(mask)
-    borders = (code != 0) & (code != 255)
+    cells = (code != 0) & (code != 255)
     spacing = tuple(float(s) for s in spacing_mm)
-    return borders, areas_mm2(spacing)[code[borders]]
+    return cells, areas_mm2(spacing)[code[cells]]
 
 
 def cell_codes(mask: np.ndarray) -> np.ndarray:
-    """The codes of all cells of bool [D, H, W]: uint8 [D + 1, H + 1, W + 1]."""
+    """Returns the codes of all cells of bool [D, H, W]: uint8 [D+1, H+1, W+1]."""
     voxels = np.pad(mask, 1).view(np.uint8)
     code = np.zeros([n + 1 for n in mask.shape], np.uint8)
     for bit, corner in enumerate(CORNERS):
@@ -191,7 +195,7 @@ def cell_codes(mask: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def areas_mm2(spacing_mm: tuple[float, ...]) -> np.ndarray:
-    """Area of the surface in a cell of each code: float64 [256], read-only."""
+    """Returns the area of surface in a cell of each code: float64 [256], read-only."""
     areas = np.zeros(256)
     for code in range(256):
         for polygon in polygons(code):
@@ -200,16 +204,17 @@ def areas_mm2(spacing_mm: tuple[float, ...]) -> np.ndarray:
     return areas
 
 
-def polygons(code: int) -> list[list[tuple[float, float, float]]]:
-    """The closed polygons that part inside from outside in a cell of this code.
+def polygons(code: int) -> list[list[Point]]:
+    """Returns the closed polygons between inside and outside in a cell of this code.
 
     On each face of the cell, every run of inside corners is cut off by a straight
     line between the middles of the two edges where the run begins and ends; inside
-    corners that only touch across a face's diagonal are parted. Faces are walked as
-    seen from outside, so each such line has a direction, each edge is the beginning
-    of one line and the end of another, and the lines close to polygons.
+    corners that touch only across a face's diagonal are separated. The corners of a
+    face are visited in turn as seen from outside, so each such line has a direction,
+    each edge is the start of one line and the end of another, and the lines close to
+    polygons.
     """
-    following = {}
+    next_point: dict[Point, Point] = {}
     for face in _faces():
         inside = [bool(code >> CORNERS.index(corner) & 1) for corner in face]
         starts = [i for i in range(4) if inside[i] and not inside[i - 1]]
@@ -217,15 +222,15 @@ def polygons(code: int) -> list[list[tuple[float, float, float]]]:
             end = start
             while inside[(end + 1) % 4]:
                 end = (end + 1) % 4
-            begin = _middle(face[start - 1], face[start])
-            following[begin] = _middle(face[end], face[(end + 1) % 4])
+            line_start = _middle(face[start - 1], face[start])
+            next_point[line_start] = _middle(face[end], face[(end + 1) % 4])
     found = []
-    while following:
-        point, after = following.popitem()
-        polygon = [point]
-        while after != point:
-            polygon.append(after)
-            after = following.pop(after)
+    while next_point:
+        first, point = next_point.popitem()
+        polygon = [first]
+        while point != first:
+            polygon.append(point)
+            point = next_point.pop(point)
         found.append(polygon)
     return found
 
@@ -235,27 +240,29 @@ def _faces() -> list[list[tuple[int, int, int]]]:
     faces = []
     for axis, side in product(range(3), (0, 1)):
         ring = [(0, 0), (1, 0), (1, 1), (0, 1)][:: 1 if side else -1]
-        # side, b, c stand on the axes axis, axis + 1, axis + 2.
+        # side, b, c lie on the axes axis, axis + 1, axis + 2.
         corners = [np.roll((side, b, c), axis) for b, c in ring]
         faces.append([tuple(int(x) for x in corner) for corner in corners])
     return faces
 
 
-def _middle(a: tuple[int, int, int], b: tuple[int, int, int]):
-    return tuple((x + y) / 2 for x, y in zip(a, b, strict=True))
+def _middle(a: tuple[int, int, int], b: tuple[int, int, int]) -> Point:
+    return (a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (a[2] + b[2]) / 2
 
 
 def _area(polygon: np.ndarray) -> float:
-    """Area of a polygon [n, 3], bent ones as triangles around their centre."""
+    """Area of a polygon [n, 3]; a bent one is cut into triangles around its centre."""
     spokes = polygon - polygon.mean(axis=0)
     normals = np.cross(spokes, np.roll(spokes, -1, axis=0))
     return float(np.linalg.norm(normals, axis=1).sum() / 2)
 
 
 def contour_distance_mm(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
 ) -> float | None:
-    """Mean over slices of the mean of both one-way mean contour distances.
+    """Returns the published code's distance: the mean over slices of the contours'.
+
+    In each slice it is the mean of both one-way mean distances.
 
     Args:
       truth, prediction: bool [D, H, W], D the axial slices.
@@ -273,21 +280,18 @@ def contour_distance_mm(
     both = truth.any((1, 2)) & prediction.any((1, 2))
     distances = []
     for a, b in zip(truth[both], prediction[both], strict=True):
-        contours = [outer_contour(mask) for mask in (a, b)]
-        to_b, to_a = (
-            np.asarray(ndimage.distance_transform_edt(~there, sampling=plane_mm))[here]
-            for here, there in (contours, contours[::-1])
-        )
-        distances.append((to_b.mean() + to_a.mean()) / 2)
+        of_a, of_b = outer_contour(a), outer_contour(b)
+        forth = _distances_mm(of_a, of_b, plane_mm).mean()
+        back = _distances_mm(of_b, of_a, plane_mm).mean()
+        distances.append((forth + back) / 2)
     return float(np.mean(distances)) if distances else None
 
 
 def outer_contour(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a 2-D mask on its outer border, holes filled: bool [H, W].
+    """Returns the pixels on the outer border of a 2-D mask, holes filled: bool [H, W].
 
-    OpenCV's RETR_EXTERNAL contours without approximation: a pixel belongs if one of
-    its four neighbours is outside.
+    Equals OpenCV's RETR_EXTERNAL contours without approximation: a pixel belongs if one
+    of its four neighbours is outside. Pixels beyond the border are outside.
     """
     filled = np.asarray(ndimage.binary_fill_holes(mask), bool)
-    # Eroded by a cross; beyond the border is outside.
     return filled & ~np.asarray(ndimage.binary_erosion(filled), bool)

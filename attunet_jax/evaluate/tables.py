@@ -1,9 +1,6 @@
-"""Evaluated networks go in; a table of the paper, its figures beside ours, comes out.
+"""Fills a table of the paper with our results; writes it as Markdown, CSV and JSON.
 
-Everything here is a pure function: `table` builds a JSON-ready dict, and
-table_text.py writes it as Markdown, CSV and JSON.
-
-A table as tables.py builds it goes in; Markdown, CSV or JSON text comes out.
+`table` builds a JSON-ready dict; `to_markdown`, `to_csv` and `to_json` format it.
 """
 
 import csv
@@ -16,7 +13,7 @@ from attunet_jax.evaluate.paper_tables import (
     COMPARED,
     TABLES,
     Entry,
-    Figure,
+    Number,
     PaperTable,
     Quantity,
 )
@@ -26,16 +23,21 @@ from attunet_jax.evaluate.summary import spread_text, summary
 SIGNIFICANT = 0.05
 LOWER_IS_BETTER = {"surface_distance_mm", "hausdorff95_mm"}
 
+# (network, split) -> ...
+Key = tuple[str, str]
+# Organ -> metric -> {mean, std, n, undefined}, as `summary` returns it.
+Summary = Mapping[str, Mapping[str, Mapping]]
+
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluated network: what a table needs to know of it."""
+    """What a table needs to know of one evaluated network."""
 
     rows: Sequence[Mapping]  # of cases.jsonl: case_id, organ, metrics
     parameters: int | None
     inference_s: float | None
     train_cases: int | None
-    note: str  # what a reader must know of this run alone; may be empty
+    note: str  # a remark on this run alone, for the footnotes; may be empty
 
     @property
     def test_cases(self) -> int:
@@ -44,86 +46,85 @@ class Result:
 
 def table(
     number: int,
-    results: Mapping[tuple[str, str], Result],
+    results: Mapping[Key, Result],
     *,
     data: str,
     inference: str,
     seed: int,
+    paper: bool = True,
 ) -> dict:
-    """One of the paper's tables, filled with ours as far as there is one.
+    """Fills one of the paper's tables with our results.
+
+    Networks without a result and organs without a row in any result are left out.
 
     Args:
       number: 1, 2 or 3.
       results: (network, split) -> Result, by the names of the configs and splits;
-        in Table 3 the "splits" are bft, aft and scr. Keys that the table has no
-        place for raise KeyError.
+        in Table 3 the "splits" are bft, aft and scr.
       data: what was tested on, for the footnote.
       inference: shape and device of the inference time, for the footnote.
       seed: of the bootstrap intervals.
+      paper: whether the paper's numbers stand beside ours. They should not where they
+        are not comparable, say for phantoms.
 
     Returns:
-      number, title, corner, entries_are_columns; `entries` (each network: label,
-      paper_label, note, ...); `quantities` (label, organ, metric, and for each entry
+      number, title, corner, entries_are_columns, paper; `entries` (each network: label,
+      paper_split, note, ...); `quantities` (label, organ, metric, and for each entry
       a cell with ours {mean, std, n, undefined, better} and the paper's {mean, std,
       bold}, either None where there is none); `tests`, one for each pair of compared
       networks and quantity; `footnotes`.
+
+    Raises:
+      KeyError: the paper's table has no such network and split.
     """
-    paper = TABLES[number]
-    places = {(entry.network, entry.split) for entry in paper.entries}
-    if strangers := results.keys() - places:
-        raise KeyError(f"table {number} has no place for {sorted(strangers)}")
+    printed = TABLES[number]
+    if unknown := results.keys() - {(e.network, e.split) for e in printed.entries}:
+        raise KeyError(f"table {number} has no entry for {sorted(unknown)}")
+    entries = [e for e in printed.entries if (e.network, e.split) in results]
     summaries = {key: summary(result.rows) for key, result in results.items()}
-    quantities = _with_further_organs(paper, summaries)
+    quantities = _quantities(printed, summaries)
     tests = [
         test
-        for split in dict.fromkeys(entry.split for entry in paper.entries)
+        for split in printed.splits
         for test in _tests(quantities, results, split, seed)
     ]
     best = {(t["better"], t["split"], t["organ"], t["metric"]) for t in tests}
 
-    def cell(quantity: Quantity, entry: Entry, figure: Figure | None) -> dict:
+    def cell(quantity: Quantity, entry: Entry) -> dict:
         key = entry.network, entry.split
-        ours = None
-        if key in results:
-            ours = _ours(quantity, results[key], summaries[key])
+        ours = _ours(quantity, results[key], summaries[key])
         if ours:
             ours["better"] = (*key, quantity.organ, quantity.metric) in best
-        return {"ours": ours, "paper": asdict(figure) if figure else None}
+        theirs = _paper_number(printed, quantity, entry) if paper else None
+        return {"ours": ours, "paper": asdict(theirs) if theirs else None}
 
     return {
         "number": number,
-        "title": paper.title,
-        "corner": paper.corner,
-        "entries_are_columns": paper.entries_are_columns,
-        "entries": [
-            _entry(e, results.get((e.network, e.split))) for e in paper.entries
-        ],
+        "title": printed.title,
+        "corner": printed.corner,
+        "entries_are_columns": printed.entries_are_columns,
+        "paper": paper,
+        "entries": [_entry(e, results[e.network, e.split]) for e in entries],
         "quantities": [
-            asdict(quantity)
-            | {
-                "cells": [
-                    cell(quantity, entry, _printed(paper, quantity, entry))
-                    for entry in paper.entries
-                ]
-            }
+            asdict(quantity) | {"cells": [cell(quantity, entry) for entry in entries]}
             for quantity in quantities
         ],
         "tests": tests,
-        "footnotes": _footnotes(paper, results, data=data, inference=inference),
+        "footnotes": _footnotes(printed, results, data, inference, paper),
     }
 
 
-def _with_further_organs(
-    paper: PaperTable, summaries: Mapping[tuple, Mapping[str, Mapping]]
+def _quantities(
+    printed: PaperTable, summaries: Mapping[Key, Summary]
 ) -> list[Quantity]:
-    """The paper's quantities, and in Table 1 the Dice of every other organ."""
-    if not paper.entries_are_columns:
-        return list(paper.quantities)
-    known = {quantity.organ for quantity in paper.quantities}
-    further = {organ for figures in summaries.values() for organ in figures} - known
-    organs = [q for q in paper.quantities if q.organ]
-    rest = [q for q in paper.quantities if not q.organ]
-    return [*organs, *(_dice_of(organ) for organ in sorted(further)), *rest]
+    """The paper's quantities of organs that occur; in Table 1 Dice of other organs."""
+    found = {organ for of_result in summaries.values() for organ in of_result}
+    of_organs = [q for q in printed.quantities if q.organ in found]
+    of_network = [q for q in printed.quantities if not q.organ]
+    more = []
+    if printed.entries_are_columns:
+        more = sorted(found - {quantity.organ for quantity in of_organs})
+    return [*of_organs, *map(_dice_of, more), *of_network]
 
 
 def _dice_of(organ: str) -> Quantity:
@@ -131,35 +132,28 @@ def _dice_of(organ: str) -> Quantity:
     return Quantity(f"{name[:1].upper()}{name[1:]} DSC", organ, "dice")
 
 
-def _printed(paper: PaperTable, quantity: Quantity, entry: Entry) -> Figure | None:
-    if quantity not in paper.quantities:
+def _paper_number(
+    printed: PaperTable, quantity: Quantity, entry: Entry
+) -> Number | None:
+    if quantity not in printed.quantities:
         return None
-    return entry.figures[paper.quantities.index(quantity)]
+    return entry.numbers[printed.quantities.index(quantity)]
 
 
-def _ours(quantity: Quantity, result: Result, figures: Mapping) -> dict | None:
+def _ours(quantity: Quantity, result: Result, numbers: Summary) -> dict | None:
     if not quantity.organ:
         value = getattr(result, quantity.metric)
         return None if value is None else {"mean": value, "std": None}
-    spread = figures.get(quantity.organ, {}).get(quantity.metric)
+    spread = numbers.get(quantity.organ, {}).get(quantity.metric)
     return None if spread is None else dict(spread)
 
 
-def _entry(entry: Entry, result: Result | None) -> dict:
-    described = {
+def _entry(entry: Entry, result: Result) -> dict:
+    train = "?" if result.train_cases is None else result.train_cases
+    return {
         "network": entry.network,
         "split": entry.split,
         "paper_split": entry.paper_split,
-    }
-    if result is None:
-        return described | {
-            "label": f"{entry.label} (-)",
-            "train_cases": None,
-            "test_cases": None,
-            "note": "",
-        }
-    train = "?" if result.train_cases is None else result.train_cases
-    return described | {
         "label": f"{entry.label} ({train}/{result.test_cases})",
         "train_cases": result.train_cases,
         "test_cases": result.test_cases,
@@ -169,11 +163,11 @@ def _entry(entry: Entry, result: Result | None) -> dict:
 
 def _tests(
     quantities: Sequence[Quantity],
-    results: Mapping[tuple[str, str], Result],
+    results: Mapping[Key, Result],
     split: str,
     seed: int,
 ) -> list[dict]:
-    """The compared networks against each other, where both were evaluated."""
+    """Compares the two networks of a split, if both were evaluated."""
     first, second = COMPARED
     if (first, split) not in results or (second, split) not in results:
         return []
@@ -213,15 +207,19 @@ def _better(test: PairedTest, metric: str, first: str, second: str) -> str | Non
 
 
 def _footnotes(
-    paper: PaperTable,
-    results: Mapping[tuple[str, str], Result],
-    *,
+    printed: PaperTable,
+    results: Mapping[Key, Result],
     data: str,
     inference: str,
+    paper: bool,
 ) -> list[str]:
-    notes = [
-        f"Ours: {data}. The paper's figures, in brackets: {paper.data}. Figures on "
-        "other scans are not comparable as they stand.",
+    notes = [f"Ours: {data}." if paper else f"Data: {data}."]
+    if paper:
+        notes[0] += (
+            f" The paper's numbers, in brackets: {printed.data}. Numbers on other "
+            "scans are not comparable as they stand."
+        )
+    notes += [
         "Training/test cases stand behind each network's name. Mean ± population "
         "standard deviation over the test cases.",
         "S2S: mean of the two one-way area-weighted mean distances between the label "
@@ -230,12 +228,17 @@ def _footnotes(
         "lacks has Dice 0.",
         "Bold: better than the other network of the same split, "
         f"p < {SIGNIFICANT} by the two-sided Wilcoxon signed-rank test on paired "
-        "cases, not corrected for the number of comparisons. The paper's bold figures "
-        "are the paper's (it names no test).",
-        f"Inference time: {inference}. The paper's: a forward pass of 160x160x96 on "
-        "a GPU it does not name.",
+        "cases, not corrected for the number of comparisons.",
     ]
-    for entry in paper.entries:
+    if paper:
+        notes[-1] += " The paper's bold numbers are the paper's (it names no test)."
+    if any(quantity.metric == "inference_s" for quantity in printed.quantities):
+        notes.append(f"Inference time: {inference}.")
+        if paper:
+            notes[-1] += (
+                " The paper's: a forward pass of 160x160x96 on a GPU it does not name."
+            )
+    for entry in printed.entries:
         result = results.get((entry.network, entry.split))
         if result and result.note:
             notes.append(f"{_entry(entry, result)['label']}: {result.note}")
@@ -243,47 +246,46 @@ def _footnotes(
 
 
 def to_json(table: Mapping) -> str:
-    """Everything, with all digits."""
+    """Formats everything, with all digits."""
     return json.dumps(table, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_csv(table: Mapping) -> str:
-    """The table in the paper's shape, each column of ours followed by the paper's."""
-    heading = [table["corner"]]
-    lines = []
+    """Formats the table in the paper's shape; the paper's numbers have own columns."""
+    quantities = table["quantities"]
     if table["entries_are_columns"]:
-        for entry in table["entries"]:
-            heading += [entry["label"], f"paper ({entry['paper_split']})"]
-        for quantity in table["quantities"]:
-            lines.append([quantity["label"]])
-            for cell in quantity["cells"]:
-                lines[-1] += _pair(cell, quantity["metric"])
+        names = [quantity["label"] for quantity in quantities]
+        headings = [
+            (e["label"], f"paper ({e['paper_split']})") for e in table["entries"]
+        ]
+        cells = [
+            [(quantity["cells"][i], quantity["metric"]) for quantity in quantities]
+            for i in range(len(headings))
+        ]
     else:
-        for quantity in table["quantities"]:
-            heading += [quantity["label"], "paper"]
-        for i, entry in enumerate(table["entries"]):
-            lines.append([_name(entry)])
-            for quantity in table["quantities"]:
-                lines[-1] += _pair(quantity["cells"][i], quantity["metric"])
+        names = _names(table)
+        headings = [(quantity["label"], "paper") for quantity in quantities]
+        cells = [[(c, q["metric"]) for c in q["cells"]] for q in quantities]
+    columns = [[table["corner"], *names]]
+    for (heading, paper_heading), column in zip(headings, cells, strict=True):
+        columns.append([heading, *(_our_text(c["ours"], m) for c, m in column)])
+        if table["paper"]:
+            theirs = [_paper_text(c["paper"], m) for c, m in column]
+            columns.append([paper_heading, *theirs])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([heading, *lines])
+    csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
     return text.getvalue()
 
 
 def to_markdown(table: Mapping) -> str:
-    """The table, the paired tests and the footnotes."""
-    names = [_name(entry) for entry in table["entries"]]
-    if table["entries_are_columns"]:
-        lines = [[table["corner"], *names]]
-        for quantity in table["quantities"]:
-            cells = [_both(cell, quantity["metric"]) for cell in quantity["cells"]]
-            lines.append([quantity["label"], *cells])
-    else:
-        quantities = table["quantities"]
-        lines = [[table["corner"], *(q["label"] for q in quantities)]]
-        for i, name in enumerate(names):
-            cells = [_both(q["cells"][i], q["metric"]) for q in quantities]
-            lines.append([name, *cells])
+    """Formats the table, the paired tests and the footnotes."""
+    by_quantity = [
+        [q["label"], *(_cell_text(cell, q["metric"]) for cell in q["cells"])]
+        for q in table["quantities"]
+    ]
+    lines = [[table["corner"], *_names(table)], *by_quantity]
+    if not table["entries_are_columns"]:
+        lines = [list(line) for line in zip(*lines, strict=True)]
     parts = [f"## Table {table['number']}: {table['title']}\n", _grid(lines)]
     if table["tests"]:
         parts.append(_tests_text(table))
@@ -291,9 +293,14 @@ def to_markdown(table: Mapping) -> str:
     return "\n".join(parts)
 
 
-def _name(entry: Mapping) -> str:
-    """`U-Net (24/6; paper 120/30)`: training/test cases."""
-    return f"{entry['label'].removesuffix(')')}; paper {entry['paper_split']})"
+def _names(table: Mapping) -> list[str]:
+    """`U-Net (24/6; paper 120/30)`, training/test cases, for each entry."""
+    if not table["paper"]:
+        return [entry["label"] for entry in table["entries"]]
+    return [
+        f"{entry['label'].removesuffix(')')}; paper {entry['paper_split']})"
+        for entry in table["entries"]
+    ]
 
 
 def _tests_text(table: Mapping) -> str:
@@ -324,21 +331,18 @@ def _grid(lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (heading, rule, *rest))
 
 
-def _both(cell: Mapping, metric: str) -> str:
+def _cell_text(cell: Mapping, metric: str) -> str:
     """`**0.612 ± 0.110** (paper 0.814 ± 0.116)`."""
-    ours, paper = _pair(cell, metric)
+    text = _our_text(cell["ours"], metric)
     if cell["ours"] and cell["ours"].get("better"):
-        ours = f"**{ours}**"
-    if cell["paper"] and cell["paper"]["bold"]:
-        paper = f"**{paper}**"
-    return f"{ours} (paper {paper})"
+        text = f"**{text}**"
+    if cell["paper"]:
+        bold = "**" if cell["paper"]["bold"] else ""
+        text += f" (paper {bold}{_paper_text(cell['paper'], metric)}{bold})"
+    return text
 
 
-def _pair(cell: Mapping, metric: str) -> list[str]:
-    return [_ours_text(cell["ours"], metric), _paper(cell["paper"], metric)]
-
-
-def _ours_text(ours: Mapping | None, metric: str) -> str:
+def _our_text(ours: Mapping | None, metric: str) -> str:
     if ours is None or ours["mean"] is None:
         return "-"
     if metric == "parameters":
@@ -346,7 +350,7 @@ def _ours_text(ours: Mapping | None, metric: str) -> str:
     return f"{ours['mean']:.3f} s" if metric == "inference_s" else spread_text(ours)
 
 
-def _paper(paper: Mapping | None, metric: str) -> str:
+def _paper_text(paper: Mapping | None, metric: str) -> str:
     if paper is None:
         return "-"
     if metric == "parameters":

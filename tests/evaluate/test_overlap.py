@@ -1,4 +1,4 @@
-"""Overlap figures of masks that can be counted by hand."""
+"""Overlap scores of masks that can be counted by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ def mask(*bits: int) -> np.ndarray:
     return np.array(bits, bool).reshape(1, 1, -1)
 
 
-def test_ratios_of_two_found_one_made_up_three_missed():
+def test_ratios_of_two_found_one_false_three_missed():
     counts = overlap(mask(1, 1, 1, 1, 1, 0, 0), mask(1, 1, 0, 0, 0, 1, 0))
     assert (counts.tp, counts.fp, counts.fn) == (2, 1, 3)
     assert (counts.truth_vox, counts.prediction_vox) == (5, 3)

@@ -1,21 +1,21 @@
-"""The paper's tables as typed in, against the paper's text."""
+"""The paper's tables as typed in, compared with the paper's text."""
 
 import re
 
 import pytest
 
-from attunet_jax.evaluate.paper_tables import TABLES, Figure
+from attunet_jax.evaluate.paper_tables import TABLES, Number
 
 
-def printed(text: str) -> list[Figure]:
-    """The figures of one line of a table in the text, tags and units removed."""
+def printed(text: str) -> list[Number]:
+    """The numbers of one line of a table in the text, tags and units removed."""
     found = re.findall(
         r"(<b>)?(\d*\.\d+)(?:\s*(?:<math>)?\$?\s*\\pm\s*\$?(?:</math>)?\s*(\d*\.\d+))?"
         r"( M)?",
         text.replace("$\\pm$", "\\pm"),
     )
     return [
-        Figure(
+        Number(
             float(mean) * (1e6 if million else 1),
             float(std) if std else None,
             bold=bool(bold),
@@ -31,7 +31,7 @@ def lines(shared) -> list[str]:
     return [line.replace("<math>\\pm</math>", " \\pm ") for line in text.splitlines()]
 
 
-def same(ours: Figure, theirs: Figure) -> bool:
+def same(ours: Number, theirs: Number) -> bool:
     return (ours.mean, ours.std, ours.bold) == (
         pytest.approx(theirs.mean),
         theirs.std,
@@ -45,8 +45,8 @@ def test_table_1_is_the_paper_s(lines):
         (line,) = (text for text in lines if text.startswith(quantity.label))
         theirs = printed(line)
         assert len(theirs) == 4
-        for entry, figure in zip(table.entries, theirs, strict=True):
-            assert same(entry.figures[i], figure), (quantity.label, entry)
+        for entry, number in zip(table.entries, theirs, strict=True):
+            assert same(entry.numbers[i], number), (quantity.label, entry)
 
 
 @pytest.mark.parametrize(("number", "heading"), [(2, "Method\tPanc"), (3, "\tMethod")])
@@ -57,13 +57,13 @@ def test_tables_2_and_3_are_the_paper_s(lines, number, heading):
     for entry, line in zip(entries, rows, strict=True):
         name = re.sub(r"<u>.*?</u>", "", line).strip().split("\t")[0].split(" [")[0]
         assert name.split(" (")[0] in entry.label
-        figures = printed(line.split("\t", 1 if number == 2 else 2)[-1])
-        assert len(figures) == len(entry.figures)
-        for ours, theirs in zip(entry.figures, figures, strict=True):
+        numbers = printed(line.split("\t", 1 if number == 2 else 2)[-1])
+        assert len(numbers) == len(entry.numbers)
+        for ours, theirs in zip(entry.numbers, numbers, strict=True):
             assert same(ours, theirs), (entry, theirs)
 
 
-def test_every_entry_has_a_figure_for_every_quantity():
+def test_every_entry_has_a_number_for_every_quantity():
     for table in TABLES.values():
         for entry in table.entries:
-            assert len(entry.figures) == len(table.quantities)
+            assert len(entry.numbers) == len(table.quantities)

@@ -21,8 +21,8 @@ def drawn(path, colour: str, tolerance: int = 40) -> np.ndarray:
     # The slice is black but for the organs; title and legend are not.
     rows = (pixels.max(-1) < 30).mean(1) > 0.3
     pixels = pixels[np.nonzero(rows)[0].min() : np.nonzero(rows)[0].max() + 1]
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return np.argwhere(np.abs(pixels - wanted).max(-1) < tolerance)
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.argwhere(np.abs(pixels - rgb).max(-1) < tolerance)
 
 
 def centre(places: np.ndarray) -> np.ndarray:

@@ -19,21 +19,21 @@ def test_the_deviation_is_the_population_s():
 
 
 def test_undefined_scores_are_left_out_and_counted():
-    figures = summary(ROWS, METRICS)
-    assert list(figures) == ["spleen", "pancreas"]
-    assert figures["spleen"]["surface_distance_mm"] == {
+    numbers = summary(ROWS, METRICS)
+    assert list(numbers) == ["spleen", "pancreas"]
+    assert numbers["spleen"]["surface_distance_mm"] == {
         "mean": 2.0,
         "std": 0.0,
         "n": 1,
         "undefined": 1,
     }
-    assert figures["pancreas"]["surface_distance_mm"] == {
+    assert numbers["pancreas"]["surface_distance_mm"] == {
         "mean": None,
         "std": None,
         "n": 0,
         "undefined": 2,
     }
-    assert figures["pancreas"]["dice"]["mean"] == 0
+    assert numbers["pancreas"]["dice"]["mean"] == 0
 
 
 def test_a_metric_that_no_row_has_is_undefined():

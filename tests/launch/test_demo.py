@@ -5,11 +5,11 @@ import json
 import re
 
 
-def test_the_demo_ends_with_table_1_of_both_networks_beside_the_papers(demo):
+def test_the_demo_ends_with_table_1_of_both_networks_without_the_papers_numbers(demo):
     output, _, printed = demo
     text = (output / "runs" / "table1.md").read_text()
     assert text in printed and "Phantoms, not patients" in text
-    assert "| U-Net (7/2; paper 120/30) | Att U-Net (7/2; paper 120/30) |" in text
+    assert "| U-Net (7/2) | Att U-Net (7/2) |" in text and "paper" not in text
     lines = (output / "runs" / "table1.csv").read_text().splitlines()
     table = list(csv.reader(lines))
     first = {line[0]: line[1:] for line in table}
@@ -17,15 +17,8 @@ def test_the_demo_ends_with_table_1_of_both_networks_beside_the_papers(demo):
     labels += ["Pancreas S2S Dist (mm)", "Spleen DSC", "Kidney DSC"]
     labels += ["Number of Params", "Inference Time"]
     assert list(first)[1:] == labels
-    # Ours and the paper's alternate: U-Net and Attention U-Net of 120/30, then 30/120.
-    assert first["Pancreas DSC"][1::2] == [
-        "0.814 ± 0.116",
-        "0.840 ± 0.087",
-        "0.741 ± 0.137",
-        "0.767 ± 0.132",
-    ]
-    assert first["Number of Params"][1:4:2] == ["5.88 M", "6.40 M"]
-    assert first["Inference Time"][0].endswith(" s")
+    assert {len(line) for line in table} == {3}
+    assert all(time.endswith(" s") for time in first["Inference Time"])
     document = json.loads((output / "runs" / "table1.json").read_text())
     assert document["number"] == 1
 

@@ -1,4 +1,4 @@
-"""Figures of `launch.evaluate` against NumPy on the network's own answers."""
+"""`launch.evaluate`: its scores are those of NumPy on the network's predictions."""
 
 import json
 
@@ -80,7 +80,7 @@ def test_a_centre_crop_alone_is_scored_where_asked(trained, prepared, tmp_path):
         dataset,
         ["ball_3"],
         tmp_path / "cases.jsonl",
-        each=lambda case, prediction, _: seen.append((case, prediction)),
+        on_case=lambda case, prediction, _: seen.append((case, prediction)),
     )
     whole = dataset.case("ball_3")
     assert all(n > 16 for n in whole.label.shape)
@@ -120,7 +120,7 @@ def test_the_summary_holds_mean_and_population_deviation(evaluated):
     assert (output / "summary.md").read_text() in printed
 
 
-def test_pictures_and_label_maps_are_written_beside_the_figures(evaluated, prepared):
+def test_pictures_and_label_maps_are_written_beside_the_scores(evaluated, prepared):
     output, _, _ = evaluated
     ids = open_dataset(prepared).case_ids
     assert [p.stem for p in output.glob("*.png")] == [ids[0]]
@@ -148,7 +148,7 @@ def test_an_interrupted_evaluation_predicts_only_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    "change, said, status",
+    "change, message, status",
     [
         ({"--part": "exam"}, "--part=exam is none of: train, validation, test, all", 2),
         ({"--split": "50_50"}, "no split '50_50'", 2),
@@ -158,7 +158,7 @@ def test_an_interrupted_evaluation_predicts_only_what_is_missing(
     ids=str,
 )
 def test_bad_input_is_one_line(
-    refused, trained, prepared, tmp_path, change, said, status
+    refused, trained, prepared, tmp_path, change, message, status
 ):
     words = {
         "--workdir": str(trained[0]),
@@ -167,4 +167,4 @@ def test_bad_input_is_one_line(
     }
     words |= change
     got, line = refused("launch.evaluate", *(f"{k}={v}" for k, v in words.items()))
-    assert got == status and said in line
+    assert got == status and message in line
