@@ -3,7 +3,7 @@
 Each function raises `ValueError` with words that follow on "--NAME=TEXT: ".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -11,6 +11,28 @@ def names(text: str) -> list[str]:
     """Splits `a,b` into its words; quotes around them are dropped."""
     words = (word.strip(" '\"") for word in text.split(","))
     return [word for word in words if word]
+
+
+def names_of(
+    known: Iterable[str], *, may_be_empty: bool = False
+) -> Callable[[str], tuple[str, ...]]:
+    """Returns a function that splits `a,b` into known names, each once."""
+    allowed = tuple(known)
+
+    def parse(text: str) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(names(text)))
+        if set(given) - set(allowed) or not (given or may_be_empty):
+            raise ValueError(f"must be of {', '.join(allowed)}")
+        return given
+
+    return parse
+
+
+def positive(text: str) -> int:
+    """Turns the text into a whole number of 1 or more."""
+    if (value := whole_number(text)) < 1:
+        raise ValueError("must be 1 or more")
+    return value
 
 
 def spacing_mm(text: str) -> tuple[float, float, float]:

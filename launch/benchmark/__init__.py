@@ -1,1 +1,1 @@
-"""The parts of `python -m launch.benchmark`: each measures or counts one thing."""
+"""One program that measures this project and other libraries: `__main__.py`."""

@@ -3,33 +3,38 @@
     python -m launch.benchmark speed --size=small --against=torch
     python -m launch.benchmark memory --help
 
-What can be measured:
+The first argument is one of
 
     speed        forward pass, train step, prediction and everything around them
     memory       memory of a train step
-    input        cases a second of the input pipeline
-    preparation  scans a minute of data_prep.prepare, and its memory
+    input        cases per second of the input pipeline
+    preparation  scans per minute of data_prep.prepare, and its memory
+    cpu_forms    what each form of attunet_jax/ops/cpu gains
 """
 
 import importlib
 import sys
 
 from attunet_jax.errors import BadArguments, exit_status
+from launch import cli
 
-SUBCOMMANDS = ("speed", "memory", "input", "preparation")
+SUBCOMMANDS = ("speed", "memory", "input", "preparation", "cpu_forms")
 
 
-def main(argv: list[str]) -> int:
-    name = argv[0] if argv else ""
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("--help", "-h", "-help"):
         print((__doc__ or "").strip())
-        return 0
+        return
     if name not in SUBCOMMANDS:
         raise BadArguments(
-            f"the first argument is one of {', '.join(SUBCOMMANDS)}, not {name!r}"
+            f"{name or 'no argument'}: the first argument is one of "
+            f"{', '.join(SUBCOMMANDS)}"
         )
-    return importlib.import_module(f"launch.benchmark.{name}").main(argv[1:])
+    del sys.argv[1]
+    module = importlib.import_module(f"launch.benchmark.{name}")
+    cli.run(module.FLAGS, module.main)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    sys.exit(exit_status(main))

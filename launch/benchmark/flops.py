@@ -1,17 +1,16 @@
-"""A network's fields and shapes in, its FLOP and bytes in closed form out.
+"""Counts a network's FLOP and bytes in closed form, from the fields of its config.
 
 FLOP are those of convolutions, a multiplication and an addition each, zero padding
-counted as work; the rest of the network is below 2 % of them. They are the network's
-as it is written down, whoever runs it: one CPU device gets by with two thirds of them
-(`model/upsampled.py`).
+counted as work; the rest of the network is below 2 % of them. They count the network
+as it is written down, also where an implementation needs fewer.
 
 Bytes are the least that memory must carry if no tensor fits into a cache: each
 convolution, pooling and upsampling writes its result once and reads each operand once.
-Bias, normalisation, activation, concatenation and products with alpha are done on the
-way. Backward, a convolution reads operands and cotangent for the kernel's gradient, the
-cotangent again for those of the operands, which it writes; a BatchNorm reads its input
-and cotangent once more for their sums. Parameters are float32. Rematerialisation is not
-counted: it is a price, not work.
+Bias, normalisation, activation, concatenation and products with alpha are assumed to
+be fused. Backward, a convolution reads operands and cotangent for the kernel's
+gradient, and the cotangent again for the operands' gradients, which it writes; a
+BatchNorm reads its input and cotangent once more for their sums. Parameters are
+float32. Rematerialisation is not counted.
 """
 
 from collections.abc import Mapping
@@ -19,13 +18,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-FLOAT = 4  # bytes
-ITEM = {"float32": 4, "bfloat16": 2}
+FLOAT_BYTES = 4
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One step of the network for the whole batch."""
+    """One operation of the network on the whole batch."""
 
     name: str
     parameters: int = 0
@@ -33,13 +32,13 @@ class Operation:
     backward_flop: int = 0
     forward_bytes: int = 0
     backward_bytes: int = 0
-    kernel: int = 0  # 1, 2, 3 of a convolution
-    grid: tuple[int, ...] = ()  # its output's [D, H, W]
+    kernel: int = 0  # edge of a convolution's kernel: 1, 2 or 3
+    grid: tuple[int, ...] = ()  # [D, H, W] of a convolution's output
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of the network as it is written down comes to."""
+    """FLOP and bytes of one call."""
 
     flop: int
     bytes: int
@@ -63,7 +62,10 @@ class _Tally:
         also_read: int = 0,
         differentiable: bool = True,
     ) -> None:
-        """`grid` is the output's; `also_read` are channels of further operands."""
+        """Adds a convolution; `grid` is that of its output.
+
+        `also_read` is the number of channels of further operands.
+        """
         voxels = self.batch * prod(grid)
         stride = 2 if kernel == 2 else 1
         weights = kernel**3 * inputs * outputs
@@ -77,10 +79,10 @@ class _Tally:
                 parameters=parameters,
                 forward_flop=flop,
                 backward_flop=flop * (1 + differentiable),
-                forward_bytes=read + written + parameters * FLOAT,
+                forward_bytes=read + written + parameters * FLOAT_BYTES,
                 backward_bytes=(read + written)
                 + (written + read) * differentiable
-                + 2 * parameters * FLOAT,
+                + 2 * parameters * FLOAT_BYTES,
                 kernel=kernel,
                 grid=tuple(grid),
             )
@@ -95,18 +97,23 @@ class _Tally:
             )
 
     def resize(self, name: str, channels: int, fine: tuple, coarse: tuple) -> None:
-        """Pooling or upsampling: one grid read, the other written, and back."""
-        both = self.batch * channels * (prod(fine) + prod(coarse)) * self.item
-        self.operations.append(Operation(name, forward_bytes=both, backward_bytes=both))
+        """Adds a pooling or an upsampling: reads one grid, writes the other."""
+        moved = self.batch * channels * (prod(fine) + prod(coarse)) * self.item
+        self.operations.append(
+            Operation(name, forward_bytes=moved, backward_bytes=moved)
+        )
 
 
 def network_operations(
     model: Mapping[str, Any], class_count: int, batch: int, shape: tuple[int, int, int]
 ) -> list[Operation]:
-    """Every operation of `UNet3D` with the fields of a config's `model` group."""
+    """Returns every operation of the network that a config's `model` group describes.
+
+    `shape` is that of a case, [D, H, W].
+    """
     widths = tuple(model["widths"])
     scales = len(widths)
-    tally = _Tally(batch, ITEM[model["compute_dtype"]])
+    tally = _Tally(batch, ITEM_BYTES[model["compute_dtype"]])
     grids = {s: tuple(n >> (s - 1) for n in shape) for s in range(1, scales + 1)}
 
     def block(name: str, scale: int, inputs: int, image: bool = False) -> None:
@@ -186,7 +193,7 @@ def _gate(
 
 
 def forward_work(operations: list[Operation]) -> Work:
-    """Of one forward pass for prediction."""
+    """Returns the work of one forward pass for prediction."""
     return Work(
         sum(o.forward_flop for o in operations),
         sum(o.forward_bytes for o in operations),
@@ -196,13 +203,15 @@ def forward_work(operations: list[Operation]) -> Work:
 def train_work(
     operations: list[Operation], class_count: int, batch: int, shape: tuple
 ) -> Work:
-    """Of one train step: augmentation, forward, loss, backward, Adam."""
+    """Returns the work of a train step: augmentation, forward, loss, backward, Adam."""
     voxels = batch * prod(shape)
     parameters = sum(o.parameters for o in operations)
-    augmentation = voxels * (2 + 1 + FLOAT + FLOAT)  # int16, uint8 -> float32, int32
-    logits_and_labels = voxels * (class_count * FLOAT + FLOAT)
-    loss = 2 * logits_and_labels + voxels * class_count * FLOAT
-    adam = 7 * parameters * FLOAT  # reads p, g, m, v; writes p, m, v
+    augmentation = voxels * (
+        2 + 1 + FLOAT_BYTES + FLOAT_BYTES
+    )  # int16, uint8 -> float32, int32
+    logits_and_labels = voxels * (class_count * FLOAT_BYTES + FLOAT_BYTES)
+    loss = 2 * logits_and_labels + voxels * class_count * FLOAT_BYTES
+    adam = 7 * parameters * FLOAT_BYTES  # reads p, g, m, v; writes p, m, v
     return Work(
         sum(o.forward_flop + o.backward_flop for o in operations),
         sum(o.forward_bytes + o.backward_bytes for o in operations)

@@ -1,18 +1,19 @@
-"""Measures how many cases a second the input pipeline feeds, beside other libraries.
+r"""Measures how many cases per second the input pipeline delivers.
 
-    python -m launch.benchmark input
-    python -m launch.benchmark input --size=paper --threads=2 \\
+    python -m launch.benchmark input --size=tiny
+    python -m launch.benchmark input --size=paper --threads=2 \
         --against=nnunet,monai --peer_python=OTHER/bin/python
 
-Ours: shards to arrays on the device, cut out of whole scans ("scans") and out of
-records that are as large as the crop ("crops"); what remains, warping, flipping and
-normalising, is a part of the train step on the device, and timed apart as it runs here.
-Peers: their own loader with its augmentation, on the same cores. nnunet needs nnunetv2,
-monai MONAI, where --peer_python is: the extra attunet_jax[benchmark].
+Ours: from shards to arrays on the device, cut out of whole scans ("scans") and out of
+records as large as the crop ("crops"). Warping, flipping and normalising are a part of
+the train step on the device; they are timed apart. Peers: their own loader with its
+augmentation on the same cores. They need `pip install -e '.[benchmark]'` where
+--peer_python is.
 """
 
-import argparse
+import dataclasses
 import datetime
+import functools
 import json
 import os
 import statistics
@@ -20,95 +21,103 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments, BadData
-from launch.benchmark.command_line import Parser
-from launch.benchmark.peers.loaders import NAMES
+from attunet_jax.errors import BadData
+from launch import cli
+from launch.benchmark import workload
+from launch.benchmark.peers import loaders
+from launch.flag_types import names_of, positive
 
 ROOT = Path(__file__).resolve().parents[2]
 
+FLAGS = cli.Flags(__doc__)
+FLAGS.add("size", str, "small", "paper, small or tiny.")
+FLAGS.add("rounds", positive, 3, "Rounds of each, alternating.")
+FLAGS.add("batches", positive, 16, "Batches in a round.")
+FLAGS.add("threads", positive, 2, "Threads or processes of each.")
+FLAGS.add(
+    "against", names_of(loaders.NAMES, may_be_empty=True), (), "nnunet, monai or both."
+)
+FLAGS.add("peer_python", str, sys.executable, "Python interpreter that has the peers.")
+FLAGS.add("output", Path, None, "File for all measurements as JSON.")
 
-def main(argv: list[str]) -> int:
-    arguments = _parse(argv)
-    from launch.benchmark import scans, workload  # late: these import jax
 
-    size = workload.find_size(arguments.size, backend="cpu")
+def main(values: cli.Values) -> int:
+    size = workload.find_size(values.size, backend="cpu")
     with tempfile.TemporaryDirectory(prefix="attunet_input_") as temporary:
         folder = Path(temporary)
         peer_scans = folder / "npz"
         peer_scans.mkdir()
-        if arguments.against:
-            for number in range(size.scans):
-                case = scans.make_case(number, size.scan_shape)
-                np.savez(
-                    peer_scans / case.case_id, image_hu=case.image_hu, label=case.label
-                )
-        ours = _ours(folder, size, arguments)
+        for number in range(size.scans if values.against else 0):
+            case = workload.make_case(number, size.scan_shape)
+            np.savez(
+                peer_scans / case.case_id, image_hu=case.image_hu, label=case.label
+            )
+        ours = _ours(folder, size, values.threads)
         rounds: list[dict[str, float]] = []
         versions: dict[str, str] = {}
-        for number in range(arguments.rounds):
+        for number in range(values.rounds):
             print(f"round {number + 1}", file=sys.stderr, flush=True)
-            figures = {name: run(arguments.batches) for name, run in ours.items()}
-            for name in arguments.against:
-                answer = _peer(name, peer_scans, size, arguments)
-                figures[name] = answer["seconds"]
+            seconds = {name: run(values.batches) for name, run in ours.items()}
+            for name in values.against:
+                answer = _peer(name, peer_scans, size, values)
+                seconds[name] = answer["seconds"]
                 versions |= answer["versions"]
-            rounds.append(figures)
-    cases = arguments.batches * size.batch
+            rounds.append(seconds)
+    cases = values.batches * size.batch
     document = {
         "format": "attunet_jax.benchmark_input",
         "version": 1,
         "date": datetime.date.today().isoformat(),
         "cores": len(os.sched_getaffinity(0)),
         "size": size.name,
-        "threads": arguments.threads,
+        "threads": values.threads,
         "cases_a_round": cases,
         "versions": versions,
         "cases_per_s": [{k: cases / s for k, s in r.items()} for r in rounds],
     }
     print(to_markdown(document))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+    if values.output:
+        values.output.write_text(json.dumps(document, indent=2) + "\n")
     return 0
 
 
-def _ours(folder: Path, size: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Name -> seconds of so many batches."""
-    import dataclasses
-
-    import jax
+def _ours(
+    folder: Path, size: workload.Size, threads: int
+) -> dict[str, Callable[[int], float]]:
+    """Returns name -> function from a number of batches to their seconds."""
+    import jax  # late: --help needs no jax
 
     from attunet_jax.distributed.mesh import to_global
-    from launch.benchmark import scans, workload
     from launch.benchmark.ours import Ours
 
-    runs: dict[str, Any] = {}
+    def feed(ours: Ours, count: int) -> float:
+        batches = ours.batches()
+        for _ in range(count):  # warm-up
+            jax.block_until_ready(to_global(next(batches), ours.mesh))
+        start = time.perf_counter()
+        for _ in range(count):
+            jax.block_until_ready(to_global(next(batches), ours.mesh))
+        seconds = time.perf_counter() - start
+        batches.close()
+        return seconds
+
+    runs: dict[str, Callable[[int], float]] = {}
     for name, shape in (("scans", size.scan_shape), ("crops", size.shape)):
-        place = folder / name
-        place.mkdir()
-        here = dataclasses.replace(size, scan_shape=shape)
-        config = workload.config_of("unet", here, "float32")
-        config.data.threads = arguments.threads
+        target = folder / name
+        target.mkdir()
+        sized = dataclasses.replace(size, scan_shape=shape)
+        config = workload.make_config("unet", sized, "float32")
+        config.data.threads = threads
         if name == "crops":
             config.data.read_shape = size.shape
-        ours = Ours(config, scans.make_dataset(place, here), jax.devices()[0])
-
-        def feed(count: int, ours: Any = ours) -> float:
-            batches = ours.batches()
-            for _ in range(count):
-                jax.block_until_ready(to_global(next(batches), ours.mesh))
-            began = time.perf_counter()
-            for _ in range(count):
-                jax.block_until_ready(to_global(next(batches), ours.mesh))
-            seconds = time.perf_counter() - began
-            batches.close()
-            return seconds
-
-        runs[f"attunet_jax, {name}"] = feed
+        ours = Ours(config, workload.make_dataset(target, sized), jax.devices()[0])
+        runs[f"attunet_jax, {name}"] = functools.partial(feed, ours)
         if name == "scans":
             augment = jax.jit(ours.plan.train_step.keywords["crops"])
             batches = ours.batches()
@@ -117,40 +126,37 @@ def _ours(folder: Path, size: Any, arguments: argparse.Namespace) -> dict[str, A
             jax.block_until_ready(augment(batch, jax.random.key(0)))
 
             def warp(count: int, batch: Any = batch, augment: Any = augment) -> float:
-                began = time.perf_counter()
+                start = time.perf_counter()
                 for number in range(count):
                     jax.block_until_ready(augment(batch, jax.random.key(number)))
-                return time.perf_counter() - began
+                return time.perf_counter() - start
 
             runs["augmentation on this device alone"] = warp
     return runs
 
 
-def _peer(name: str, scans: Path, size: Any, arguments: argparse.Namespace) -> dict:
+def _peer(name: str, scans: Path, size: workload.Size, values: Any) -> dict[str, Any]:
+    """Returns seconds and versions of one round of a peer."""
     patch = ",".join(map(str, size.shape))
-    words = [name, scans, patch, size.batch, arguments.threads, arguments.batches]
-    done = subprocess.run(
-        [
-            arguments.peer_python,
-            "-m",
-            "launch.benchmark.peers.loaders",
-            *map(str, words),
-        ],
+    words = [name, scans, patch, size.batch, values.threads, values.batches]
+    module = "launch.benchmark.peers.loaders"
+    finished = subprocess.run(
+        [values.peer_python, "-m", module, *map(str, words)],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    if done.returncode:
-        said = (done.stderr.strip() or "no message").splitlines()[-1]
+    if finished.returncode:
+        message = (finished.stderr.strip() or "no message").splitlines()[-1]
         raise BadData(
-            f"{name} ended with status {done.returncode}: {said}; it needs "
-            f"attunet_jax[benchmark] where {arguments.peer_python} is"
+            f"{name} ended with status {finished.returncode}: {message}; it needs "
+            f"`pip install -e '.[benchmark]'` where {values.peer_python} is"
         )
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """The table: medians over the rounds, ratios within each round."""
+    """Returns the table: medians over the rounds, ratios within each round."""
     rounds = document["cases_per_s"]
     versions = "".join(f"; {k} {v}" for k, v in document["versions"].items())
     lines = [
@@ -158,7 +164,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         f"or processes; size `{document['size']}`; {len(rounds)} rounds of "
         f"{document['cases_a_round']} cases{versions}",
         "",
-        "| by | cases/s | ours from scans / it |",
+        "| by | cases/s | ours from scans / this |",
         "|---|---|---|",
     ]
     for name in rounds[0]:
@@ -169,23 +175,3 @@ def to_markdown(document: dict[str, Any]) -> str:
             f"({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
     return "\n".join(lines)
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark input", __doc__)
-    add = parser.add_argument
-    add("--size", default="small", help="paper, small or tiny (default small)")
-    add("--rounds", type=int, default=3, help="of each, in turn (default 3)")
-    add("--batches", type=int, default=16, help="a round (default 16)")
-    add("--threads", type=int, default=2, help="threads or processes (default 2)")
-    add("--against", default="", help="nnunet, monai or both")
-    add("--peer_python", default=sys.executable, help="interpreter that has them")
-    add("--output", type=Path, help="file for all figures as JSON")
-    arguments = parser.parse_args(argv)
-    arguments.against = [n for n in arguments.against.split(",") if n]
-    for name in arguments.against:
-        if name not in NAMES:
-            raise BadArguments(f"--against={name}: there are {', '.join(NAMES)}")
-    if min(arguments.rounds, arguments.batches, arguments.threads) < 1:
-        raise BadArguments("--rounds, --batches and --threads must be 1 or more")
-    return arguments

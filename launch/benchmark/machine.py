@@ -1,4 +1,4 @@
-"""Nothing in; what the benchmark ran on, and how fast that is at best, out."""
+"""Describes the host and measures its peak FLOP/s and memory bandwidth."""
 
 import os
 import platform
@@ -16,7 +16,10 @@ from launch.benchmark.workload import Size
 
 
 def choose_device(name: str | None) -> Any:
-    """The first device of this kind (cpu, gpu, tpu), or of whatever JAX found."""
+    """Returns the first device of this kind (cpu, gpu, tpu), or JAX's default.
+
+    Raises `BadArguments` where there is none.
+    """
     if name:
         jax.config.update("jax_platforms", name)
     try:
@@ -29,7 +32,7 @@ def choose_device(name: str | None) -> Any:
 
 
 def describe(device: Any) -> dict:
-    """JSON-ready: processor, cores, device, versions, commit, command."""
+    """Returns processor, cores, device, versions, commit and command for JSON."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -41,7 +44,7 @@ def describe(device: Any) -> dict:
 
 
 def free_bytes(device: Any) -> int | None:
-    """Memory that a computation on the device can still have, where that is known."""
+    """Returns the free memory of the device, or None where it is unknown."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -56,10 +59,10 @@ def free_bytes(device: Any) -> int | None:
 
 
 def measure_peaks(size: Size, dtypes: tuple[str, ...], rounds: int) -> dict:
-    """Best of all rounds, since a peak is what the machine can do undisturbed.
+    """Measures FLOP/s of a square matrix product in each type, and bytes/s of a copy.
 
-    FLOP/s of a square matrix product in each type, and bytes/s (read and written) of
-    one addition over an array too large for the caches, in place.
+    The copy adds a number in place to an array larger than the caches; bytes are those
+    read and written. A peak is the best round: what the machine does undisturbed.
     """
     runners = {}
     for dtype in dtypes:

@@ -1,18 +1,17 @@
-"""Measures how fast scans are prepared, and in how much memory, beside other libraries.
+r"""Measures the speed and memory of the preparation of scans, beside other libraries.
 
-    python -m launch.benchmark preparation
-    python -m launch.benchmark preparation --size=full --rounds=1 \\
+    python -m launch.benchmark preparation --size=tiny
+    python -m launch.benchmark preparation --size=full --rounds=1 \
         --against=nnunet,monai --peer_python=OTHER/bin/python
 
-Makes scans (noise as of a scanner, balls for organs; --scans=DIR keeps them for the
-next time), then runs data_prep.prepare and each peer on the same files, in turn, with
-equally many processes and the same new spacing of 2 mm. nnunet is nnU-Net's own
-preprocessor (cubic), nnunet_linear the same with linear interpolation, monai its
-LoadImaged, Orientationd, Spacingd, ScaleIntensityRanged. Ours is timed with the start
-of the program, peers without. Peers need the extra attunet_jax[benchmark].
+Makes synthetic scans (--scans=DIR keeps them), then runs data_prep.prepare and each
+peer on the same files, alternating, with equally many processes and the same new
+spacing of 2 mm. nnunet is nnU-Net's own preprocessor (cubic), nnunet_linear the same
+with linear interpolation, monai its LoadImaged, Orientationd, Spacingd,
+ScaleIntensityRanged. Ours is timed with the start of the program, peers without. Peers
+need `pip install -e '.[benchmark]'` where --peer_python is.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -22,69 +21,89 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted
 from attunet_jax.volume import write_nifti
-from launch.benchmark.command_line import Parser
+from launch import cli
 from launch.benchmark.peers.preprocessors import NAMES
-from launch.benchmark.process_memory import Watched, available, watch
-from launch.benchmark.scans import ORGANS, make_case
+from launch.benchmark.process_memory import available, measure_process
+from launch.benchmark.workload import ORGANS, make_case
+from launch.flag_types import names_of, positive
 
 OURS = "attunet_jax"
 SPACING_MM = 2.0
 SCAN_MM = (1.0, 0.78, 0.78)
-# Scans, and the voxels [D, H, W] of each.
+# Number of scans, and the shape [D, H, W] of each.
 SIZES = {
     "tiny": (3, (24, 48, 48)),
     "small": (8, (64, 192, 192)),
     "full": (24, (200, 512, 512)),
 }
 
+FLAGS = cli.Flags(__doc__)
+FLAGS.add("size", str, "small", "Number and shape of the scans.", choices=tuple(SIZES))
+FLAGS.add("count", positive, None, "Number of scans (default 3, 8 or 24).")
+FLAGS.add("rounds", positive, 3, "Rounds of each, alternating.")
+FLAGS.add("workers", positive, 2, "Processes of each.")
+FLAGS.add("scans", Path, None, "Folder that keeps the scans; without: a temporary one.")
+FLAGS.add(
+    "against",
+    names_of(NAMES, may_be_empty=True),
+    (),
+    "nnunet, nnunet_linear, monai, or several.",
+)
+FLAGS.add("peer_python", str, sys.executable, "Python interpreter that has the peers.")
+FLAGS.add("output", Path, None, "File for all measurements as JSON.")
 
-def main(argv: list[str]) -> int:
+
+def main(values: cli.Values) -> int:
     signal.signal(signal.SIGTERM, _stop)
-    arguments = _parse(argv)
-    count, shape = SIZES[arguments.size]
-    count = arguments.count or count
+    if not available():
+        raise BadArguments("memory of processes can be measured on Linux only")
+    count, shape = SIZES[values.size]
+    count = values.count or count
     with tempfile.TemporaryDirectory(prefix="attunet_preparation_") as temporary:
         folder = Path(temporary)
-        scans = arguments.scans or folder / "scans"
+        scans = values.scans or folder / "scans"
         make_scans(scans, count, shape)
-        names = [OURS, *arguments.against]
+        names = [OURS, *values.against]
         runs: dict[str, list[dict]] = {name: [] for name in names}
-        for number in range(arguments.rounds):
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
+        for number in range(values.rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
                 print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-                figures = _run(name, scans, folder / "output", arguments)
-                runs[name].append(figures)
+                result = _run(name, scans, folder / "output", values)
+                runs[name].append(result)
                 print(
-                    f"  {figures['seconds']:.1f} s, {figures['cpu_seconds']:.1f} s of "
-                    f"CPU, {figures['together_bytes'] / 1e6:.0f} MB",
+                    f"  {result['seconds']:.1f} s, {result['cpu_seconds']:.1f} s of "
+                    f"CPU, {result['all_processes_bytes'] / 1e6:.0f} MB",
                     file=sys.stderr,
                     flush=True,
                 )
     document = {
         "format": "attunet_jax.benchmark_preparation",
-        "version": 1,
+        "version": 2,
         "date": datetime.date.today().isoformat(),
         "cores": len(os.sched_getaffinity(0)),
         "scans": count,
         "shape": list(shape),
-        "workers": arguments.workers,
+        "workers": values.workers,
         "runs": runs,
     }
     print(to_markdown(document))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+    if values.output:
+        values.output.write_text(json.dumps(document, indent=2) + "\n")
     return 0
 
 
 def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> None:
-    """images/ and labels/; scans that are there are kept. Raises `BadArguments` where
-    there are more."""
+    """Writes images/ and labels/; keeps scans that exist.
+
+    Raises `BadArguments` where there are more than `count`.
+    """
     for number in range(count):
         paths = [folder / k / f"scan_{number:03}.nii.gz" for k in ("images", "labels")]
         if all(path.exists() for path in paths):
@@ -95,13 +114,13 @@ def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> None:
         for path, voxels in zip(paths, (case.image_hu, case.label), strict=True):
             write_nifti(path, voxels.transpose(2, 1, 0), affine)
     if (there := len(list((folder / "images").iterdir()))) != count:
-        raise BadArguments(f"--scans={folder}: has {there} scans, {count} are wanted")
+        raise BadArguments(f"--scans={folder}: has {there} scans instead of {count}")
 
 
-def _run(name: str, scans: Path, output: Path, arguments: argparse.Namespace) -> dict:
+def _run(name: str, scans: Path, output: Path, values: Any) -> dict:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
-    workers = str(arguments.workers)
+    workers = str(values.workers)
     if name == OURS:
         labels = ",".join(f"{organ}={value}" for organ, value in ORGANS.items())
         command = [
@@ -111,31 +130,27 @@ def _run(name: str, scans: Path, output: Path, arguments: argparse.Namespace) ->
         ]
     else:
         command = [
-            *(arguments.peer_python, "-m", "launch.benchmark.peers.preprocessors"),
+            *(values.peer_python, "-m", "launch.benchmark.peers.preprocessors"),
             *(name, str(scans.resolve()), str(output), workers, str(SPACING_MM)),
         ]
-    ended = watch(command, output.with_name("log"))
-    if ended.status:
-        said = (ended.err.strip() or "no message").splitlines()[-1]
-        raise BadData(f"{name} ended with status {ended.status}: {said}")
-    return _figures(name, ended)
-
-
-def _figures(name: str, ended: Watched) -> dict:
-    figures = {
-        "seconds": ended.seconds,
-        "cpu_seconds": ended.cpu_seconds,
-        "together_bytes": ended.together_bytes,
-        "largest_bytes": ended.largest_bytes,
+    finished = measure_process(command, output.with_name("log"))
+    if finished.status:
+        message = (finished.err.strip() or "no message").splitlines()[-1]
+        raise BadData(f"{name} ended with status {finished.status}: {message}")
+    result: dict[str, Any] = {
+        "seconds": finished.seconds,
+        "cpu_seconds": finished.cpu_seconds,
+        "all_processes_bytes": finished.all_processes_bytes,
+        "largest_process_bytes": finished.largest_process_bytes,
         "versions": {},
     }
-    if name != OURS:
-        figures |= json.loads(ended.out.strip().splitlines()[-1])
-    return figures
+    if name != OURS:  # a peer reports its own seconds, without its start
+        result |= json.loads(finished.out.strip().splitlines()[-1])
+    return result
 
 
 def to_markdown(document: dict) -> str:
-    """The table, one row for each library: medians over the rounds."""
+    """Returns the table: one line for each library, medians over the rounds."""
     scans, runs = document["scans"], document["runs"]
     by = "×".join(map(str, reversed(document["shape"])))
     scan_bytes = 2 * int(np.prod(document["shape"]))
@@ -159,8 +174,8 @@ def to_markdown(document: dict) -> str:
             )
             for key in ("seconds", "cpu_seconds")
         )
-        largest = max(r["largest_bytes"] for r in rounds)
-        together = max(r["together_bytes"] for r in rounds)
+        largest = max(r["largest_process_bytes"] for r in rounds)
+        together = max(r["all_processes_bytes"] for r in rounds)
         lines.append(
             f"| {name} | {60 * scans / seconds:.1f} | {ratio:.1f} | "
             f"{cpu / scans:.2f} | {cpu_ratio:.1f} | "
@@ -168,29 +183,6 @@ def to_markdown(document: dict) -> str:
             f"{together / 1e6:.0f} MB |"
         )
     return "\n".join(lines)
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark preparation", __doc__)
-    add = parser.add_argument
-    add("--size", choices=sorted(SIZES), default="small", help="default small")
-    add("--count", type=int, help="scans (default 3, 8 and 24)")
-    add("--rounds", type=int, default=3, help="of each, in turn (default 3)")
-    add("--workers", type=int, default=2, help="processes of each (default 2)")
-    add("--scans", type=Path, help="folder for the scans, kept (default: none)")
-    add("--against", default="", help="nnunet, nnunet_linear, monai; several by commas")
-    add("--peer_python", default=sys.executable, help="interpreter that has them")
-    add("--output", type=Path, help="file for all figures as JSON")
-    arguments = parser.parse_args(argv)
-    arguments.against = [n for n in arguments.against.split(",") if n]
-    for name in arguments.against:
-        if name not in NAMES:
-            raise BadArguments(f"--against={name}: there are {', '.join(NAMES)}")
-    if min(arguments.rounds, arguments.workers, arguments.count or 1) < 1:
-        raise BadArguments("--rounds, --workers and --count must be 1 or more")
-    if not available():
-        raise BadArguments("memory of processes can be measured on Linux only")
-    return arguments
 
 
 def _stop(*_: object) -> None:

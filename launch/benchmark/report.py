@@ -1,19 +1,111 @@
-"""The document of a run in, the same as Markdown tables for terminal and file out."""
+"""Builds the results of the speed benchmark for JSON and prints them as Markdown."""
 
 from typing import Any
 
-from launch.benchmark.rows import OURS
+from launch.benchmark.flops import Work
+from launch.benchmark.timing import Series, quartiles
+
+OURS = "attunet_jax"
+
+
+def make_result(
+    measurement: str,
+    series: Series,
+    *,
+    network: str | None = None,
+    by: str = OURS,
+    compute_dtype: str | None = None,
+    per: int = 1,
+    unit: str = "s",
+    note: str = "",
+) -> dict[str, Any]:
+    """Returns median, quartiles and rounds of one measurement.
+
+    In unit "s" they are the seconds of one call, in another unit a rate: `per` units
+    for each call.
+    """
+    values = series.seconds
+    if unit != "s":
+        values = tuple(per / s for s in values)
+    return {
+        "measurement": measurement,
+        "network": network,
+        "by": by,
+        "compute_dtype": compute_dtype,
+        "unit": unit,
+        "median": Series(values).median,
+        "quartiles": list(quartiles(values)),
+        "rounds": list(values),
+        "note": note,
+    }
+
+
+def with_work(result: dict[str, Any], work: Work, peaks: dict[str, Any]) -> dict:
+    """Adds FLOP, bytes and their shares of the peaks measured in the same run.
+
+    `floor_s` is the time of the slower of both at peak: no implementation that reads
+    and writes all tensors can be faster.
+    """
+    matrix = peaks["matrix_product_flop_per_s"][result["compute_dtype"]]
+    copy = peaks["copy_bytes_per_s"]
+    seconds = result["median"]
+    return result | {
+        "flop": work.flop,
+        "bytes": work.bytes,
+        "share_of_matrix_product_peak": work.flop / seconds / matrix,
+        "share_of_copy_peak": work.bytes / seconds / copy,
+        "floor_s": max(work.flop / matrix, work.bytes / copy),
+    }
+
+
+def ratios(
+    measurement: str, network: str, series: dict[str, Series], dtypes: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Returns our time over that of each peer, round by round; below 1 we are faster.
+
+    `series` and `dtypes` map each participant's name to its times and its type. Ours
+    begin with "attunet_jax", peers that run the same network with "torch". The best
+    peer has the smallest median: of all, and of those with our network and type.
+    """
+    ours = [name for name in series if name.startswith(OURS)]
+    peers = sorted(
+        (name for name in series if name not in ours), key=lambda n: series[n].median
+    )
+    entries = []
+    for name in ours:
+        comparable = [
+            peer
+            for peer in peers
+            if dtypes[peer] == dtypes[name] and peer.startswith("torch")
+        ]
+        for peer in peers:
+            ratio = series[name].over(series[peer])
+            entries.append(
+                {
+                    "measurement": measurement,
+                    "network": network,
+                    "compute_dtype": dtypes[name],
+                    "peer": peer,
+                    "peer_compute_dtype": dtypes[peer],
+                    "ours_over_peer": ratio.median,
+                    "quartiles": list(ratio.quartiles),
+                    "best_peer": peer == peers[0],
+                    "best_of_same_network_and_type": comparable[:1] == [peer],
+                }
+            )
+    return entries
 
 
 def to_markdown(document: dict[str, Any]) -> str:
+    """Returns the whole report of a run."""
     shape = "×".join(map(str, reversed(document["shape"])))
     scan = "×".join(map(str, reversed(document["scan_shape"])))
     lines = [
         _about(document),
         "",
         f"Size `{document['size']}`: network input {shape}, whole cases {scan} voxels "
-        f"(width×height×depth). Medians of {document['rounds']} rounds after warm-up, "
-        "every call waited for; between the quartiles lies half of the rounds.",
+        f"(width×height×depth). Medians and quartiles of {document['rounds']} rounds "
+        "after warm-up.",
         "",
         *_peaks(document),
         "",
@@ -47,22 +139,22 @@ def _peaks(document: dict[str, Any]) -> list[str]:
         for dtype, value in peaks["matrix_product_flop_per_s"].items()
     )
     return [
-        f"Peaks of this run: matrix product {products}; copy "
+        f"Peaks measured in this run: matrix product {products}; copy "
         f"{_si(peaks['copy_bytes_per_s'])}B/s, read and written."
     ]
 
 
 def _ours(document: dict[str, Any]) -> list[str]:
     lines = [
-        "| what | network | type | median | quartiles | GFLOP | GB | of the "
+        "| measurement | network | type | median | quartiles | GFLOP | GB | of the "
         "matrix-product peak | of the copy peak | floor |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for entry in document["rows"]:
+    for entry in document["results"]:
         if entry["by"] != OURS:
             continue
         cells = [
-            entry["figure"] + (f" ({entry['note']})" if entry["note"] else ""),
+            entry["measurement"] + (f" ({entry['note']})" if entry["note"] else ""),
             entry["network"] or "",
             entry["compute_dtype"] or "",
             _value(entry["median"], entry["unit"]),
@@ -83,26 +175,26 @@ def _ours(document: dict[str, Any]) -> list[str]:
 
 
 def _side_by_side(document: dict[str, Any]) -> list[str]:
-    """Every participant of the alternating rounds; ours over it for each of our types.
+    """Returns a table of all participants, with our time over theirs for each type.
 
     A peer's train step has no augmentation, ours has: the ratio is against us.
     """
     dtypes = list(dict.fromkeys(r["compute_dtype"] for r in document["ratios"]))
-    found = {
-        (r["figure"], r["network"], r["peer"], r["compute_dtype"]): r
+    by_participant = {
+        (r["measurement"], r["network"], r["peer"], r["compute_dtype"]): r
         for r in document["ratios"]
     }
     lines = [
-        "| what | network | by | type | median | quartiles |"
-        + "".join(f" ours in {dtype} / it |" for dtype in dtypes),
+        "| measurement | network | by | type | median | quartiles |"
+        + "".join(f" ours in {dtype} / this |" for dtype in dtypes),
         "|---|---|---|---|---|---|" + "---|" * len(dtypes),
     ]
-    compared = {(r["figure"], r["network"]) for r in document["ratios"]}
-    for entry in document["rows"]:
-        if (entry["figure"], entry["network"]) not in compared:
+    compared = {(r["measurement"], r["network"]) for r in document["ratios"]}
+    for entry in document["results"]:
+        if (entry["measurement"], entry["network"]) not in compared:
             continue
         cells = [
-            entry["figure"],
+            entry["measurement"],
             entry["network"],
             entry["by"],
             entry["compute_dtype"],
@@ -110,8 +202,8 @@ def _side_by_side(document: dict[str, Any]) -> list[str]:
             _spread(entry["quartiles"], "s"),
         ]
         for dtype in dtypes:
-            key = (entry["figure"], entry["network"], entry["by"], dtype)
-            ratio = found.get(key)
+            key = (entry["measurement"], entry["network"], entry["by"], dtype)
+            ratio = by_participant.get(key)
             cells.append(_ratio(ratio) if ratio else "")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -120,9 +212,9 @@ def _side_by_side(document: dict[str, Any]) -> list[str]:
 def _best(document: dict[str, Any]) -> list[str]:
     lines = []
     for entry in document["ratios"]:
-        kinds = [
-            words
-            for field, words in (
+        descriptions = [
+            description
+            for field, description in (
                 ("best_peer", "the best peer"),
                 (
                     "best_of_same_network_and_type",
@@ -131,11 +223,11 @@ def _best(document: dict[str, Any]) -> list[str]:
             )
             if entry[field]
         ]
-        if kinds:
+        if descriptions:
             lines.append(
-                f"- {entry['figure']}, {entry['network']}, ours in "
+                f"- {entry['measurement']}, {entry['network']}, ours in "
                 f"{entry['compute_dtype']}: {_ratio(entry)} of the time of "
-                f"{' and '.join(kinds)} ({entry['peer']})"
+                f"{' and '.join(descriptions)} ({entry['peer']})"
             )
     return lines
 

@@ -5,13 +5,12 @@
     python -m launch.benchmark speed --against=torch --peer_python=OTHER/bin/python
 
 Forward pass, train step with augmentation, input pipeline, preparation, whole-case
-prediction and metrics, for U-Net and Attention U-Net, on scans it makes itself. Prints
+prediction and metrics, for U-Net and Attention U-Net, on synthetic scans. Prints
 tables; --output=DIR gets benchmark.md and benchmark.json. --against runs the published
 network in PyTorch and MONAI's AttentionUnet, each in its own process, in turn with
-ours; they need the extra attunet_jax[benchmark], here or where --peer_python is.
+ours. They need `pip install -e '.[benchmark]'`, here or where --peer_python is.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -20,46 +19,85 @@ from pathlib import Path
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder, write_text
-from launch.benchmark.command_line import DTYPES, Parser, check, names
+from launch import cli
+from launch.benchmark import workload
+from launch.benchmark.peers import client
+from launch.flag_types import names_of, positive
+
+FLAGS = cli.Flags(__doc__)
+FLAGS.add(
+    "size", str, None, "paper, small or tiny; without: small on a CPU, else paper."
+)
+FLAGS.add("output", Path, None, "Folder for benchmark.md and benchmark.json.")
+FLAGS.add("device", str, None, "cpu, gpu or tpu; without: what JAX finds.")
+FLAGS.add("networks", names_of(workload.NETWORKS), workload.NETWORKS, "Networks.")
+FLAGS.add(
+    "measure",
+    names_of(workload.MEASUREMENTS),
+    tuple(workload.MEASUREMENTS),
+    "What to measure.",
+)
+FLAGS.add(
+    "compute_dtype",
+    names_of(workload.DTYPES),
+    ("float32",),
+    "Types of ours: float32, bfloat16 or both.",
+)
+FLAGS.add("convolution", str, "auto", "config.model.convolution of ours.")
+FLAGS.add("rounds", positive, 7, "Rounds of each measurement.")
+FLAGS.add(
+    "against",
+    names_of(client.LIBRARIES, may_be_empty=True),
+    (),
+    "torch, monai or both.",
+)
+FLAGS.add("peer_python", str, sys.executable, "Python interpreter that has the peers.")
+FLAGS.add(
+    "torch_compile",
+    bool,
+    False,
+    "Measure torch.compile too: minutes to compile on a CPU.",
+)
+FLAGS.add("longest_call_s", float, 60.0, "A peer with a longer call is skipped.")
 
 
-def main(argv: list[str]) -> int:
-    arguments = _parse(argv)
-    # JAX would take most of a GPU's memory at once and leave the peers none.
+def main(values: cli.Values) -> int:
+    # JAX would reserve most of a GPU's memory and leave the peers none.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     # Late: these import jax.
     from attunet_jax.model.config import CHOICES
-    from launch.benchmark import machine, report, session, wanted, workload
-    from launch.benchmark.peers import client
+    from launch.benchmark import machine, measurements, report
 
-    client.check_libraries(arguments.against, arguments.peer_python)
-    check("--networks", arguments.networks, workload.NETWORKS)
-    check("--measure", arguments.measure or (), wanted.FIGURES)
-    check("--convolution", (arguments.convolution,), CHOICES["convolution"])
-    output = Path(arguments.output) if arguments.output else None
+    client.check_libraries(values.against, values.peer_python)
+    if values.convolution not in CHOICES["convolution"]:
+        raise BadArguments(
+            f"--convolution={values.convolution}: the names are "
+            f"{', '.join(CHOICES['convolution'])}"
+        )
+    output = values.output
     if output:
         make_folder(output)
-    device = machine.choose_device(arguments.device)
-    if arguments.against and device.platform not in ("cpu", "gpu"):
+    device = machine.choose_device(values.device)
+    if values.against and device.platform not in ("cpu", "gpu"):
         raise BadArguments(f"--against: PyTorch does not run on {device.platform} here")
-    wish = wanted.Wanted(
-        size=workload.find_size(arguments.size, backend=device.platform),
-        networks=arguments.networks,
-        figures=arguments.measure or wanted.FIGURES,
-        dtypes=arguments.compute_dtype,
-        convolution=arguments.convolution,
-        rounds=arguments.rounds,
-        against=arguments.against,
-        peer_python=arguments.peer_python,
-        torch_compile=arguments.torch_compile,
-        longest_call_s=arguments.longest_call_s,
+    options = measurements.Options(
+        size=workload.find_size(values.size, backend=device.platform),
+        networks=values.networks,
+        measurements=values.measure,
+        dtypes=values.compute_dtype,
+        convolution=values.convolution,
+        rounds=values.rounds,
+        against=values.against,
+        peer_python=values.peer_python,
+        torch_compile=values.torch_compile,
+        longest_call_s=values.longest_call_s,
     )
     document = {
         "format": "attunet_jax.benchmark",
-        "version": 1,
+        "version": 2,
         "date": datetime.date.today().isoformat(),
-        **session.Session(wish, device).run(),
+        **measurements.Measurements(options, device).run(),
     }
     text = report.to_markdown(document)
     print(text)
@@ -68,59 +106,3 @@ def main(argv: list[str]) -> int:
         write_text(output / "benchmark.md", text)
         print(f"written to {output / 'benchmark'}.md and .json")
     return 0
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser("launch.benchmark speed", __doc__)
-    add = parser.add_argument
-    add("--size", help="paper, small or tiny (default: small on a CPU, else paper)")
-    add("--output", help="folder for benchmark.md and benchmark.json")
-    add("--device", help="cpu, gpu or tpu (default: what JAX finds)")
-    add(
-        "--networks",
-        type=names,
-        default=("unet", "attention_unet"),
-        help="unet, attention_unet or both (the default)",
-    )
-    add(
-        "--measure",
-        type=names,
-        help="only these: forward, train_step, input_pipeline, preparation, "
-        "prediction, metrics, gate_parts",
-    )
-    add(
-        "--compute_dtype",
-        type=names,
-        default=("float32",),
-        help="float32, bfloat16 or both (default float32)",
-    )
-    add(
-        "--convolution",
-        default="auto",
-        help="config.model.convolution of ours: auto, compiler, matrix or onednn",
-    )
-    add("--rounds", type=int, default=7, help="measurements of each (default 7)")
-    add("--against", type=names, default=(), help="torch, monai or both")
-    add(
-        "--peer_python",
-        default=sys.executable,
-        help="interpreter that has them (default: this one)",
-    )
-    add(
-        "--torch_compile",
-        action="store_true",
-        help="torch.compile as well: minutes to compile on a CPU",
-    )
-    add(
-        "--longest_call_s",
-        type=float,
-        default=60.0,
-        help="a peer that needs longer for a call is skipped (default 60)",
-    )
-    arguments = parser.parse_args(argv)
-    check("--compute_dtype", arguments.compute_dtype, DTYPES)
-    if not (arguments.compute_dtype and arguments.networks):
-        raise BadArguments("--compute_dtype and --networks each need a name")
-    if arguments.rounds < 1:
-        raise BadArguments(f"--rounds={arguments.rounds} must be 1 or more")
-    return arguments

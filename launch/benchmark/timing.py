@@ -1,4 +1,4 @@
-"""Things to run in; the seconds that each took, in alternating rounds, out."""
+"""Times functions in alternating rounds: a slow phase of the machine affects all."""
 
 import math
 import statistics
@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# (number of calls) -> seconds that they took together, finished to the last byte.
+# (number of calls) -> seconds of all of them together, with their results computed.
 Runner = Callable[[int], float]
-# A round lasts at least this long: shorter things are called several times in it.
-LEAST_ROUND_S = 0.2
+# A round lasts at least this long: shorter functions are called several times in it.
+MIN_ROUND_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Series:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """First and third, ends included; half of the rounds lie between them."""
         return quartiles(self.seconds)
 
     def over(self, other: "Series") -> "Series":
-        """Round by round, this one's seconds divided by the other's."""
+        """Returns the ratio of this series to `other`, round by round."""
         return Series(
             tuple(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
         )
 
 
 def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
+    """Returns the first and the third quartile, both ends included."""
     if len(values) == 1:
         return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -44,13 +44,13 @@ def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
 def alternating(
     runners: Mapping[str, Runner],
     rounds: int,
-    leave_out: Callable[[str, Exception], bool] = lambda name, error: False,
+    skip: Callable[[str, Exception], bool] = lambda name, error: False,
 ) -> dict[str, Series]:
-    """Every runner once a round, after a call each that only says how long it takes.
+    """Runs every runner once a round and returns the seconds of each.
 
-    Each round begins with another runner, so that none always follows the same one:
-    what slows the machine for a while slows all of them. A runner that raises is left
-    out of the result where `leave_out(name, error)`; the others go on.
+    One call of each before the first round determines how many calls a round has. Each
+    round begins with another runner, so that none always follows the same one. A runner
+    that raises is dropped if `skip(name, error)` is true, else the error is raised.
     """
     names, calls = list(runners), {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -59,7 +59,7 @@ def alternating(
         try:
             return runners[name](count) / count
         except Exception as error:
-            if not leave_out(name, error):
+            if not skip(name, error):
                 raise
             names.remove(name)
             del seconds[name]
@@ -67,7 +67,7 @@ def alternating(
 
     for name in list(names):
         if (took := run(name, 1)) is not None:
-            calls[name] = max(1, math.ceil(LEAST_ROUND_S / max(took, 1e-6)))
+            calls[name] = max(1, math.ceil(MIN_ROUND_S / max(took, 1e-6)))
     for number in range(rounds):
         first = number % len(names) if names else 0
         for name in names[first:] + names[:first]:
@@ -77,23 +77,22 @@ def alternating(
 
 
 def timed(call: Callable[[], object]) -> Runner:
-    """A runner of a function that returns when its work is finished."""
+    """Returns a runner of a function that returns when its work is finished."""
 
     def run(calls: int) -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(calls):
             call()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     return run
 
 
-def warmed(runner: Runner) -> Runner:
-    """One that makes a call before those it measures.
+def with_warmup(runner: Runner) -> Runner:
+    """Returns a runner that makes one untimed call before those it times.
 
-    For rounds among others: while those run, the caches fill with their data, and a
-    virtual machine's host may take freed memory back, whose next use is slow. Steps of
-    a training follow each other.
+    Other runners fill the caches with their data in between, and the host of a virtual
+    machine may take freed memory back. In a training, steps follow each other.
     """
 
     def run(calls: int) -> float:

@@ -1,31 +1,57 @@
-"""The name of a size in, the shapes and numbers of everything that is measured out."""
+"""The sizes of a benchmark, and the synthetic scans and data sets that it measures on.
 
+Scans are as data_prep writes them: canonical axes, int16 HU, one record each. Organs
+are balls in noise of 20 HU as scanners have it: noise determines how far scans
+compress.
+"""
+
+import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION, Dataset, open_dataset
+from attunet_jax.data.records import Case, to_bytes
+from attunet_jax.data.shards import write_shard
 from attunet_jax.errors import BadArguments
+
+NETWORKS = ("unet", "attention_unet")
+DTYPES = ("float32", "bfloat16")
+# What `speed` measures: name on the command line -> name in the report.
+MEASUREMENTS = {
+    "forward": "forward pass, batch 1",
+    "train_step": "train step, batch {batch}",
+    "input_pipeline": "input pipeline",
+    "preparation": "preparation, {prepared} scans",
+    "prediction": "whole-case prediction",
+    "metrics": "metrics of a case",
+    "gate_parts": "attention gates, batch 1",
+}
+PREPARED_SCANS = 4
+ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
+SPACING_MM = 2.0
+SPLIT = "80_20"  # the configs' default
+CASES_PER_SHARD = 4
 
 
 @dataclass(frozen=True)
 class Size:
-    """Shapes are [D, H, W] in voxels."""
+    """Everything that --size determines; shapes are [D, H, W] in voxels."""
 
     name: str
     widths: tuple[int, ...]
-    shape: tuple[int, int, int]  # what the network sees
-    read_shape: tuple[int, int, int]  # what the host cuts out, as in training
-    scan_shape: tuple[int, int, int]  # whole cases: pipeline, prediction, metrics
-    scans: int  # made-up cases in the shards
-    batch: int  # cases of a train step; a forward pass has one
-    phantom: str  # --size of the phantoms that are prepared
-    prepared_mm: float
-    copy_mib: int  # array whose copy is timed
-    matrix_size: int  # of the square matrices whose product is timed
-
-    @property
-    def text(self) -> str:
-        """Width, height, depth: the paper's order."""
-        return "×".join(map(str, reversed(self.shape)))
+    shape: tuple[int, int, int]  # of the network's input
+    read_shape: tuple[int, int, int]  # of the window that the host reads
+    scan_shape: tuple[int, int, int]  # of whole cases: pipeline, prediction, metrics
+    scans: int  # synthetic cases in the shards
+    batch: int  # of a train step; that of a forward pass is 1
+    phantom: str  # data_prep.phantom --size
+    prepared_mm: float  # data_prep.prepare --spacing_mm
+    copy_mib: int  # size of the array whose copy is timed
+    matrix_size: int  # edge of the square matrices whose product is timed
 
 
 PUBLISHED_WIDTHS = (16, 32, 64, 128, 256)
@@ -37,7 +63,7 @@ SIZES = {
             widths=PUBLISHED_WIDTHS,
             shape=(96, 160, 160),
             read_shape=(96, 208, 208),
-            scan_shape=(200, 192, 192),  # a trunk of 40 cm at 2 mm
+            scan_shape=(200, 192, 192),  # 40 cm of a trunk at 2 mm
             scans=8,
             batch=2,
             phantom="full",
@@ -73,21 +99,23 @@ SIZES = {
         ),
     )
 }
-NETWORKS = ("unet", "attention_unet")
 
 
 def find_size(name: str | None, *, backend: str) -> Size:
-    """Without a name: small on a CPU, the paper's elsewhere."""
+    """Returns the size of this name; without a name, small on a CPU, else paper.
+
+    Raises `BadArguments` for an unknown name.
+    """
     name = name or ("small" if backend == "cpu" else "paper")
     if name not in SIZES:
         raise BadArguments(f"--size={name}: there are {', '.join(SIZES)}")
     return SIZES[name]
 
 
-def config_of(
+def make_config(
     network: str, size: Size, compute_dtype: str, convolution: str = "auto"
 ) -> Any:
-    """The network's own config, as trained, in this size."""
+    """Returns the config that the network is trained with, in this size."""
     from configs import attention_unet, unet
 
     module = {"unet": unet, "attention_unet": attention_unet}[network]
@@ -99,3 +127,67 @@ def config_of(
     config.data.read_shape = size.read_shape
     config.data.batch_size = size.batch
     return config
+
+
+def make_case(number: int, shape: tuple[int, int, int]) -> Case:
+    """Returns a synthetic case; the same number gives the same case."""
+    rng = np.random.default_rng(number)
+    axes = np.ogrid[tuple(slice(n) for n in shape)]
+    radius = min(shape) / 5
+    label = np.zeros(shape, np.uint8)
+    for value in ORGANS.values():
+        centre = [rng.uniform(radius, n - 1 - radius) for n in shape]
+        squared_distance = sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True))
+        label[np.asarray(squared_distance) < radius**2] = value
+    noise = rng.standard_normal(shape, np.float32) * 20
+    image_hu = (np.array([-50, 60, 90, 150], np.float32)[label] + noise).astype(
+        np.int16
+    )
+    affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
+    return Case(
+        image_hu=image_hu,
+        label=label,
+        spacing_mm=np.full(3, SPACING_MM),
+        affine=affine,
+        original_shape=(shape[2], shape[1], shape[0]),
+        original_affine=affine,
+        case_id=f"synthetic_{number:03}",
+    )
+
+
+def make_dataset(folder: Path, size: Size) -> Dataset:
+    """Writes a prepared data set into `folder`; all cases are for training."""
+    case_ids, shards, cases = [], [], []
+    for first in range(0, size.scans, CASES_PER_SHARD):
+        numbers = range(first, min(first + CASES_PER_SHARD, size.scans))
+        path = folder / f"cases-{len(shards):05}.array_record"
+        records = [to_bytes(make_case(number, size.scan_shape)) for number in numbers]
+        for record, number in enumerate(numbers):
+            case_ids.append(f"synthetic_{number:03}")
+            cases.append(
+                {"case_id": case_ids[-1], "shard": len(shards), "record": record}
+            )
+        count = write_shard(path, records)
+        content = path.read_bytes()
+        shards.append(
+            {
+                "file": path.name,
+                "records": count,
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        )
+    manifest = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "organs": ORGANS,
+        "spacing_mm": [SPACING_MM] * 3,
+        "settings": {"blur_mm": 0.0},
+        "shards": shards,
+        "cases": cases,
+    }
+    split = {"train": case_ids, "validation": [], "test": []}
+    splits = {"version": FORMAT_VERSION, "splits": {SPLIT: split}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "splits.json").write_text(json.dumps(splits), encoding="utf-8")
+    return open_dataset(folder)

@@ -34,7 +34,7 @@ EXACT=--xla_gpu_deterministic_ops=true
 imports() {
   "$python" -c "
 import attunet_jax.train.loop, data_prep.prepare, launch.benchmark.speed, launch.train
-import attunet_jax.volume, launch.benchmark.session"
+import attunet_jax.volume, launch.benchmark.measurements"
 }
 
 install() {  # the wheels that the machine lacks

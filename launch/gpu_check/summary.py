@@ -87,11 +87,11 @@ def tell_benchmarks(folder: Path) -> None:
         if not document:
             continue
         print(f"\n{name}: ms a call")
-        for row in document["rows"]:
+        for row in document["results"]:
             seconds = row["unit"] == "s"
             value = row["median"] * 1e3 if seconds else row["median"]
             print(
-                f"  {row['figure'][:24]:<24} {str(row['network']):<15} "
+                f"  {row['measurement'][:24]:<24} {str(row['network']):<15} "
                 f"{row['by'][:46]:<46} {str(row['compute_dtype']):<9} "
                 f"{value:9.2f} {'ms' if seconds else row['unit']}"
             )

@@ -1,20 +1,27 @@
-"""The benchmark's real program in tiny, its counts by hand and by other libraries."""
+"""The speed benchmark: FLOP by hand, PyTorch's network equals ours, one real run."""
 
+import importlib.util
 import json
-import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from attunet_jax.errors import BadArguments
 from attunet_jax.model import build_network
 from attunet_jax.train.state import parameter_count
 from configs import attention_unet, attention_unet_published, base, unet
-from launch.benchmark import flops
-from launch.benchmark.rows import ratios, row, with_work
-from launch.benchmark.timing import Series, alternating, warmed
+from launch.benchmark import cpu_forms, flops, speed
+from launch.benchmark.report import make_result, ratios, with_work
+from launch.benchmark.timing import Series, alternating, with_warmup
+from launch.benchmark.workload import SIZES, make_config
 
+ROOT = Path(__file__).resolve().parents[2]
 PAPER_SHAPE = (96, 160, 160)
 CONFIGS: dict[str, Any] = {
     "unet": unet,
@@ -46,19 +53,16 @@ def variables_of(network: Any) -> Any:
 
 
 # Parameters and forward GFLOP of the published networks at 160x160x96, one sample.
-@pytest.mark.parametrize(
-    ("name", "parameters", "gigaflop"),
-    [
+def test_counts_are_those_of_the_published_networks():
+    for name, parameters, gigaflop in (
         ("unet", 5_888_004, 339.4),
         ("attention_unet", 6_407_402, None),
         ("attention_unet_published", 6_473_322, 346.7),
-    ],
-)
-def test_counts_are_those_of_the_published_networks(name, parameters, gigaflop):
-    operations = operations_of(name, PAPER_SHAPE)
-    assert sum(o.parameters for o in operations) == parameters
-    if gigaflop:
-        assert round(flops.forward_work(operations).flop / 1e9, 1) == gigaflop
+    ):
+        operations = operations_of(name, PAPER_SHAPE)
+        assert sum(o.parameters for o in operations) == parameters, name
+        if gigaflop:
+            assert round(flops.forward_work(operations).flop / 1e9, 1) == gigaflop
 
 
 def test_a_two_scale_unet_is_counted_as_by_hand():
@@ -103,138 +107,72 @@ def test_bytes_of_a_two_scale_unet_are_counted_as_by_hand():
     assert flops.forward_work(operations).bytes == expected
 
 
-def test_half_the_type_moves_half_the_activations_and_the_same_parameters():
-    wide = operations_of("attention_unet", (16, 16, 16))
-    narrow = operations_of("attention_unet", (16, 16, 16), compute_dtype="bfloat16")
-    kernels = 4 * sum(o.parameters for o in wide if o.kernel)
-    activations = flops.forward_work(wide).bytes - kernels
-    assert flops.forward_work(narrow).bytes - kernels == activations / 2
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_every_switch_has_as_many_parameters_as_the_network_itself():
+    for changes in (
         {"sub_gates": 1, "gate_output_transform": False, "gate_kernel": 1},
         {"gate_source": "bottleneck", "gating_channels": 0, "gate_reduction": 2},
         {"attention_coefficients": "vector", "deep_supervision": "none"},
         {"deep_supervision": "auxiliary", "widths": (3, 5, 7)},
-    ],
-)
-def test_every_switch_has_as_many_parameters_as_the_network_itself(changes):
-    fields = fields_of("attention_unet", **changes)
-    params = variables_of(network_of(fields))["params"]
-    operations = flops.network_operations(fields, 4, 1, (16, 16, 16))
-    assert sum(o.parameters for o in operations) == parameter_count(params)
+    ):
+        fields = fields_of("attention_unet", **changes)
+        params = variables_of(network_of(fields))["params"]
+        operations = flops.network_operations(fields, 4, 1, (16, 16, 16))
+        counted = sum(o.parameters for o in operations)
+        assert counted == parameter_count(params), changes
 
 
-# XLA leaves the zeros of the padding out and counts normalisation, activation, pooling
-# and upsampling; with the padding taken out of ours, those are what is left: under 3 %.
-@pytest.mark.parametrize("name", ["unet", "attention_unet_published"])
-def test_flop_agree_with_the_compilers_count_of_the_same_network(name):
-    fields = fields_of(name)
-    network = network_of(fields)
-    image = jax.ShapeDtypeStruct((1, 32, 32, 32, 1), jnp.float32)
-    quick: Any = {"xla_backend_optimization_level": 0}
-    compiled = (
-        jax.jit(lambda v, x: network.apply(v, x, train=False))
-        .lower(variables_of(network), image)
-        .compile(compiler_options=quick)
-    )
-    analysis: Any = compiled.cost_analysis()
-    theirs = analysis["flops"]
-    ours = 0.0
-    for operation in operations_of(name, (32, 32, 32)):
-        inside = 1.0
-        if operation.kernel == 3:
-            inside = math.prod((3 * n - 2) / (3 * n) for n in operation.grid)
-        ours += inside * operation.forward_flop
-    assert ours < theirs < 1.03 * ours
-
-
-def test_alternating_rounds_begin_with_another_runner_each():
+def test_rounds_begin_with_another_runner_each_and_last_a_fifth_of_a_second():
     calls = []
 
-    def runner(name):
+    def runner(name: str, seconds: float):
         def run(count):
-            calls.append(name)
-            return 0.5 * count
+            calls.append(f"{name}{count}")
+            return seconds * count
 
         return run
 
-    series = alternating({"a": runner("a"), "b": runner("b")}, rounds=3)
-    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
-    assert series["a"].seconds == (0.5, 0.5, 0.5)
+    runners = {"a": runner("a", 0.5), "b": runner("b", 0.0625)}
+    series = alternating(runners, rounds=3)
+    assert " ".join(calls) == "a1 b1" + " a1 b4" + " b4 a1" + " a1 b4"
+    assert series["a"].seconds == (0.5,) * 3 and series["b"].seconds == (0.0625,) * 3
+    calls.clear()
+    assert with_warmup(runners["a"])(3) == 1.5 and calls == ["a1", "a3"]
 
 
-def test_a_short_call_is_repeated_until_a_round_lasts_a_fifth_of_a_second():
-    counts_asked = []
-
-    def run(count):
-        counts_asked.append(count)
-        return 0.0625 * count
-
-    series = alternating({"a": run}, rounds=2)["a"]
-    assert counts_asked == [1, 4, 4] and series.seconds == (0.0625, 0.0625)
-
-
-def test_a_warmed_runner_measures_without_the_call_that_it_begins_with():
-    counts_asked = []
-
-    def run(count):
-        counts_asked.append(count)
-        return 10.0 if len(counts_asked) == 1 else 0.5 * count
-
-    assert warmed(run)(3) == 1.5 and counts_asked == [1, 3]
-
-
-def test_a_runner_that_fails_amid_the_rounds_is_left_out_and_the_others_go_on():
-    left_out = []
-
-    def fails(name, error):
-        left_out.append((name, str(error)))
-        return isinstance(error, OSError)
-
-    done = []
+def test_a_runner_that_fails_in_a_round_is_dropped_and_the_others_continue():
+    calls = []
 
     def breaking(count):
-        done.append(count)
-        if len(done) == 3:
+        calls.append(count)
+        if len(calls) == 3:
             raise OSError("gone")
         return 1.0 * count
 
+    def skip(name, error):
+        return name == "breaks" and isinstance(error, OSError)
+
     runners = {"breaks": breaking, "a": lambda n: 2.0 * n, "b": lambda n: 3.0 * n}
-    series = alternating(runners, 3, fails)
-    assert left_out == [("breaks", "gone")]
-    assert {k: v.seconds for k, v in series.items()} == {
-        "a": (2.0,) * 3,
-        "b": (3.0,) * 3,
-    }
+    series = alternating(runners, 3, skip)
+    assert {k: v.median for k, v in series.items()} == {"a": 2.0, "b": 3.0}
 
     def wrong(count):
         raise ValueError("a mistake of ours")
 
     with pytest.raises(ValueError, match="ours"):
-        alternating({"a": wrong}, 1, fails)
+        alternating({"a": wrong}, 1, skip)
 
 
-def test_a_rate_is_the_median_of_rates_with_its_quartiles():
-    entry = row("x", Series((1.0, 2.0, 4.0, 4.0, 8.0)), per=8, unit="cases/s")
-    assert entry["median"] == 2.0 and entry["quartiles"] == [2.0, 4.0]
-
-
-def test_shares_and_floor_come_from_work_and_peaks():
+def test_rates_shares_and_ratios_are_those_by_hand():
+    rate = make_result("x", Series((1.0, 2.0, 4.0, 4.0, 8.0)), per=8, unit="cases/s")
+    assert rate["median"] == 2.0 and rate["quartiles"] == [2.0, 4.0]
     peaks: dict[str, Any] = {
         "matrix_product_flop_per_s": {"float32": 100.0},
         "copy_bytes_per_s": 10.0,
     }
-    entry = row("x", Series((4.0,)), compute_dtype="float32")
-    entry = with_work(entry, flops.Work(flop=100, bytes=20), peaks)
-    assert entry["share_of_matrix_product_peak"] == 0.25
-    assert entry["share_of_copy_peak"] == 0.5
-    assert entry["floor_s"] == 2.0
-
-
-def test_ratios_are_of_equal_rounds_and_name_the_best_peers():
+    result = make_result("x", Series((4.0,)), compute_dtype="float32")
+    result = with_work(result, flops.Work(flop=100, bytes=20), peaks)
+    assert result["share_of_matrix_product_peak"] == 0.25
+    assert (result["share_of_copy_peak"], result["floor_s"]) == (0.5, 2.0)
     series = {
         "attunet_jax, float32": Series((2.0, 6.0, 4.0)),
         "torch, slow": Series((4.0, 12.0, 16.0)),
@@ -242,39 +180,59 @@ def test_ratios_are_of_equal_rounds_and_name_the_best_peers():
         "monai": Series((3.0, 4.0, 5.0)),
     }
     dtypes = dict.fromkeys(series, "float32") | {"torch, half": "bfloat16"}
-    found = {r["peer"]: r for r in ratios("x", "unet", series, dtypes)}
-    assert found["torch, slow"]["ours_over_peer"] == 0.5
-    assert found["torch, half"]["ours_over_peer"] == 2.0
+    by_peer = {r["peer"]: r for r in ratios("x", "unet", series, dtypes)}
+    assert by_peer["torch, slow"]["ours_over_peer"] == 0.5
+    assert by_peer["torch, half"]["ours_over_peer"] == 2.0
     for field, best in (
         ("best_peer", "torch, half"),
         ("best_of_same_network_and_type", "torch, slow"),
     ):
-        assert [peer for peer, ratio in found.items() if ratio[field]] == [best]
+        assert [peer for peer, ratio in by_peer.items() if ratio[field]] == [best]
 
 
-def test_the_program_measures_everything_and_writes_what_it_prints(
-    run_program, finish, tmp_path
-):
-    output = tmp_path / "benchmark"
-    status, printed, errors = finish(
-        run_program(
-            "launch.benchmark",
-            "speed",
-            "--size=tiny",
-            "--rounds=2",
-            "--networks=attention_unet",
-            f"--output={output}",
-        )
+def test_the_gain_of_a_cpu_form_is_the_ratio_within_each_round():
+    series = {
+        cpu_forms.ALL_FORMS: Series((1.0, 2.0, 3.0)),
+        "bf16_bits": Series((2.0, 4.0, 12.0)),
+        "matrix": Series((1.0, 1.0, 1.0)),
+        "compiler": Series((4.0, 2.0, 1.0)),
+    }
+    assert cpu_forms.ratio_lines(
+        "bfloat16", series, ("bf16_bits",), ("matrix", "compiler")
+    ) == [
+        "| bfloat16 | bf16_bits / without | 0.500 (0.375 to 0.500) |",
+        "| bfloat16 | matrix / compiler | 0.500 (0.375 to 0.750) |",
+    ]
+
+
+def test_the_program_measures_everything_and_writes_what_it_prints(tmp_path):
+    """With PyTorch in turn where it is installed."""
+    with_torch = importlib.util.find_spec("torch") is not None
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "launch.benchmark", "speed", "--size=tiny"),
+            *("--rounds=1", "--networks=attention_unet", "--convolution=compiler"),
+            *(f"--output={tmp_path}", "--against=" + "torch" * with_torch),
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            # Compiling takes most of the time.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+            "--xla_llvm_disable_expensive_passes=true",
+        },
+        capture_output=True,
+        text=True,
     )
-    assert status == 0, errors
-    assert (output / "benchmark.md").read_text() in printed
-    document = json.loads((output / "benchmark.json").read_text())
-    assert (document["format"], document["version"]) == ("attunet_jax.benchmark", 1)
-    measured = {(r["figure"], r["network"]) for r in document["rows"]}
-    parts = {figure for figure, _ in measured if figure.startswith("attention gates")}
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "benchmark.md").read_text() in done.stdout
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    assert (document["format"], document["version"]) == ("attunet_jax.benchmark", 2)
+    ours = [r for r in document["results"] if r["by"] == "attunet_jax"]
+    measured = {(r["measurement"], r["network"]) for r in ours}
+    parts = {name for name, _ in measured if name.startswith("attention gates")}
     assert {"attention gates, batch 1: W_x", "attention gates, batch 1: W_g"} < parts
-    measured = {(figure, n) for figure, n in measured if figure not in parts}
-    assert measured == {
+    assert {(name, n) for name, n in measured if name not in parts} == {
         ("forward pass, batch 1", "attention_unet"),
         ("train step, batch 2", "attention_unet"),
         ("whole-case prediction", "attention_unet"),
@@ -282,55 +240,47 @@ def test_the_program_measures_everything_and_writes_what_it_prints(
         ("preparation, 4 scans", None),
         ("metrics of a case", None),
     }
-    for entry in document["rows"]:
-        low, high = entry["quartiles"]
-        assert len(entry["rounds"]) == 2 and 0 < low <= entry["median"] <= high
-    work = [r for r in document["rows"] if "flop" in r]
-    assert len(work) == 2 and all(0 < r["floor_s"] for r in work)
+    for result in document["results"]:
+        low, high = result["quartiles"]
+        assert len(result["rounds"]) == 1 and 0 < low <= result["median"] <= high
+    assert sum("flop" in r for r in ours) == 2
     assert document["machine"]["packages"]["jax"] == jax.__version__
-    assert document["ratios"] == document["skipped"] == []
-    assert not list(output.glob(".*"))
+    assert document["skipped"] == []
+    assert len(document["ratios"]) == 2 * 3 * with_torch
+    parameters = {peer["parameters"] for peer in document["peers"]}
+    assert parameters <= {document["parameters"]["attention_unet"]}
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["--size=huge"], "--size=huge: there are paper, small, tiny"),
-        (["--against=caffe"], "--against=caffe: there are torch, monai"),
-        (["--measure=sleep"], "--measure=sleep: there are forward, train_step"),
-        (["--convolution=fft"], "--convolution=fft: there are auto, compiler, matrix"),
-        (["--networks=vnet"], "--networks=vnet: there are unet, attention_unet"),
-        (["--compute_dtype=int8"], "--compute_dtype=int8"),
-        (["--rounds=0"], "--rounds=0 must be 1 or more"),
-        (["--seconds=3"], "--seconds=3"),
-        (["--against=torch", "--peer_python=/no/such"], "--peer_python=/no/such"),
-    ],
-)
-def test_a_word_that_cannot_be_used_is_named_with_those_that_can(refused, words, part):
-    status, line = refused("launch.benchmark", "speed", *words)
-    assert status == 2 and part in line
-
-
-def test_a_device_that_is_not_there_is_named(refused):
-    if jax.default_backend() == "tpu":
-        pytest.skip("there is a TPU")
-    status, line = refused("launch.benchmark", "speed", "--device=tpu")
-    assert status == 2 and "--device=tpu: JAX has none here" in line
-
-
-def test_a_peer_that_is_not_installed_says_which_extra_to_install(refused, tmp_path):
-    bare = tmp_path / "python"
+def test_a_bad_argument_is_named_with_what_can_be_used(tmp_path):
+    bare = tmp_path / "python"  # an interpreter without libraries
     bare.write_text('#!/bin/sh\necho "monai torch"\n')
     bare.chmod(0o755)
-    status, line = refused(
-        "launch.benchmark", "speed", "--against=torch,monai", f"--peer_python={bare}"
-    )
+    for words, part in (
+        (["--size=huge"], "--size=huge: there are paper, small, tiny"),
+        (["--against=caffe"], "--against=caffe: must be of torch, monai"),
+        (["--compute_dtype="], "--compute_dtype=: must be of float32, bfloat16"),
+        (["--convolution=fft"], "--convolution=fft: the names are auto"),
+        (["--rounds=0"], "--rounds=0: must be 1 or more"),
+        (["--seconds=3"], "--seconds"),
+        (["--against=torch", "--peer_python=/no/such"], "--peer_python=/no/such"),
+        (
+            ["--against=torch,monai", f"--peer_python={bare}"],
+            "has no monai, torch; run `pip install -e '.[benchmark]'` there",
+        ),
+    ):
+        with pytest.raises(BadArguments) as raised:
+            speed.main(speed.FLAGS.parse(words))
+        assert part in str(raised.value)
+
+
+def test_a_subcommand_that_does_not_exist_is_named_with_those_that_do(refused):
+    status, line = refused("launch.benchmark", "sped")
     assert status == 2
-    assert "has no monai, torch; pip install 'attunet_jax[benchmark]'" in line
+    assert "sped: the first argument is one of speed, memory, input" in line
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_torch_restatement_has_our_parameters_and_our_logits(name):
+def test_the_network_in_pytorch_has_our_parameters_and_our_logits(name):
     torch = pytest.importorskip("torch")
     import numpy as np
 
@@ -363,47 +313,14 @@ def test_the_torch_restatement_has_our_parameters_and_our_logits(name):
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
-def test_peers_run_in_turn_with_ours_and_ratios_are_printed(
-    run_program, finish, tmp_path
-):
-    pytest.importorskip("torch")
-    status, printed, errors = finish(
-        run_program(
-            "launch.benchmark",
-            "speed",
-            "--size=tiny",
-            "--rounds=2",
-            "--networks=attention_unet",
-            "--measure=forward,train_step",
-            "--against=torch",
-            f"--output={tmp_path}",
-        )
-    )
-    assert status == 0, errors
-    document = json.loads((tmp_path / "benchmark.json").read_text())
-    names = {peer["name"] for peer in document["peers"]}
-    assert names == {
-        "torch, eager",
-        "torch, channels_last_3d",
-        "torch, channels_last_3d, autocast",
-    }
-    ours = document["parameters"]["attention_unet"]
-    assert {peer["parameters"] for peer in document["peers"]} == {ours}
-    figures = {(r["figure"], r["peer"]) for r in document["ratios"]}
-    assert len(figures) == 2 * len(names)
-    assert "of the time of the best peer" in printed
-
-
 def test_sizes_of_the_benchmark_fit_the_networks_and_the_configs():
-    from launch.benchmark.workload import SIZES, config_of
-
     for size in SIZES.values():
         divisor = 2 ** (len(size.widths) - 1)
         assert all(n % divisor == 0 for n in size.shape)
-        config = config_of("attention_unet", size, "float32")
+        config = make_config("attention_unet", size, "float32")
         assert config.data.read_shape == size.read_shape
         assert config.model.convolution == "auto"
-        forced = config_of("unet", size, "float32", "matrix")
+        forced = make_config("unet", size, "float32", "matrix")
         assert forced.model.convolution == "matrix"
     assert SIZES["paper"].shape == base.get_config().data.crop_shape
     assert SIZES["paper"].batch == base.get_config().data.batch_size

@@ -25,7 +25,10 @@ PROGRAMS = [
     "launch.import_weights",
     "launch.parity",
     "launch.benchmark speed",
+    "launch.benchmark memory",
+    "launch.benchmark input",
     "launch.benchmark preparation",
+    "launch.benchmark cpu_forms",
 ]
 # All in one process: what one of them imports would be found in all.
 ASK_ALL = """

@@ -1,4 +1,4 @@
-"""Names of other libraries in; their processes, to run beside ours, out."""
+"""Starts other libraries in processes of their own and asks them for times."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.errors import BadArguments, BadData
+from launch.benchmark.timing import Runner
 from launch.benchmark.workload import Size
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,21 +24,16 @@ COMPILED_VARIANTS = (
     ("channels_last_3d, autocast, torch.compile", True, "bfloat16", True),
 )
 
-COMPILING_S = 900  # for torch.compile, and for imports
+COMPILATION_S = 900  # allowed for torch.compile, and for imports
 
 
 class PeerFailed(Exception):
-    """Which peer, and what it said, in one line: it is skipped, the rest still runs."""
+    """A peer ended or is too slow: it is skipped."""
 
 
 def check_libraries(libraries: tuple[str, ...], python: str) -> None:
-    """Raises `BadArguments` saying what to install, before anything is measured."""
-    unknown = [name for name in libraries if name not in LIBRARIES]
-    if unknown:
-        raise BadArguments(
-            f"--against={','.join(libraries)}: there are {', '.join(LIBRARIES)}"
-        )
-    question = (
+    """Raises `BadArguments` with what to install where a library is missing."""
+    script = (
         "import sys, importlib.util as u; "
         "print(*[n for n in sys.argv[1:] if not u.find_spec(n)])"
     )
@@ -46,56 +42,59 @@ def check_libraries(libraries: tuple[str, ...], python: str) -> None:
     if not needed:
         return
     try:
-        done = subprocess.run(
-            [python, "-c", question, *needed],
+        finished = subprocess.run(
+            [python, "-c", script, *needed],
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
         raise BadArguments(
-            f"--peer_python={python}: is no Python that runs ({error})"
+            f"--peer_python={python}: is not a working Python ({error})"
         ) from None
-    if done.stdout.strip():
-        missing = ", ".join(done.stdout.split())
+    if finished.stdout.strip():
+        missing = ", ".join(finished.stdout.split())
         raise BadArguments(
             f"--against={','.join(libraries)}: {python} has no {missing}; "
-            "pip install 'attunet_jax[benchmark]' there, or name another --peer_python"
+            "run `pip install -e '.[benchmark]'` there, or choose another --peer_python"
         )
 
 
 class Peer:
-    """A process that runs one network of another library; a context manager."""
+    """A process that runs one network of another library; a context manager.
+
+    Raises `PeerFailed` where it cannot start.
+    """
 
     def __init__(
-        self, name: str, python: str, wish: dict[str, Any], longest_call_s: float
+        self, name: str, python: str, request: dict[str, Any], longest_call_s: float
     ) -> None:
-        self.name, self.wish = name, wish
+        self.name, self.request = name, request
         self._longest_call_s, self._too_slow = longest_call_s, False
         self._warm: set[str] = set()
-        self.compute_dtype: str = wish["compute_dtype"]
-        self._said = tempfile.TemporaryFile("w+")
+        self.compute_dtype: str = request["compute_dtype"]
+        self._stderr = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [
                 python,
                 "-m",
                 "launch.benchmark.peers.torch_process",
-                json.dumps(wish),
+                json.dumps(request),
             ],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
         )
         try:
-            self.about = self._answer(COMPILING_S)
+            self.about = self._answer(COMPILATION_S)
         except BaseException:
             self.close()
             raise
 
-    def runner(self, run: str):
-        """A `stopwatch.Runner` of its "forward" or "train"."""
+    def runner(self, run: str) -> Runner:
+        """Returns a `timing.Runner` of its "forward" or "train"."""
 
         def seconds(calls: int) -> float:
             assert self._process.stdin
@@ -106,10 +105,10 @@ class Peer:
                     flush=True,
                 )
             except BrokenPipeError:
-                pass  # it ended: its last answer says why
+                pass  # the process ended; _answer finds out why
             allowed_s = calls * self._longest_call_s
-            if run not in self._warm and self.wish["compile"]:
-                allowed_s += COMPILING_S
+            if run not in self._warm and self.request["compile"]:
+                allowed_s += COMPILATION_S
             self._warm.add(run)
             return self._answer(allowed_s)["seconds"]
 
@@ -123,7 +122,7 @@ class Peer:
             line = self._process.stdout.readline()
         finally:
             timer.cancel()
-        answer = json.loads(line) if line else {"error": self._last_words()}
+        answer = json.loads(line) if line else {"error": self._reason_of_end()}
         if "error" in answer:
             raise PeerFailed(f"{self.name}: {answer['error']}")
         return answer
@@ -132,12 +131,12 @@ class Peer:
         self._too_slow = True
         self._process.kill()
 
-    def _last_words(self) -> str:
+    def _reason_of_end(self) -> str:
         status = self._process.wait()
         if self._too_slow:
             return f"a call takes longer than --longest_call_s={self._longest_call_s:g}"
-        self._said.seek(0)
-        lines = self._said.read().strip().splitlines()
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines()
         if status == -9:
             return "was killed, as the system does when memory runs out"
         return f"ended with status {status}: {lines[-1] if lines else 'no message'}"
@@ -154,7 +153,7 @@ class Peer:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._said.close()
+        self._stderr.close()
 
     def __enter__(self) -> "Peer":
         return self
@@ -163,7 +162,7 @@ class Peer:
         self.close()
 
 
-def peer_wishes(
+def peer_requests(
     libraries: tuple[str, ...],
     model: Any,
     classes: int,
@@ -172,8 +171,8 @@ def peer_wishes(
     backend: str,
     compiled: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Name -> what its process is to be, for one of our networks."""
-    wishes = {}
+    """Returns name -> request of each peer's process, for one of our networks."""
+    requests = {}
     variants = VARIANTS + (COMPILED_VARIANTS if compiled else ())
     for library in libraries:
         if library == "monai" and not model["sub_gates"]:
@@ -181,7 +180,7 @@ def peer_wishes(
         for name, channels_last, compute_dtype, compile_it in variants:
             if library == "monai" and not channels_last:
                 continue
-            wishes[f"{library}, {name}"] = {
+            requests[f"{library}, {name}"] = {
                 "library": library,
                 "widths": list(size.widths),
                 "classes": classes,
@@ -194,13 +193,13 @@ def peer_wishes(
                 "compute_dtype": compute_dtype,
                 "compile": compile_it,
             }
-    return wishes
+    return requests
 
 
 def check_equal(peer: Peer, parameters: int) -> None:
-    """Raises `BadData` where a PyTorch restatement is another network than ours."""
-    if peer.wish["library"] == "torch" and peer.about["parameters"] != parameters:
+    """Raises `BadData` if the peer's published network differs from ours."""
+    if peer.request["library"] == "torch" and peer.about["parameters"] != parameters:
         raise BadData(
             f"peer {peer.name} has {peer.about['parameters']:,} parameters, ours "
-            f"{parameters:,}: it is not the same network"
+            f"{parameters:,}: it is another network"
         )

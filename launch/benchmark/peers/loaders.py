@@ -1,10 +1,10 @@
-"""Another library's loader with its augmentation, in a process of its own.
+"""Times another library's loader and augmentation in a process of its own.
 
     python -m launch.benchmark.peers.loaders nnunet FOLDER 96,160,160 2 2 16
 
-FOLDER/*.npz hold `image_hu` and `label`, prepared scans of one spacing. Makes the
-library's own data set of them, then times 16 batches of 2 patches with 2 processes,
-after as many for warming up. The last line of output is {"seconds": s, "versions": {}}.
+FOLDER/*.npz hold `image_hu` and `label` of prepared scans of one spacing. Converts them
+to the library's own data set, then times 16 batches of 2 patches with 2 processes,
+after as many for warm-up. The last line of output is {"seconds": s, "versions": {}}.
 """
 
 import json
@@ -24,15 +24,15 @@ def main() -> None:
     name, folder, patch, batch_size, workers, count = sys.argv[1:]
     shape = tuple(int(n) for n in patch.split(","))
     load = {"nnunet": nnunet_batches, "monai": monai_batches}[name]
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as temporary:
         scans = sorted(Path(folder).glob("*.npz"))
-        batches = load(scans, Path(made), shape, int(batch_size), int(workers))
+        batches = load(scans, Path(temporary), shape, int(batch_size), int(workers))
         for _ in range(int(count)):
             next(batches)
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(int(count)):
             next(batches)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         batches.close()  # pyright: ignore[reportAttributeAccessIssue]
     packages = ["torch", "monai" if name == "monai" else "nnunetv2"]
     answer = {"seconds": seconds, "versions": {p: version(p) for p in packages}}
@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def nnunet_batches(
-    scans: list[Path], made: Path, patch: tuple[int, ...], batch: int, workers: int
+    scans: list[Path], dataset: Path, patch: tuple[int, ...], batch: int, workers: int
 ) -> Iterator:
-    """`nnUNetDataLoader` over its compressed format, and its trainer's augmentation."""
+    """Yields batches of `nnUNetDataLoader` with the trainer's augmentation."""
     from batchgenerators.dataloading.multi_threaded_augmenter import (  # pyright: ignore
         MultiThreadedAugmenter,
     )
@@ -67,27 +67,27 @@ def nnunet_batches(
             image, label = arrays["image_hu"], arrays["label"]
         data = ((image - image.mean()) / image.std()).astype(np.float32)[None]
         segmentation = label.astype(np.int8)[None]
-        places = {v: np.argwhere(segmentation == v)[:10_000] for v in (1, 2, 3)}
+        locations = {v: np.argwhere(segmentation == v)[:10_000] for v in (1, 2, 3)}
         blocks, chunks = nnunet_dataset.comp_blosc2_params(data.shape, patch)
         blosc.save_case(
             data,
             segmentation,
-            {"class_locations": places},
-            str(made / scan.stem),
+            {"class_locations": locations},
+            str(dataset / scan.stem),
             chunks,
             blocks,
         )
-    turn = (-30 / 180 * np.pi, 30 / 180 * np.pi)  # as the trainer for such patches
-    read_shape = get_patch_size(patch, turn, turn, turn, (0.85, 1.25))
+    rotation = (-30 / 180 * np.pi, 30 / 180 * np.pi)  # the trainer's for such patches
+    read_shape = get_patch_size(patch, rotation, rotation, rotation, (0.85, 1.25))
     loader = data_loader.nnUNetDataLoader(
-        blosc(str(made)),
+        blosc(str(dataset)),
         batch,
         read_shape,
         patch,
         LabelManager(labels, None),
         oversample_foreground_percent=0.33,
         transforms=nnUNetTrainer.get_training_transforms(
-            patch, turn, None, (0, 1, 2), False, foreground_labels=(1, 2, 3)
+            patch, rotation, None, (0, 1, 2), False, foreground_labels=(1, 2, 3)
         ),
     )
     augmenter = MultiThreadedAugmenter(loader, None, workers, 2)
@@ -99,14 +99,14 @@ def nnunet_batches(
 
 
 def monai_batches(
-    scans: list[Path], made: Path, patch: tuple[int, ...], batch: int, workers: int
+    scans: list[Path], dataset: Path, patch: tuple[int, ...], batch: int, workers: int
 ) -> Iterator:
-    """Scans in memory, as its CacheDataset has them; our augmentation in its words."""
+    """Yields batches of scans in memory, as in CacheDataset, with our augmentation."""
     import torch  # pyright: ignore[reportMissingImports]
     from monai import data  # pyright: ignore[reportMissingImports]
     from monai import transforms as t  # pyright: ignore[reportMissingImports]
 
-    torch.set_num_threads(1)  # the processes have the cores
+    torch.set_num_threads(1)  # the processes share the cores
     keys = ["image", "label"]
     cases = []
     for scan in scans:

@@ -1,10 +1,10 @@
-"""Another library's preparation of the same scans, in a process of its own.
+"""Prepares the same scans with another library in a process of its own.
 
     python -m launch.benchmark.peers.preprocessors monai SCANS FOLDER 2 2.0
 
 Reads SCANS/images and SCANS/labels, writes into FOLDER with 2 processes at 2.0 mm. The
-last line of output is {"seconds": s, "versions": {...}}: seconds without the start of
-Python and the imports of this process, which we do not count against them.
+last line of output is {"seconds": s, "versions": {...}}; seconds exclude the start of
+Python and the imports of this process.
 """
 
 import json
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = ("nnunet", "nnunet_linear", "monai")
-# What nnU-Net's planner writes for CT, but for the spacing; its default is cubic.
+# Orders of interpolation; nnU-Net's planner chooses cubic for CT.
 _CUBIC, _LINEAR = 3, 1
 
 
@@ -34,11 +34,11 @@ def main() -> None:
 def run_monai(
     scans: Path, folder: Path, workers: int, spacing_mm: float, _: int
 ) -> float:
-    """LoadImaged to ScaleIntensityRanged; saved as plain arrays, the cheapest way."""
+    """Runs LoadImaged to ScaleIntensityRanged, saves arrays and returns seconds."""
     import monai.transforms  # noqa: F401  # pyright: ignore[reportMissingImports]
 
     paths = sorted((scans / "images").iterdir())
-    began = time.perf_counter()
+    start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         pool.starmap(
             _monai_case,
@@ -48,7 +48,7 @@ def run_monai(
             ],
             chunksize=1,
         )
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _monai_case(image: Path, label: Path, output: Path, spacing_mm: float) -> None:
@@ -56,7 +56,7 @@ def _monai_case(image: Path, label: Path, output: Path, spacing_mm: float) -> No
     import torch  # pyright: ignore[reportMissingImports]
     from monai import transforms as t  # pyright: ignore[reportMissingImports]
 
-    torch.set_num_threads(1)  # the processes have the cores
+    torch.set_num_threads(1)  # the processes share the cores
     keys = ["image", "label"]
     chain = t.Compose(
         [
@@ -75,7 +75,7 @@ def _monai_case(image: Path, label: Path, output: Path, spacing_mm: float) -> No
 def run_nnunet(
     scans: Path, folder: Path, workers: int, spacing_mm: float, order: int
 ) -> float:
-    """`DefaultPreprocessor.run`, what nnUNetv2_preprocess calls; scans are linked."""
+    """Runs `DefaultPreprocessor.run`, as nnUNetv2_preprocess does; returns seconds."""
     raw, prepared = folder / "raw" / "Dataset001_Bench", folder / "pre"
     for path in sorted((scans / "images").iterdir()):
         case = path.name.removesuffix(".nii.gz")
@@ -87,24 +87,26 @@ def run_nnunet(
         "numTraining": len(list((raw / "labelsTr").iterdir())),
         "file_ending": ".nii.gz",
     }
-    for where in (raw, prepared / raw.name):
-        where.mkdir(parents=True, exist_ok=True)
-        (where / "dataset.json").write_text(json.dumps(description))
+    for target in (raw, prepared / raw.name):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "dataset.json").write_text(json.dumps(description))
     (prepared / raw.name / "nnUNetPlans.json").write_text(
         json.dumps(_plans(raw.name, spacing_mm, order))
     )
-    # Read at import, here and in its processes.
+    # nnU-Net reads these at import, in its own processes too.
     os.environ["nnUNet_raw"] = str(raw.parent)
     os.environ["nnUNet_preprocessed"] = str(prepared)
     os.environ["nnUNet_results"] = str(folder / "results")
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes have the cores, as they advise
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # the processes share the cores, as nnU-Net advises
+    )
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import (  # pyright: ignore
         DefaultPreprocessor,
     )
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     DefaultPreprocessor(verbose=False).run(1, "3d_fullres", "nnUNetPlans", workers)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _plans(dataset: str, spacing_mm: float, order: int) -> dict:
@@ -133,7 +135,7 @@ def _plans(dataset: str, spacing_mm: float, order: int) -> dict:
         "resampling_fn_data_kwargs": resampling,
         "resampling_fn_seg": function,
         "resampling_fn_seg_kwargs": resampling | {"is_seg": True, "order": 1},
-        "architecture": {},  # of no use here
+        "architecture": {},  # not used by preprocessing
     }
     return {
         "dataset_name": dataset,

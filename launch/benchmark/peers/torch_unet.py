@@ -1,8 +1,8 @@
-"""Widths and gates in, the published networks as PyTorch modules out.
+"""The published networks as PyTorch modules.
 
-Restated from `attunet_jax/model`; the modules' names are the published state dict's, so
-that `attunet_jax.model.torch_weights` can fill them. Only PyTorch is imported here:
-this runs in whichever environment has it.
+Submodules have the names of the published state dict, so that
+`attunet_jax.model.torch_weights` can fill them. Only PyTorch is imported: the
+environment of a peer need not have JAX.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ def upsample(x: Any, factor: int) -> Any:
     return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=False)
 
 
-def normalised(inputs: int, outputs: int, kernel: int, *, relu: bool = True) -> Any:
-    """Convolution that keeps the size, BatchNorm, ReLU."""
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, *, relu: bool = True) -> Any:
+    """Returns a convolution that keeps the size, BatchNorm and, if asked, ReLU."""
     layers = [
         nn.Conv3d(inputs, outputs, kernel, padding=kernel // 2),
         nn.BatchNorm3d(outputs),
@@ -26,37 +26,37 @@ def normalised(inputs: int, outputs: int, kernel: int, *, relu: bool = True) -> 
 
 
 class Block(nn.Module):
-    """Twice 3x3x3."""
+    """Two 3x3x3 convolutions, each with BatchNorm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = normalised(inputs, outputs, 3)
-        self.conv2 = normalised(outputs, outputs, 3)
+        self.conv1 = conv_norm_relu(inputs, outputs, 3)
+        self.conv2 = conv_norm_relu(outputs, outputs, 3)
 
     def forward(self, x: Any) -> Any:
         return self.conv2(self.conv1(x))
 
 
 class Signal(nn.Module):
-    """Gating signal of the bottleneck."""
+    """The gating signal, from the bottleneck."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = normalised(inputs, outputs, 1)
+        self.conv1 = conv_norm_relu(inputs, outputs, 1)
 
     def forward(self, x: Any) -> Any:
         return self.conv1(x)
 
 
 class SubGate(nn.Module):
-    """alpha(x, g) x, transformed; alpha on a grid of half the size."""
+    """alpha(x, g) x and a transform; alpha is computed on a grid of half the size."""
 
     def __init__(self, channels: int, gating: int) -> None:
         super().__init__()
         self.theta = nn.Conv3d(channels, channels, 2, stride=2, bias=False)
         self.phi = nn.Conv3d(gating, channels, 1)
         self.psi = nn.Conv3d(channels, 1, 1)
-        self.W = normalised(channels, channels, 1, relu=False)
+        self.W = conv_norm_relu(channels, channels, 1, relu=False)
 
     def forward(self, x: Any, g: Any) -> Any:
         q = self.psi(F.relu(self.theta(x) + self.phi(g)))
@@ -64,14 +64,14 @@ class SubGate(nn.Module):
 
 
 class Gate(nn.Module):
-    """Sub-gates in parallel, combined."""
+    """Parallel sub-gates and their combination."""
 
     def __init__(self, channels: int, gating: int, sub_gates: int) -> None:
         super().__init__()
         for number in range(1, sub_gates + 1):
             self.add_module(f"gate_block_{number}", SubGate(channels, gating))
         self.sub_gates = sub_gates
-        self.combine_gates = normalised(sub_gates * channels, channels, 1)
+        self.combine_gates = conv_norm_relu(sub_gates * channels, channels, 1)
 
     def forward(self, x: Any, g: Any) -> Any:
         gated = [
@@ -82,7 +82,7 @@ class Gate(nn.Module):
 
 
 class Up(nn.Module):
-    """Skip and coarser features to decoder features."""
+    """Upsamples, joins the skip connection and convolves."""
 
     def __init__(self, skip: int, coarser: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Up(nn.Module):
 
 
 class Supervision(nn.Module):
-    """Logits of a coarser scale at the finest."""
+    """Deep supervision: logits of a coarser scale, upsampled to the finest."""
 
     def __init__(self, inputs: int, classes: int, factor: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Supervision(nn.Module):
 
 
 class Published(nn.Module):
-    """[B, 1, X, Y, Z] to logits [B, classes, X, Y, Z]; without sub-gates the U-Net."""
+    """[B, 1, X, Y, Z] to logits [B, classes, X, Y, Z]; the U-Net if sub_gates is 0."""
 
     def __init__(
         self, widths: tuple[int, ...], classes: int, sub_gates: int, gating: int
@@ -150,7 +150,7 @@ class Published(nn.Module):
 
 
 def monai_attention_unet(widths: tuple[int, ...], classes: int) -> Any:
-    """MONAI's network of the same widths; another one: its parameters differ."""
+    """Returns MONAI's network of the same widths; its parameter count differs."""
     from monai.networks.nets import (  # pyright: ignore[reportMissingImports]
         AttentionUnet,
     )
@@ -165,12 +165,12 @@ def monai_attention_unet(widths: tuple[int, ...], classes: int) -> Any:
 
 
 def soft_dice_loss(logits: Any, label: Any) -> Any:
-    """As `attunet_jax.train.loss` with the configs' defaults."""
+    """Returns the loss of `attunet_jax.train.loss` with the configs' defaults."""
     p = torch.softmax(logits.float(), 1)
     t = F.one_hot(label, logits.shape[1]).movedim(-1, 1).float()
     space = (2, 3, 4)
-    both, either = (p * t).sum(space), p.sum(space) + t.sum(space)
-    return 1 - ((2 * both + 0.01) / (either + 0.01)).mean()
+    overlap, total = (p * t).sum(space), p.sum(space) + t.sum(space)
+    return 1 - ((2 * overlap + 0.01) / (total + 0.01)).mean()
 
 
 def parameter_count(network: Any) -> int:
