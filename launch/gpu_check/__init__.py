@@ -1,1 +1,1 @@
-"""What a first GPU is asked: README.md of this folder says how to run it."""
+"""The check of a first GPU; README.md of this folder describes how to run it."""

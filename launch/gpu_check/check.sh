@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2329  # the steps are called in shells of their own
 # On the GPU machine, in the project's root:  bash launch/gpu_check/check.sh [STEP ...]
-# Every step has its own time limit and files; what one call did not come to, the next
-# call does. DRY=1: tiny sizes on a CPU, nothing installed.
+# Every step has its own time limit and files; a further call continues with the steps
+# that are left. DRY=1: tiny sizes on a CPU, nothing installed.
 set -u
 if [ ! -d attunet_jax ] || [ ! -d launch/gpu_check ]; then
   echo "run it in the project's root" >&2; exit 2
@@ -72,7 +72,7 @@ PY
   imports && echo "the project's programs can be imported"
 }
 
-data() {  # made-up scans of a hospital's size, prepared at 2 mm on all cores
+data() {  # synthetic scans of a hospital's size, prepared at 2 mm on all cores
   export JAX_PLATFORMS=cpu
   [ -e "$work/done/data" ] && return
   "$python" -m data_prep.phantom --output="$work/scans" --cases=$cases \
@@ -87,10 +87,10 @@ data_ready() {
   echo "the data are not ready: $(tail -c 400 "$results/data.log")"; return 1
 }
 
-benchmark() {  # NAME NETWORK FIGURES TYPES [more]
-  local name=$1 network=$2 figures=$3 types=$4; shift 4
+benchmark() {  # NAME NETWORK MEASUREMENTS TYPES [more]
+  local name=$1 network=$2 measurements=$3 types=$4; shift 4
   "$python" -m launch.benchmark speed --size="$size" --networks="$network" \
-    --measure="$figures" --compute_dtype="$types" --rounds=5 --peer_python="$peer" \
+    --measure="$measurements" --compute_dtype="$types" --rounds=5 --peer_python="$peer" \
     --longest_call_s=20 --output="$results/$name" "$@"
 }
 
@@ -101,7 +101,7 @@ against_torch() {  # as benchmark
   benchmark "$@" --against=torch
 }
 
-tests() {  # float32 products as float32: what the tests' tolerances were made for
+tests() {  # products in float32, for which the tests' tolerances are made
   local paths=() parallel=() path
   for path in tests/model tests/ops tests/augment \
       tests/train/test_{step,loss,optimizer,gradient_averaging}.py; do
@@ -139,7 +139,7 @@ one() {  # the step named
   case $1 in
     about) about ;;
     smoke) check smoke "$results/smoke.json" ;;
-    # Another process, nothing from the cache: does it choose the same algorithms?
+    # A second process without the cache: does it choose the same algorithms?
     smoke_again) export JAX_ENABLE_COMPILATION_CACHE=false
       check smoke "$results/smoke_again.json" bits ;;
     smoke_exact) export XLA_FLAGS=$EXACT JAX_ENABLE_COMPILATION_CACHE=false
@@ -168,7 +168,7 @@ one() {  # the step named
   esac
 }
 
-# By value; limits in seconds. What does not fit into this call comes first in the next.
+# The most important first; time limits in seconds.
 steps="about:30 smoke:100 att_bf16:150 att_bf16_nhwc:140 torch:110 parity:90 endtoend:150
   tests:100 torch_compile:150 smoke_again:60 att_f32:110 torch_f32:90 unet_bf16:90
   torch_unet:90 smoke_exact:60 fits_large:100 att_bf16_exact:90 att_f32_nhwc:90
@@ -185,13 +185,13 @@ if [ $# -gt 0 ]; then
   steps=$chosen
 fi
 
-pack() {  # after every step: what is there when time runs out comes back
+pack() {  # after every step, so that a time-out loses nothing
   cp "$work/report.txt" "$out/report.txt"
   tar -C "$work" -czf "$out/results.tar.gz" results
 }
 
 install || exit 1
-# For the steps: each has a process group of its own, and what it starts ends with it.
+# Each step runs in a process group of its own, which ends with it.
 export -f about against_torch benchmark check data_ready imports measure one parity tests
 export work results python peer size NHWC EXACT
 preparing='' running=''
@@ -215,14 +215,14 @@ for step in $steps; do
   began=$SECONDS
   timeout -k 5 "$limit" bash -c "one $name" > "$results/$name.log" 2>&1 & running=$!
   wait "$running"; status=$?
-  said="== $name: status $status, $((SECONDS - began)) s of $limit"
-  [ $status -eq 124 ] && said="$said: TIME-OUT"
+  message="== $name: status $status, $((SECONDS - began)) s of $limit"
+  [ $status -eq 124 ] && message="$message: TIME-OUT"
   [ $status -ne 0 ] && failed=1
   {
-    echo "$said"
+    echo "$message"
     grep -v -E '^W0|^I0|warn' "$results/$name.log" | tail -n 40 | cut -c1-220
   } >> "$work/report.txt"
-  echo "$said"; tail -n 3 "$results/$name.log" | cut -c1-200
+  echo "$message"; tail -n 3 "$results/$name.log" | cut -c1-200
   [ $status -ne 124 ] && touch "$work/done/$name"
   pack
 done

@@ -1,11 +1,11 @@
-"""The programs themselves on this device: trained from data, stopped, started again.
+"""Runs the programs on this device: trains, stops with SIGTERM and resumes.
 
     python -m launch.gpu_check.endtoend OUT.json DATA WORK
 
 DATA is a prepared folder, WORK one for the runs. Trains the paper's network in
-bfloat16 for some steps and tells speed and the share of time that waits for data; then
-a tiny one twice, one of them stopped by SIGTERM and started again: are all losses equal
-to the last bit? Ends with status 1 if a run failed.
+bfloat16 for some steps and reports its speed and the share of time that waits for data.
+Then trains a tiny one twice, one of them stopped by SIGTERM and resumed, and compares
+their losses bit for bit. Ends with status 1 if a run failed.
 """
 
 import json
@@ -37,7 +37,7 @@ PAPER = (
     "--config.train.checkpoint_every_steps=1000",
     "--config.data.threads=16",
 )
-TOLD = (
+REPORTED = (
     "step",
     "loss",
     "seconds_per_step",
@@ -47,8 +47,8 @@ TOLD = (
 )
 
 
-def rows(workdir: Path) -> list[dict[str, Any]]:
-    """What a run has written of its progress so far."""
+def metrics_of(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the metrics that a run has written so far."""
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
@@ -58,23 +58,26 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
 def train(
     data: Path, workdir: Path, *words: str, stop_after: int = 0
 ) -> tuple[int, list[str], float]:
-    """(status, lines, seconds) of launch.train, stopped after that step if named."""
+    """Returns (status, lines, seconds) of launch.train.
+
+    SIGTERM stops it after step `stop_after`, if that is not 0.
+    """
     command = [sys.executable, "-m", "launch.train"]
     command += ["--config=configs/attention_unet.py", f"--data={data}"]
     command += [f"--workdir={workdir}", *words]
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     while stop_after and process.poll() is None:
-        if any(row["step"] >= stop_after for row in rows(workdir)):
+        if any(row["step"] >= stop_after for row in metrics_of(workdir)):
             process.send_signal(signal.SIGTERM)
             break
         time.sleep(0.02)
-    said, _ = process.communicate()
+    output, _ = process.communicate()
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
-        log.write(said)
-    return process.returncode, said.splitlines(), time.perf_counter() - began
+        log.write(output)
+    return process.returncode, output.splitlines(), time.perf_counter() - start
 
 
 def main(out: str, data_folder: str, work_folder: str) -> int:
@@ -88,9 +91,9 @@ def main(out: str, data_folder: str, work_folder: str) -> int:
         paper_status=status,
         paper_whole_run_s=seconds,
         paper_last_lines=lines[-6:],
-        paper_rows=[
-            {name: round(row[name], 5) for name in TOLD if name in row}
-            for row in rows(work / "paper")
+        paper_metrics=[
+            {name: round(row[name], 5) for name in REPORTED if name in row}
+            for row in metrics_of(work / "paper")
             if "seconds_per_step" in row
         ],
     )
@@ -100,14 +103,14 @@ def main(out: str, data_folder: str, work_folder: str) -> int:
     again = train(data, work / "stopped", *TINY)
     runs = (straight, stopped, again)
     one, two = (
-        {row["step"]: row["loss"] for row in rows(work / name) if "loss" in row}
+        {row["step"]: row["loss"] for row in metrics_of(work / name) if "loss" in row}
         for name in ("straight", "stopped")
     )
     differing = [step for step in one if one[step] != two.get(step)]
     report.add(
         resume_statuses=[status for status, *_ in runs],  # 0, 75, 0
         resume_seconds=[round(seconds, 1) for *_, seconds in runs],
-        resume_said=[lines[-1][:200] for _, lines, _ in runs if lines],
+        resume_messages=[lines[-1][:200] for _, lines, _ in runs if lines],
         resume_first_differing_step=min(differing, default=None),
         resume_largest_difference=max(
             (abs(one[step] - two[step]) for step in one if step in two), default=None

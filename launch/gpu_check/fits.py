@@ -1,9 +1,9 @@
-"""Does one crop of this size train on this device, and in how much memory?
+"""Tests whether a crop of this size trains on this device, and in how much memory.
 
     python -m launch.gpu_check.fits OUT.json NETWORK DTYPE DEPTH,HEIGHT,WIDTH BATCH
 
-Compiles the training step, takes four of them and writes time, memory and a verdict:
-"trains", "NaN", or what the compiler or the device said against it.
+Compiles the train step, runs it four times and writes time, memory and a verdict:
+"trains", "NaN", or the error of the compiler or the device.
 """
 
 import sys
@@ -20,7 +20,7 @@ def main(out: str, network: str, dtype: str, size: str, batch: str) -> None:
     report = Report(out)
     device = the_device()
     report.add(device=device.device_kind, network=network, dtype=dtype, crop=list(crop))
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         setting = Setting(
             network,
@@ -33,16 +33,16 @@ def main(out: str, network: str, dtype: str, size: str, batch: str) -> None:
         step = setting.step()
         memory = step.memory_analysis()
         report.add(
-            compile_s=time.perf_counter() - began,
+            compile_s=time.perf_counter() - start,
             arguments_GiB=memory.argument_size_in_bytes / 2**30,
             temporaries_GiB=memory.temp_size_in_bytes / 2**30,
         )
         state = setting.fresh_state()
         losses, seconds = [], []
         for _ in range(4):
-            began = time.perf_counter()
+            start = time.perf_counter()
             state, metrics = block(step(state, setting.batch, setting.key))
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start)
             losses.append(float(metrics["loss"]))
         stats = device.memory_stats() or {}
         report.add(

@@ -1,10 +1,10 @@
-"""A folder that jax.profiler wrote in; a table of kernels by time out.
+"""Prints the kernels of a profile of jax.profiler by the time they take.
 
     python -m launch.gpu_check.kernels FOLDER
 
-Says how long the device was busy, which groups of kernels took how much of it and the
-60 longest kernels, each with the place in the model that it comes from. On a CPU the
-profile has no kernels; its operations stand in, so that a dry run has a table too.
+The table has the busy time of the device, the time of each group of kernels, and the 60
+longest kernels with their place in the model. The profile of a CPU has no kernels: the
+table lists its operations instead, so that a dry run has a table too.
 """
 
 import re
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jax.profiler import ProfileData
 
-GROUPS = (  # the first that fits
+GROUPS = (  # the first that matches
     ("copy", r"memcpy|memset|^copy|MemcpyD2D"),
     (
         "layout for cuDNN",
@@ -33,7 +33,7 @@ GROUPS = (  # the first that fits
 
 
 def group_of(name: str) -> str:
-    """What kind of work a kernel of this name does."""
+    """Returns the kind of work that a kernel of this name does."""
     for group, pattern in GROUPS:
         if re.search(pattern, name, re.IGNORECASE):
             return group
@@ -44,7 +44,7 @@ Event = tuple[str, str, float, float]  # kernel, operation, start, nanoseconds
 
 
 def events_of(folder: str | Path) -> tuple[str, list[Event]]:
-    """(name of the device, its events) of the last profile in the folder."""
+    """Returns (name of the device, its events) of the last profile in the folder."""
     files = sorted(Path(folder).rglob("*.xplane.pb"))
     if not files:
         raise FileNotFoundError(f"no *.xplane.pb in {folder}")
@@ -73,7 +73,7 @@ def events_of(folder: str | Path) -> tuple[str, list[Event]]:
 
 
 def busy_ns(found: list[Event]) -> float:
-    """Length of the union of all intervals."""
+    """Returns the length of the union of all intervals."""
     total, end = 0.0, -1.0
     for start, stop in sorted((s, s + d) for _, _, s, d in found):
         if start > end:
@@ -84,7 +84,7 @@ def busy_ns(found: list[Event]) -> float:
 
 
 def sources(hlo: str) -> dict[str, str]:
-    """Operation of the compiled program -> where in the model it comes from."""
+    """Returns operation of the compiled program -> its place in the model."""
     pattern = re.compile(r'%?([\w.\-]+) = .*?op_name="([^"]*)"')
     return {m[1]: m[2] for line in hlo.splitlines() if (m := pattern.search(line))}
 
@@ -92,7 +92,7 @@ def sources(hlo: str) -> dict[str, str]:
 def table(
     folder: str | Path, *, calls: int, wall_s: float, hlo: str = ""
 ) -> tuple[str, dict]:
-    """(the table as text, its main figures) of a profile of so many equal calls."""
+    """Returns (the table as text, its main numbers) of a profile of equal calls."""
     plane, found = events_of(folder)
     if not found:
         return "the profile holds no kernels\n", {"kernels": 0}
@@ -106,7 +106,7 @@ def table(
     total = sum(ns for *_, ns in found)
     busy = busy_ns(found)
     span = max(s + d for *_, s, d in found) - min(s for *_, s, _ in found)
-    where = sources(hlo)
+    places = sources(hlo)
     summary = {
         "plane": plane,
         "calls": calls,
@@ -121,7 +121,7 @@ def table(
         },
     }
 
-    def row(count: float, ns: float, decimals: int, what: str) -> str:
+    def line(count: float, ns: float, decimals: int, what: str) -> str:
         each = f"{ns / calls / 1e6:9.3f} {ns / total:6.1%}"
         return f"{each} {count / calls:6.{decimals}f}  {what}"
 
@@ -131,14 +131,14 @@ def table(
         f"{busy / calls / 1e6:.2f} of {span / calls / 1e6:.2f} ms",
         "",
         "  ms/call  share  count  group",
-        *(row(count, ns, 0, group) for group, (count, ns) in by_time),
+        *(line(count, ns, 0, group) for group, (count, ns) in by_time),
         "",
         "  ms/call  share  count  kernel | operation | from",
     ]
     ranked = sorted(names.items(), key=lambda item: -item[1][1])
     for (name, operation), (count, ns) in ranked[:60]:
-        place = where.get(operation, "")[-90:]
-        lines.append(row(count, ns, 1, f"{name[:90]} | {operation[:40]} | {place}"))
+        place = places.get(operation, "")[-90:]
+        lines.append(line(count, ns, 1, f"{name[:90]} | {operation[:40]} | {place}"))
     return "\n".join(lines) + "\n", summary
 
 

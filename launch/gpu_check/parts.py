@@ -1,8 +1,8 @@
-"""What the programs of this folder share: a network with its training step, a report.
+"""Parts of the programs of this folder: a network with its train step, a report.
 
-Not a program. `Setting` is a network with its compiled step and a made-up batch, so no
-data set is needed; `Report` is a file of figures that survives a time-out; the rest
-compares arrays. In the environment, DRY=1 asks for tiny sizes on a CPU.
+`Setting` is a network with its compiled step and a synthetic batch, so no data set is
+needed; `Report` is a file of results that survives a time-out; the rest compares
+arrays. DRY=1 in the environment selects tiny sizes on a CPU.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from attunet_jax.train.aot import shapes_of
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.state import copy_of, draw_state, initial_state
 
-# Tiny sizes, on a CPU: does the check itself work?
+# Tiny sizes on a CPU, to test the check itself.
 DRY = os.environ.get("DRY") == "1"
 
 
 class Setting:
-    """Everything of a training step on one device, with parameters drawn on a CPU.
+    """Everything of a train step on one device, with parameters drawn on a CPU.
 
-    `drawn` is the state that another setting of the same network drew: types of
-    computation and devices have the same one.
+    `drawn` is the state of another setting of the same network, so that different
+    devices and compute types start from the same state.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Setting:
         config.data.read_shape = (depth, height * 13 // 10, width * 13 // 10)
         config.data.batch_size = batch
         config.mesh.data = config.mesh.spatial = 1
-        # As many steps an epoch as in launch.benchmark's made-up data: then that finds
-        # our program among those that were kept and compiles nothing.
+        # As many steps an epoch as in launch.benchmark's synthetic data, which then
+        # finds this program in the compilation cache.
         config.optimizer.decay_every_epochs *= 2 if DRY else 4
         self.config, self.device = config, device
         self.mesh = make_mesh(1, 1, [device])
@@ -82,17 +82,17 @@ class Setting:
         )
 
     def step(self) -> Any:
-        """The compiled train step, as `launch.train` runs it."""
+        """Returns the compiled train step that `launch.train` runs."""
         with jax.set_mesh(self.mesh):
             return compile_step(self.plan, self.mesh, self.state, self.batch, self.key)
 
     def fresh_state(self) -> Any:
-        """A state before the first step."""
+        """Returns a state before the first step."""
         with jax.set_mesh(self.mesh):
-            return copy_of(self.state)  # the step uses up the one that it gets
+            return copy_of(self.state)  # the step donates its state
 
     def forward(self, batch: int | None = None) -> tuple[Any, Any, Any]:
-        """(compiled, variables, image) of a prediction."""
+        """Returns (compiled, variables, image) of a forward pass."""
         count = batch or self.config.data.batch_size
         shape = (count, *self.config.data.crop_shape, 1)
         image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
@@ -108,7 +108,7 @@ class Setting:
 
 
 def _drawn(shape: tuple[int, ...]) -> HostBatch:
-    """Smooth noise with organs where it is high: something that can be learned."""
+    """Returns smooth noise with organs where it is high, which can be learned."""
     rng = np.random.default_rng(7)
     count, *space = shape
     coarse = rng.normal(0, 200, (count, *(max(n // 8, 1) for n in space)))
@@ -123,18 +123,18 @@ def _drawn(shape: tuple[int, ...]) -> HostBatch:
 
 
 class Report:
-    """A JSON file, rewritten with every figure: a time-out loses the rest only."""
+    """A JSON file, rewritten with every result: a time-out loses only the rest."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.content: dict[str, Any] = {}
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
-    def add(self, **figures: Any) -> None:
-        self.content |= figures
-        self.content["at_s"] = round(time.perf_counter() - self.began, 1)
+    def add(self, **results: Any) -> None:
+        self.content |= results
+        self.content["at_s"] = round(time.perf_counter() - self.start, 1)
         self.path.write_text(json.dumps(self.content, indent=1) + "\n")
-        for name, value in figures.items():
+        for name, value in results.items():
             if not isinstance(value, dict | list):
                 value = f"{value:.4g}" if isinstance(value, float) else value
                 print(f"  {name:<44} {value}", flush=True)
@@ -143,13 +143,13 @@ class Report:
 
 
 def relative(found: Any, expected: Any) -> float:
-    """Euclidean norm of the difference over that of what is expected."""
+    """Returns the norm of the difference over the norm of what is expected."""
     a, b = (np.asarray(x, np.float64) for x in (found, expected))
     return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
 
 
 def relative_of_trees(found: Any, expected: Any) -> float:
-    """The same over all arrays of two trees together."""
+    """Returns the same over all arrays of two trees together."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     over = under = 0.0
     for a, b in pairs:
@@ -160,13 +160,13 @@ def relative_of_trees(found: Any, expected: Any) -> float:
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    """Whether two trees of arrays are equal to the last bit."""
+    """Returns whether two trees of arrays are equal bit for bit."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
 def digest(tree: Any) -> str:
-    """Of all bits: equal in two processes where they computed the same."""
+    """Returns a digest of all bits, to compare two processes."""
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         total.update(np.asarray(leaf).tobytes())
@@ -174,10 +174,10 @@ def digest(tree: Any) -> str:
 
 
 def the_device() -> Any:
-    """The one that is asked: the first GPU, or the CPU of a dry run."""
+    """Returns the first GPU, or the CPU of a dry run."""
     return jax.devices()[0]
 
 
 def block(x: Any) -> Any:
-    """`x`, once the device has computed it."""
+    """Returns `x` when the device has computed it."""
     return jax.block_until_ready(x)

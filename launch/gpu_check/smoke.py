@@ -1,12 +1,13 @@
-"""Does this device compute what a CPU computes?
+"""Compares what this device computes with what a CPU computes.
 
     python -m launch.gpu_check.smoke OUT.json [bits]
 
-How float32 convolutions and products are rounded; forward pass and three training
-steps of a small Attention U-Net in float32 and bfloat16 against the same on the CPU in
-float32 (products "highest"); the same once more, for equal bits; a digest of the
-parameters, to compare two processes. With "bits", all but what is compared with the
-CPU. Ends with status 1 if a figure is farther off than rounding explains.
+Measures the rounding of float32 convolutions and products. Compares the forward pass
+and three train steps of a small Attention U-Net in float32 and bfloat16 with the CPU's
+in float32 (precision "highest"). Repeats the steps and compares the bits, and writes a
+digest of the parameters to compare two processes. With "bits", leaves out the
+comparison with the CPU. Ends with status 1 if a result differs by more than rounding
+explains.
 """
 
 import contextlib
@@ -33,9 +34,9 @@ from launch.gpu_check.parts import (
     the_device,
 )
 
-# A size with every gate.
+# A size that has every gate.
 CROP, WIDTHS = ((16, 16, 16), (4, 6)) if DRY else ((32, 48, 48), (8, 16, 32))
-LIMITS = {  # generous: they find what is wrong, not what is rounded
+LIMITS = {  # wide enough for rounding, not for errors
     "conv float32, precision highest": 1e-5,
     "float32 highest: logits, relative": 1e-4,
     "float32 highest: losses, largest difference": 1e-4,
@@ -47,12 +48,15 @@ LIMITS = {  # generous: they find what is wrong, not what is rounded
 
 
 def precise(name: str | None) -> AbstractContextManager[Any]:
-    """With products of this precision; None leaves the device its own."""
+    """Returns a context with this precision of products; None: the default."""
     return jax.default_matmul_precision(name) if name else contextlib.nullcontext()
 
 
 def rounding(device: Any) -> dict[str, float]:
-    """Relative errors of one convolution and product: 1e-7 is float32, 3e-4 TF32."""
+    """Returns relative errors of a convolution and a product.
+
+    1e-7 is float32, 3e-4 is TF32.
+    """
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 8, 24, 24, 16)).astype(np.float32)
     k = rng.normal(size=(3, 3, 3, 16, 16)).astype(np.float32)
@@ -61,14 +65,14 @@ def rounding(device: Any) -> dict[str, float]:
     convolved = np.einsum("bdhwcxyz,xyzco->bdhwo", windows, k.astype(np.float64))
     rows, matrix = x.reshape(-1, 16), k[1, 1, 1]
     product = rows.astype(np.float64) @ matrix.astype(np.float64)
-    told = {}
+    results = {}
     for name in (None, "highest"):
         with precise(name), jax.default_device(device):
             y = jax.jit(lambda x, k: conv3x3x3(x, k, formulation="compiler"))(x, k)
             p = jax.jit(jnp.matmul)(rows, matrix)
-        told[f"conv float32, precision {name}"] = relative(y, convolved)
-        told[f"product float32, precision {name}"] = relative(p, product)
-    return told
+        results[f"conv float32, precision {name}"] = relative(y, convolved)
+        results[f"product float32, precision {name}"] = relative(p, product)
+    return results
 
 
 class Case:
@@ -79,7 +83,7 @@ class Case:
         self.where, self.dtype, self.precision = where, dtype, precision
 
     def set_up(self, drawn: Any = None) -> Any:
-        """Returns the state that was drawn: the other cases begin with the same."""
+        """Returns the drawn state, from which the other cases start too."""
         self.setting = Setting(
             "attention_unet",
             self.dtype,
@@ -102,7 +106,7 @@ class Case:
         return np.asarray(compiled(variables, image), np.float64)
 
     def three_steps(self) -> tuple[list[float], Any]:
-        """(losses, state after the third)."""
+        """Returns (losses, state after the third step)."""
         state, losses = self.setting.fresh_state(), []
         for _ in range(3):
             state, metrics = self.step(state, self.setting.batch, self.setting.key)
@@ -120,15 +124,15 @@ def compile_together(cases: list[Case], forward: bool) -> None:
 
 
 def bits_of(case: Case) -> tuple[list[float], Any, dict[str, Any]]:
-    """Losses, state, and what is told of them: are they the same when repeated?"""
+    """Returns losses, state, and whether they are the same when repeated."""
     losses, state = case.three_steps()
     again = case.three_steps()
-    told = {
+    results = {
         "losses": losses,
         "same bits when repeated": same_bits((losses, state), again),
         "digest": digest(state.params),
     }
-    return losses, state, told
+    return losses, state, results
 
 
 def main(out: str, only: str = "") -> int:
@@ -146,18 +150,18 @@ def main(out: str, only: str = "") -> int:
         cases.insert(0, Case(device, "float32", "highest"))
         # Without a GPU, the first case itself.
         reference = cases[0] if DRY else Case(cpu, "float32", "highest")
-    everyone = list(dict.fromkeys([*cases, reference] if reference else cases))
-    compile_together(everyone, forward=reference is not None)
-    report.add(compiled=f"{len(everyone)} cases")
+    all_cases = list(dict.fromkeys([*cases, reference] if reference else cases))
+    compile_together(all_cases, forward=reference is not None)
+    report.add(compiled=f"{len(all_cases)} cases")
     truth = None
     if reference:
         truth = reference.logits(), *reference.three_steps()
         report.add(true_losses=truth[1])
     for case in cases:
-        losses, state, told = bits_of(case)
+        losses, state, results = bits_of(case)
         if truth:
             logits, true_losses, true_state = truth
-            told |= {
+            results |= {
                 "logits, relative": relative(case.logits(), logits),
                 "losses, largest difference": max(
                     abs(a - b) for a, b in zip(losses, true_losses, strict=True)
@@ -169,7 +173,9 @@ def main(out: str, only: str = "") -> int:
                     state.params, true_state.params
                 ),
             }
-        report.add(**{f"{case.label}: {name}": value for name, value in told.items()})
+        report.add(
+            **{f"{case.label}: {name}": value for name, value in results.items()}
+        )
     wrong = [
         name
         for name, most in LIMITS.items()

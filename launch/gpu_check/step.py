@@ -1,11 +1,11 @@
-"""One network on this device: how long, how much memory, which kernels.
+"""Measures time, memory and kernels of one network on this device.
 
     python -m launch.gpu_check.step PREFIX NETWORK DTYPE WHAT [FIELD=VALUE ...]
 
-WHAT is a list of train, forward, profile, peaks, with commas; FIELD one of the
-model's. Writes PREFIX.json with every figure and PREFIX_kernels.txt with the profile of
-the train step. XLA_FLAGS in the environment makes variants. The size is the paper's, in
-batches of 2 (forward: 1).
+WHAT is a comma-separated list of train, forward, profile, peaks; FIELD is a field of
+the config's model. Writes PREFIX.json with all results and PREFIX_kernels.txt with the
+profile of the train step. XLA_FLAGS selects compiler options. The size is the paper's,
+in batches of 2 (forward: 1).
 """
 
 import ast
@@ -26,15 +26,15 @@ from launch.gpu_check.parts import DRY, Report, Setting, block, digest, the_devi
 
 
 def timed(call: Callable[[], Any], seconds: float) -> dict[str, float]:
-    """Milliseconds: each waited for, and sent off one after the other."""
+    """Returns milliseconds of calls waited for one by one, and of queued calls."""
     for _ in range(3):
         call()
     block(call())
-    began, each = time.perf_counter(), []
-    while len(each) < 3 or (time.perf_counter() - began < seconds and len(each) < 200):
-        start = time.perf_counter()
+    start, each = time.perf_counter(), []
+    while len(each) < 3 or (time.perf_counter() - start < seconds and len(each) < 200):
+        call_start = time.perf_counter()
         block(call())
-        each.append(time.perf_counter() - start)
+        each.append(time.perf_counter() - call_start)
     start, result = time.perf_counter(), None
     for _ in each:
         result = call()
@@ -49,7 +49,7 @@ def timed(call: Callable[[], Any], seconds: float) -> dict[str, float]:
 
 
 def memory_of(compiled: Any) -> dict[str, float]:
-    """MiB that the compiler says the program needs."""
+    """Returns the memory of the program in MiB, as the compiler reports it."""
     m = compiled.memory_analysis()
     return {
         "arguments_MiB": m.argument_size_in_bytes / 2**20,
@@ -59,7 +59,7 @@ def memory_of(compiled: Any) -> dict[str, float]:
 
 
 def used(device: Any) -> dict[str, float]:
-    """MiB that the device says were in use."""
+    """Returns the memory in use in MiB, as the device reports it."""
     stats = device.memory_stats() or {}
     return {
         f"{k}_MiB": v / 2**20
@@ -69,7 +69,7 @@ def used(device: Any) -> dict[str, float]:
 
 
 class Measurement:
-    """One network in one type, its report, and the device's peaks if asked for."""
+    """One network in one compute type, its report, and peaks of the device."""
 
     def __init__(self, prefix: str, network: str, dtype: str, fields: dict) -> None:
         self.prefix, self.dtype = prefix, dtype
@@ -105,8 +105,8 @@ class Measurement:
         )
 
     def rates(self, ms: float, work: flops.Work) -> dict[str, float]:
-        """Of what the network needs at least: see launch/benchmark/flops.py."""
-        told = {
+        """Returns rates of the least work, which launch/benchmark/flops.py counts."""
+        rates = {
             "TFLOP_s": work.flop / ms / 1e9,
             "least_GB_s": work.bytes / ms / 1e6,
             "least_GB": work.bytes / 1e9,
@@ -115,15 +115,15 @@ class Measurement:
         if self.peaks:
             product = self.peaks["matrix_product_flop_per_s"][self.dtype]
             copy = self.peaks["copy_bytes_per_s"]
-            told["share_of_product_peak"] = told["TFLOP_s"] * 1e12 / product
-            told["share_of_copy_peak"] = told["least_GB_s"] * 1e9 / copy
-        return {k: round(v, 4) for k, v in told.items()}
+            rates["share_of_product_peak"] = rates["TFLOP_s"] * 1e12 / product
+            rates["share_of_copy_peak"] = rates["least_GB_s"] * 1e9 / copy
+        return {k: round(v, 4) for k, v in rates.items()}
 
     def train(self, setting: Setting, profile: bool) -> None:
         report, size = self.report, self.size
-        began = time.perf_counter()
+        start = time.perf_counter()
         step = setting.step()
-        report.add(train_compile_s=time.perf_counter() - began)
+        report.add(train_compile_s=time.perf_counter() - start)
         report.add(train_memory=memory_of(step))
         state = setting.fresh_state()
 
@@ -132,15 +132,15 @@ class Measurement:
             state, metrics = step(state, setting.batch, setting.key)
             return metrics["loss"]
 
-        began = time.perf_counter()
-        report.add(first_loss=float(call()), first_call_s=time.perf_counter() - began)
+        start = time.perf_counter()
+        report.add(first_loss=float(call()), first_call_s=time.perf_counter() - start)
         times = timed(call, 0.3 if DRY else 4.0)
         model = setting.config.model.to_dict()
         operations = flops.network_operations(model, 4, size.batch, size.shape)
         work = flops.train_work(operations, 4, size.batch, size.shape)
         report.add(train=times, train_rates=self.rates(times["queued_ms"], work))
         report.add(last_loss=float(call()), train_used=used(self.device))
-        # The same state, batch and key twice: are the bits the same at this size?
+        # Repeats the same state, batch and key to compare the bits at this size.
         twice = []
         for _ in range(2):
             after, _ = step(setting.fresh_state(), setting.batch, setting.key)
@@ -153,11 +153,11 @@ class Measurement:
     def profile(self, call: Callable[[], Any], hlo: str, calls: int = 5) -> None:
         with tempfile.TemporaryDirectory() as folder:
             jax.profiler.start_trace(folder)
-            began, result = time.perf_counter(), None
+            start, result = time.perf_counter(), None
             for _ in range(calls):
                 result = call()
             block(result)
-            wall = time.perf_counter() - began
+            wall = time.perf_counter() - start
             jax.profiler.stop_trace()
             text, summary = kernels.table(folder, calls=calls, wall_s=wall, hlo=hlo)
         Path(self.prefix + "_kernels.txt").write_text(text)
@@ -165,9 +165,9 @@ class Measurement:
         print(text[:6000], flush=True)
 
     def forward(self, setting: Setting) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         compiled, variables, image = setting.forward(batch=1)
-        self.report.add(forward_compile_s=time.perf_counter() - began)
+        self.report.add(forward_compile_s=time.perf_counter() - start)
         self.report.add(forward_memory=memory_of(compiled))
         times = timed(lambda: compiled(variables, image), 0.3 if DRY else 2.0)
         model = setting.config.model.to_dict()
@@ -183,14 +183,14 @@ def main(prefix: str, network: str, dtype: str, what: str, *changes: str) -> Non
     for change in changes:
         name, _, value = change.partition("=")
         fields[name] = ast.literal_eval(value)
-    wanted = what.split(",")
+    parts = what.split(",")
     measurement = Measurement(prefix, network, dtype, fields)
-    if "peaks" in wanted:
+    if "peaks" in parts:
         measurement.measure_peaks()
     setting = measurement.make_setting()
-    if "train" in wanted:
-        measurement.train(setting, profile="profile" in wanted)
-    if "forward" in wanted:
+    if "train" in parts:
+        measurement.train(setting, profile="profile" in parts)
+    if "forward" in parts:
         measurement.forward(setting)
 
 

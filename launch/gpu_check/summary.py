@@ -1,9 +1,8 @@
-"""The folder of results in, the figures that matter as a page of text out.
+"""Prints the main results of a check on one page.
 
     python -m launch.gpu_check.summary RESULTS
 
-What a step has not written is left out, so a check that ran out of time, or one of a
-few steps alone, has a summary too.
+Leaves out what a step has not written, so that an incomplete check has a summary too.
 """
 
 import json
@@ -22,14 +21,14 @@ LEFT_OUT = "left out: "  # how check.sh begins the line
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The file's content, or nothing where there is none or half of one."""
+    """Returns the file's content; empty if it is missing or incomplete."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
 
 
-def tell_smokes(folder: Path) -> None:
+def print_smokes(folder: Path) -> None:
     smokes = {name: load(folder / f"{name}.json") for name in SMOKES}
     for name, one in smokes.items():
         if not one:
@@ -48,7 +47,7 @@ def tell_smokes(folder: Path) -> None:
         print(f"  {key}: {same} in a second process")
 
 
-def tell_steps(folder: Path) -> None:
+def print_steps(folder: Path) -> None:
     print(HEAD)
     for path in sorted(folder.glob("*.json")):
         one = load(path)
@@ -81,25 +80,25 @@ def tell_steps(folder: Path) -> None:
             )
 
 
-def tell_benchmarks(folder: Path) -> None:
+def print_benchmarks(folder: Path) -> None:
     for name in BENCHMARKS:
         document = load(folder / name / "benchmark.json")
         if not document:
             continue
         print(f"\n{name}: ms a call")
-        for row in document["results"]:
-            seconds = row["unit"] == "s"
-            value = row["median"] * 1e3 if seconds else row["median"]
+        for result in document["results"]:
+            seconds = result["unit"] == "s"
+            value = result["median"] * 1e3 if seconds else result["median"]
             print(
-                f"  {row['measurement'][:24]:<24} {str(row['network']):<15} "
-                f"{row['by'][:46]:<46} {str(row['compute_dtype']):<9} "
-                f"{value:9.2f} {'ms' if seconds else row['unit']}"
+                f"  {result['measurement'][:24]:<24} {str(result['network']):<15} "
+                f"{result['by'][:46]:<46} {str(result['compute_dtype']):<9} "
+                f"{value:9.2f} {'ms' if seconds else result['unit']}"
             )
         for line in document["skipped"]:
             print(f"  skipped: {line[:150]}")
 
 
-def tell_rest(folder: Path) -> None:
+def print_rest(folder: Path) -> None:
     for name in ("fits_large", "fits_medium"):
         one = load(folder / f"{name}.json")
         if one:
@@ -111,7 +110,7 @@ def tell_rest(folder: Path) -> None:
     one = load(folder / "endtoend.json")
     if one:
         print(f"\nendtoend: {one.get('verdict', NOT_FINISHED)}")
-        for row in one.get("paper_rows", [])[-3:]:
+        for row in one.get("paper_metrics", [])[-3:]:
             print(f"  {row}")
         print(
             f"  stopped and resumed: bit for bit {one.get('resume_bit_for_bit')}, "
@@ -127,7 +126,7 @@ def tell_rest(folder: Path) -> None:
             print(f"\n{path.stem}: " + "\n  ".join([*bad, *lines[-2:]]))
 
 
-def tell_left_out(folder: Path) -> None:
+def print_left_out(folder: Path) -> None:
     for path in sorted(folder.glob("*.log")):
         for line in path.read_text(errors="replace").splitlines():
             if line.startswith(LEFT_OUT):
@@ -137,11 +136,11 @@ def tell_left_out(folder: Path) -> None:
 def main(results: str) -> None:
     folder = Path(results)
     print("\n# Summary")
-    tell_smokes(folder)
-    tell_steps(folder)
-    tell_benchmarks(folder)
-    tell_rest(folder)
-    tell_left_out(folder)
+    print_smokes(folder)
+    print_steps(folder)
+    print_benchmarks(folder)
+    print_rest(folder)
+    print_left_out(folder)
 
 
 if __name__ == "__main__":

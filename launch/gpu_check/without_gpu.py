@@ -1,16 +1,16 @@
-"""Compiles a train step for an H100 on a machine without one; says what it moves.
+"""Compiles a train step for an H100 on a machine without one; prints what it moves.
 
     python -m launch.gpu_check.without_gpu NETWORK DTYPE [DATAxSPATIAL [D,H,W [BATCH]]]
 
-Needs no driver, but beside the project jax's CUDA plug-in of jaxlib's version (730 MB):
+Needs no driver, but jax's CUDA plug-in of jaxlib's version (730 MB):
 
     pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt \\
         nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt
 
 XLA_FLAGS are the compiler's, such as --xla_gpu_force_conv_nhwc=true; HLO=FILE keeps the
 program. Bytes are those of all operands and results of each kernel, read or written
-once: what a kernel reads of a slice alone is counted as the slice. Not in it: cuDNN's
-workspaces and its own changes of layout, which it chooses on the device.
+once; a kernel that reads a slice counts the slice alone. cuDNN's workspaces and changes
+of layout, which it chooses on the device, are not counted.
 """
 
 import importlib
@@ -51,7 +51,7 @@ FREE = (  # operations that move nothing
     "partition-id",
     "replica-id",
 )
-PARTS = (  # the first that fits the name of the operation in the model
+PARTS = (  # the first that matches the name of the operation in the model
     (
         "upsampling and joining",
         r"decoder_\d/conv_1\.without_bias/.*"
@@ -71,7 +71,7 @@ Sums = dict[str, list[float]]
 
 
 def nbytes(text: str) -> int:
-    """Of the arrays of a type as the compiler writes it."""
+    """Returns the bytes of the arrays of a type in HLO text."""
     plain = re.sub(r"\{[^{}]*\}|/\*.*?\*/", "", text)
     return sum(
         BITS.get(kind, int("0" + re.sub(r"\D", "", kind[:4])))
@@ -82,7 +82,7 @@ def nbytes(text: str) -> int:
 
 
 def kernels(hlo: str) -> list[tuple[str, str, int]]:
-    """(kind, operation in the model, bytes) of everything the program starts."""
+    """Returns (kind, operation in the model, bytes) of every kernel."""
     types: dict[str, str] = {}
     found, inside = [], False
     for line in hlo.splitlines():
@@ -111,7 +111,7 @@ def kernels(hlo: str) -> list[tuple[str, str, int]]:
 
 
 def part_of(label: str, source: str) -> str:
-    """The part of the network that a kernel computes."""
+    """Returns the part of the network that a kernel computes."""
     if "cudnn" in label:
         return "convolutions"
     for name, pattern in PARTS:
@@ -181,11 +181,11 @@ def main(
     for each in collectives_of(hlo):
         sums = messages[each.kind]
         sums[0], sums[1] = sums[0] + 1, sums[1] + each.bytes
-    told = (
+    totals = (
         f"{kind}: {count}, {size / 2**20:.1f} MiB"
         for kind, (count, size) in messages.items()
     )
-    print("\n" + ("; ".join(told) or "no messages"))
+    print("\n" + ("; ".join(totals) or "no messages"))
 
 
 if __name__ == "__main__":
