@@ -91,7 +91,7 @@ def test_help_lists_the_fields_that_the_config_has_with_its_defaults():
 def test_a_folder_of_programs_lists_them_with_what_they_do():
     for package, program, purpose in [
         ("launch", "launch.train", "Trains a network"),
-        ("data_prep", "data_prep.verify", "Looks at every scan"),
+        ("data_prep", "data_prep.verify", "every scan and label map"),
     ]:
         done = python("-m", package)
         assert done.returncode == 0, done.stderr
