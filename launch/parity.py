@@ -87,8 +87,8 @@ def compare(file: Path) -> list[Row]:
 
     golden = read_npz(file)
     state = published.read_state_dict(file)
-    variables, fields, class_count = published.from_published(state, str(file))
-    network = _network(fields, class_count, "align1" in file.stem)
+    variables, fields, num_classes = published.from_published(state, str(file))
+    network = _network(fields, num_classes, "align1" in file.stem)
     try:
         ours = run(network, variables, golden)
         return _rows(ours, golden)
@@ -148,7 +148,7 @@ def run(network: Any, variables: Any, golden: Arrays) -> dict[str, Any]:
     return ours
 
 
-def _network(fields: Any, class_count: int, align_corners: bool) -> Any:
+def _network(fields: Any, num_classes: int, align_corners: bool) -> Any:
     import jax
 
     from attunet_jax.model import build_network
@@ -161,7 +161,7 @@ def _network(fields: Any, class_count: int, align_corners: bool) -> Any:
             "rematerialise": False,
             "convolution": "auto",
         },
-        class_count=class_count,
+        num_classes=num_classes,
         backend=jax.default_backend(),
         device_count=1,
     )

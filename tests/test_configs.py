@@ -102,7 +102,7 @@ def test_a_number_of_parameters_in_a_docstring_is_exact(name):
     config = config_of(name)
     network = build_network(
         config.model.to_dict(),
-        class_count=len(config.classes),
+        num_classes=len(config.classes),
         backend="cpu",
         device_count=1,
     )

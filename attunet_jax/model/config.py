@@ -1,13 +1,15 @@
-"""The fields of a config's `model` group in, the network they describe out."""
+"""Builds the network that the `model` group of a config describes."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from attunet_jax.errors import BadArguments
-from attunet_jax.model.unet import UNet3D
-from attunet_jax.ops.conv import FORMULATIONS, ONEDNN, choose_formulation
-from attunet_jax.ops.cpu import conv_onednn
+import jax.numpy as jnp
 
+from attunet_jax.errors import BadArguments
+from attunet_jax.model.unet import AttentionUNet3D, UNet3D
+from attunet_jax.ops import dispatch
+
+# Allowed values of the fields that have only a few.
 CHOICES = {
     "gate_source": ("decoder", "bottleneck"),
     "gate_kernel": (1, 2),
@@ -15,16 +17,17 @@ CHOICES = {
     "gate_initialisation": ("pass_through", "kaiming"),
     "deep_supervision": ("fused", "auxiliary", "none"),
     "compute_dtype": ("float32", "bfloat16"),
-    "convolution": ("auto", *FORMULATIONS),
+    "convolution": (dispatch.AUTO, *dispatch.CONVOLUTIONS),
 }
 
 
 def build_network(
-    fields: Mapping[str, Any], *, class_count: int, backend: str, device_count: int
-) -> UNet3D:
-    """A `UNet3D`; `convolution="auto"` is settled by backend and devices.
+    fields: Mapping[str, Any], *, num_classes: int, backend: str, device_count: int
+) -> AttentionUNet3D:
+    """Returns the network; `convolution="auto"` is settled by backend and devices.
 
-    Raises `BadArguments` naming the field and the values it may have.
+    `fields` is the config's `model` group. Raises `BadArguments` naming the field and
+    the values it may have.
     """
     for field, choices in CHOICES.items():
         if fields[field] not in choices:
@@ -43,19 +46,23 @@ def build_network(
             raise BadArguments(
                 f"config.model.{field}={fields[field]} must be {least} or more"
             )
-    settled = dict(fields, widths=widths)
-    if settled["convolution"] == "auto":
-        settled["convolution"] = choose_formulation(
-            backend, device_count, fields["compute_dtype"]
-        )
-    elif settled["convolution"] == ONEDNN and not (
-        backend == "cpu" and conv_onednn.available(fields["compute_dtype"])
+    switches = dict(fields, widths=widths)
+    dtype = switches.pop("compute_dtype")
+    if "rematerialise" in switches:
+        switches["remat"] = switches.pop("rematerialise")
+    convolution = switches["convolution"]
+    if convolution == dispatch.AUTO:
+        convolution = dispatch.choose_convolution(backend, device_count, dtype)
+    elif convolution == dispatch.ONEDNN and not (
+        backend == "cpu" and dispatch.onednn_available(dtype)
     ):
         raise BadArguments(
-            "config.model.convolution='onednn' is not to be had here (this processor, "
+            "config.model.convolution='onednn' is not available here (this processor, "
             "jaxlib or compute_dtype); use 'auto'"
         )
-    return UNet3D(class_count=class_count, **settled)
+    switches["convolution"] = convolution
+    network = AttentionUNet3D if switches["sub_gates"] else UNet3D
+    return network(num_classes=num_classes, dtype=jnp.dtype(dtype), **switches)
 
 
 def check_divisible(

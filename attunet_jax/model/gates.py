@@ -1,4 +1,4 @@
-"""Additive grid attention: a skip connection and its gating signal in, gated skip out.
+"""Additive grid attention (Figure 2): what of a skip connection passes.
 
 Equations 1 and 2 of the paper, for every voxel i of the coarser grid:
 
@@ -7,69 +7,78 @@ Equations 1 and 2 of the paper, for every voxel i of the coarser grid:
 `alpha` is resized trilinearly to the grid of x and multiplies it: x_hat = alpha x.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from attunet_jax.model.layers import BatchNorm, Conv, PointwiseBlock, kaiming_normal
-from attunet_jax.ops.cpu.bf16_bits import concatenate
+from attunet_jax.ops.dispatch import concatenate
 from attunet_jax.ops.resize import upsample
 
 # sigmoid(3) = 0.953: features pass, and the gate's gradient is still alive.
 PASS_THROUGH_BIAS = 3.0
 
 
+@dataclass(frozen=True)
+class GateSettings:
+    """What all gates of a network have in common; see `AttentionUNet3D`."""
+
+    kernel: int = 2
+    reduction: int = 1
+    output_transform: bool = True
+    coefficients: str = "scalar"
+    initialisation: str = "pass_through"
+    align_corners: bool = False
+    dtype: DTypeLike = jnp.float32
+
+
 class AttentionGate(nn.Module):
     """One sub-gate.
 
     `x [B, D, H, W, C]` and `g [B, D/2, H/2, W/2, G]` (or coarser) to `[B, D, H, W, C]`.
-    The coefficients, `[B, D, H, W, 1]` (or C with `vector`), are sown as
+    The coefficients, `[B, D, H, W, 1]` (or C, one a channel), are sown as
     `intermediates/alpha`.
     """
 
-    dtype: Any
-    kernel: int
-    reduction: int
-    output_transform: bool
-    vector: bool
-    pass_through: bool
-    align_corners: bool
+    settings: GateSettings
 
     @nn.compact
     def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> jax.Array:
+        settings, dtype = self.settings, self.settings.dtype
         channels = x.shape[-1]
-        inner = max(channels // self.reduction, 1)
-        if self.kernel == 2:
-            theta = Conv(inner, 2, self.dtype, use_bias=False, name="W_x")(x)
+        inner = max(channels // settings.reduction, 1)
+
+        # W_x has stride 2: x is compared with g on the coarser grid.
+        if settings.kernel == 2:
+            theta = Conv(inner, 2, dtype, use_bias=False, name="W_x")(x)
         else:
-            theta = Conv(inner, 1, self.dtype, use_bias=False, name="W_x")(
-                x[:, ::2, ::2, ::2]
-            )
-        phi = Conv(inner, 1, self.dtype, name="W_g")(g)
-        phi = upsample(
-            phi, theta.shape[1] // phi.shape[1], align_corners=self.align_corners
-        )
-        zeros, bias = (
-            nn.initializers.zeros,
-            nn.initializers.constant(PASS_THROUGH_BIAS),
-        )
+            every_second = x[:, ::2, ::2, ::2]
+            theta = Conv(inner, 1, dtype, use_bias=False, name="W_x")(every_second)
+        phi = Conv(inner, 1, dtype, name="W_g")(g)
+        factor = theta.shape[1] // phi.shape[1]  # above 1 where g is coarser still
+        phi = upsample(phi, factor, align_corners=settings.align_corners)
+
+        passes = settings.initialisation == "pass_through"
         q = Conv(
-            channels if self.vector else 1,
+            channels if settings.coefficients == "vector" else 1,
             1,
-            self.dtype,
-            kernel_init=zeros if self.pass_through else kaiming_normal,
-            bias_init=bias if self.pass_through else None,
+            dtype,
+            kernel_init=nn.initializers.zeros if passes else kaiming_normal,
+            bias_init=nn.initializers.constant(PASS_THROUGH_BIAS) if passes else None,
             name="psi",
         )(nn.relu(theta + phi))
-        alpha = nn.sigmoid(q.astype(jnp.float32)).astype(self.dtype)
-        alpha = upsample(alpha, 2, align_corners=self.align_corners)
+        alpha = nn.sigmoid(q.astype(jnp.promote_types(dtype, jnp.float32)))
+        alpha = alpha.astype(dtype)
+        alpha = upsample(alpha, 2, align_corners=settings.align_corners)
         self.sow("intermediates", "alpha", alpha)
         gated = alpha * x
-        if self.output_transform:
-            gated, shift = Conv(channels, 1, self.dtype, name="W").without_bias(gated)
-            gated = BatchNorm(name="norm")(gated, train, shift)
+
+        if settings.output_transform:
+            gated = Conv(channels, 1, dtype, defer_bias=True, name="W")(gated)
+            gated = BatchNorm(name="norm")(gated, train)
         return gated
 
 
@@ -82,16 +91,15 @@ class MultiGate(nn.Module):
     """
 
     sub_gates: int
-    gate: dict[str, Any]
+    settings: GateSettings
 
     @nn.compact
     def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> jax.Array:
         gated = [
-            AttentionGate(**self.gate, name=f"sub_gate_{i}")(x, g, train)
+            AttentionGate(self.settings, name=f"sub_gate_{i}")(x, g, train)
             for i in range(1, self.sub_gates + 1)
         ]
-        if self.sub_gates == 1 and not self.gate["output_transform"]:
+        if self.sub_gates == 1 and not self.settings.output_transform:
             return gated[0]
-        return PointwiseBlock(x.shape[-1], self.gate["dtype"], name="combine")(
-            concatenate(gated, axis=-1), train
-        )
+        combine = PointwiseBlock(x.shape[-1], self.settings.dtype, name="combine")
+        return combine(concatenate(gated, axis=-1), train)

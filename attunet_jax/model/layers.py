@@ -1,27 +1,29 @@
-"""The layers of one scale: convolution, normalisation, activation, channels last.
+"""The layers of one scale: convolution, BatchNorm, ReLU, with their parameters.
 
 Initial values are the published code's: kernels N(0, 2 / fan_in), biases
-U(-1, 1) / sqrt(fan_in), BatchNorm scales N(1, 0.02). The bias of a convolution is left
-to the BatchNorm after it, which would subtract it again: not a pass over the volume.
+U(-1, 1) / sqrt(fan_in), BatchNorm scales N(1, 0.02).
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from attunet_jax.ops import conv
-from attunet_jax.ops.norm import activated, normalised, statistics
-from attunet_jax.ops.recompute import Joined, conv3x3x3_of, conv3x3x3_of_joined
+from attunet_jax.ops import dispatch
+from attunet_jax.ops.conv import conv_1x1x1, conv_2x2x2_stride_2
+from attunet_jax.ops.norm import normalise, normalise_relu, statistics
+from attunet_jax.ops.recompute import Deferred, array_of
+
+EPSILON, MOMENTUM = 1e-5, 0.1  # of BatchNorm, as in PyTorch
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def uniform_bias(fan_in: int):
-    """Initialiser U(-1, 1) / sqrt(fan_in), PyTorch's for convolutions."""
+def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
+    """Returns the initialiser U(-1, 1) / sqrt(fan_in), PyTorch's for convolutions."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key, shape, dtype=jnp.float32):
@@ -30,36 +32,51 @@ def uniform_bias(fan_in: int):
     return init
 
 
+def _scale_init(key, shape, dtype=jnp.float32):
+    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+class Biased(NamedTuple):
+    """`volume + bias`, not added yet: the BatchNorm that follows subtracts it again."""
+
+    volume: jax.Array
+    bias: jax.Array  # float32 [C]
+
+
 class Conv(nn.Module):
     """Convolution `[B, D, H, W, C] -> [B, D', H', W', features]`.
 
-    `size` 1 is 1x1x1; 2 is 2x2x2 with stride 2.
+    `size` 3 is 3x3x3 with zero padding, 1 is 1x1x1, 2 is 2x2x2 with stride 2. With
+    `defer_bias` the result is `Biased`, for a BatchNorm.
     """
 
     features: int
     size: int
-    dtype: Any
+    dtype: DTypeLike = jnp.float32
     use_bias: bool = True
+    defer_bias: bool = False
+    convolution: str = "auto"  # how a 3x3x3 convolution is computed: ops.dispatch
     kernel_init: Any = kaiming_normal
     bias_init: Any = None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y, bias = self.without_bias(x)
-        if bias is not None:
-            # In float32, as its gradient then is: a sum over all voxels.
-            y = (y + bias).astype(self.dtype)
-        return y
-
-    def without_bias(self, x: jax.Array) -> tuple[jax.Array, Any]:
-        """The volume, and what is to be added to it: `[features]` or None."""
+    def __call__(self, x: jax.Array | Deferred) -> Any:
         kernel, bias = self.kernel_and_bias(x.shape[-1])
-        convolve = conv.conv_1x1x1
-        if self.size == 2:
-            convolve = conv.conv_2x2x2_stride_2
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype)), bias
+        kernel = kernel.astype(self.dtype)
+        if self.size == 3:
+            y = dispatch.conv3x3x3(x, kernel, convolution=self.convolution)
+        elif self.size == 2:
+            y = conv_2x2x2_stride_2(array_of(x), kernel)
+        else:
+            y = conv_1x1x1(array_of(x), kernel)
+        if bias is None:
+            return y
+        if self.defer_bias:
+            return Biased(y, bias)
+        # In float32, as its gradient then is: a sum over all voxels.
+        return (y + bias).astype(self.dtype)
 
     @nn.compact
-    def kernel_and_bias(self, channels: int) -> tuple[jax.Array, Any]:
+    def kernel_and_bias(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
         """Float32 `[size, size, size, channels, features]`, `[features]` or None."""
         shape = (self.size,) * 3 + (channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
@@ -69,106 +86,83 @@ class Conv(nn.Module):
         return kernel, self.param("bias", init, (self.features,))
 
 
-class Conv3x3x3(nn.Module):
-    """3x3x3 convolution, zero padding, of what `make_input` makes of the arrays.
-
-    With `make_input` the arrays are kept for the backward pass, not what it makes.
-    """
-
-    features: int
-    dtype: Any
-    formulation: str
-    make_input: Callable[..., jax.Array] | None = None
-
-    @nn.compact
-    def without_bias(self, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The volume, and what is to be added to it, float32 `[features]`."""
-        made = arrays[0]
-        if self.make_input is not None:
-            made = jax.eval_shape(self.make_input, *arrays)
-        shape = (3, 3, 3, made.shape[-1], self.features)
-        kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
-        bias = self.param("bias", uniform_bias(math.prod(shape[:-1])), shape[-1:])
-        y: jax.Array
-        if self.make_input is None:
-            x = arrays[0].astype(self.dtype)
-            y = conv.conv3x3x3(x, kernel, formulation=self.formulation)
-        elif isinstance(self.make_input, Joined):
-            y = conv3x3x3_of_joined(self.make_input, arrays, kernel, self.formulation)
-        else:
-            y = conv3x3x3_of(self.make_input, arrays, kernel, self.formulation)
-        return y, bias
-
-
 class BatchNorm(nn.Module):
-    """`[B, D, H, W, C]` in, the same shape and type out.
+    """Normalises each channel over batch and space; statistics in float32.
 
-    Flax's own keeps the biased variance as running statistic; PyTorch, and so the
-    published weights, the unbiased one. Momentum 0.1 and epsilon 1e-5 as there.
+    Under a mesh that splits the batch or the depth the statistics are those of the
+    whole batch: the sums run over the global array, and the compiler adds what devices
+    have. The running variance is the unbiased one, as in PyTorch and so in the
+    published weights; Flax's own BatchNorm keeps the biased one and reads a volume
+    more often.
     """
 
-    def __call__(self, x: jax.Array, train: bool, shift: Any = 0.0) -> jax.Array:
-        return normalised(x, *self.mean_gain_bias(x, train, shift)).astype(x.dtype)
+    def __call__(self, x: jax.Array | Biased, train: bool) -> jax.Array:
+        volume, *constants = self.constants(x, train)
+        return normalise(volume, *constants).astype(volume.dtype)
 
     @nn.compact
-    def mean_gain_bias(
-        self, x: jax.Array, train: bool, shift: Any = 0.0
-    ) -> tuple[jax.Array, ...]:
-        """Float32 `[C]` each, for `normalised`; updates the running statistics.
+    def constants(self, x: jax.Array | Biased, train: bool) -> tuple[jax.Array, ...]:
+        """Arguments of `ops.norm.normalise`; updates the running statistics.
 
-        `shift [C]`, the bias of the convolution before, counts as if it were added to
-        x. In training its mean holds it too, so it has no influence and no gradient.
+        The volume without its bias, and float32 `[C]` each: what is subtracted, the
+        factor, what is added. The bias is part of the mean, so in training it has no
+        influence and no gradient.
         """
-        channels = x.shape[-1]
+        volume, shift = x if isinstance(x, Biased) else (x, 0.0)
+        channels = volume.shape[-1]
         scale = self.param("scale", _scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         stored_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         stored_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if train:
-            mean, var = statistics(x)
+            mean, var = statistics(volume)
             if not self.is_initializing():
-                count = x.size // channels
+                count = volume.size // channels
                 unbiased = var * (count / max(count - 1, 1))
-                stored_mean.value = 0.9 * stored_mean.value + 0.1 * (mean + shift)
-                stored_var.value = 0.9 * stored_var.value + 0.1 * unbiased
+                kept = 1 - MOMENTUM
+                stored_mean.value = kept * stored_mean.value + MOMENTUM * (mean + shift)
+                stored_var.value = kept * stored_var.value + MOMENTUM * unbiased
         else:
             mean, var = stored_mean.value - shift, stored_var.value
-        return mean, scale * jax.lax.rsqrt(var + 1e-5), bias
+        return volume, mean, scale * jax.lax.rsqrt(var + EPSILON), bias
 
 
-def _scale_init(key, shape, dtype=jnp.float32):
-    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+class BatchNormRelu(BatchNorm):
+    """BatchNorm, then negative values to zero: deferred to where it is needed."""
+
+    def __call__(self, x: jax.Array | Biased, train: bool) -> Deferred:
+        return Deferred(normalise_relu, self.constants(x, train))
 
 
 class ConvBlock(nn.Module):
-    """Twice 3x3x3 convolution, BatchNorm, ReLU: one scale of the U-Net.
-
-    Its input is one array, or what `make_input` makes of several.
-    """
+    """One scale of the U-Net: 3x3x3 convolution, BatchNorm, ReLU, twice."""
 
     features: int
-    dtype: Any
-    formulation: str
-    make_input: Callable[..., jax.Array] | None = None
+    dtype: DTypeLike = jnp.float32
+    convolution: str = "auto"
 
     @nn.compact
-    def __call__(self, arrays: tuple[jax.Array, ...], train: bool) -> jax.Array:
-        fields = self.features, self.dtype, self.formulation
-        conv_1 = Conv3x3x3(*fields, self.make_input, name="conv_1")
-        x, shift = conv_1.without_bias(*arrays)
-        numbers = BatchNorm(name="norm_1").mean_gain_bias(x, train, shift)
-        conv_2 = Conv3x3x3(*fields, activated, name="conv_2")
-        x, shift = conv_2.without_bias(x, *numbers)
-        return activated(x, *BatchNorm(name="norm_2").mean_gain_bias(x, train, shift))
+    def __call__(self, x: jax.Array | Deferred, train: bool) -> jax.Array:
+        for i in (1, 2):
+            y = Conv(
+                self.features,
+                3,
+                self.dtype,
+                defer_bias=True,
+                convolution=self.convolution,
+                name=f"conv_{i}",
+            )(x)
+            x = BatchNormRelu(name=f"norm_{i}")(y, train)
+        return array_of(x)
 
 
 class PointwiseBlock(nn.Module):
     """1x1x1 convolution, BatchNorm, ReLU."""
 
     features: int
-    dtype: Any
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x, shift = Conv(self.features, 1, self.dtype, name="conv").without_bias(x)
-        return activated(x, *BatchNorm(name="norm").mean_gain_bias(x, train, shift))
+        y = Conv(self.features, 1, self.dtype, defer_bias=True, name="conv")(x)
+        return BatchNormRelu(name="norm")(y, train).array()

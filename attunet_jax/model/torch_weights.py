@@ -23,7 +23,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from attunet_jax.errors import BadArguments, BadData, one_line
-from attunet_jax.model.unet import UNet3D
+from attunet_jax.model.unet import AttentionUNet3D
 
 __all__ = [
     "channels_last",
@@ -92,9 +92,9 @@ def from_published(
             f"{source}: {fault}; expected the state dict of unet_CT_dsv_3D, "
             "unet_CT_single_att_dsv_3D or unet_CT_multi_att_dsv_3D"
         )
-    fields, class_count = _fields(tensors)
+    fields, num_classes = _fields(tensors)
     leaves = {}
-    for path in _expected(fields, class_count):
+    for path in _expected(fields, num_classes):
         tensor = tensors[_published_name(path)]
         if not np.issubdtype(tensor.dtype, np.floating):
             raise BadData(f"{source}: {_published_name(path)} is {tensor.dtype}")
@@ -102,7 +102,7 @@ def from_published(
             raise BadData(f"{source}: {_published_name(path)} holds NaN or infinity")
         # A copy: the caller's arrays may change, or be a view of a file.
         leaves[path] = np.array(_turned(tensor), np.float32, order="C")
-    return unflatten_dict(leaves, sep="/"), fields, class_count
+    return unflatten_dict(leaves, sep="/"), fields, num_classes
 
 
 def to_published(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -157,14 +157,14 @@ def _published_name(path: str) -> str:
 def _fault(tensors: Mapping[str, np.ndarray]) -> str | None:
     """What keeps `tensors` from being a published network, in one phrase."""
     try:
-        fields, class_count = _fields(tensors)
+        fields, num_classes = _fields(tensors)
     except KeyError as error:
         return f"tensor {error.args[0]} is missing"
     except ValueError as error:
         return str(error)
     shapes = {
         _published_name(path): tuple(reversed(shape))
-        for path, shape in _expected(fields, class_count).items()
+        for path, shape in _expected(fields, num_classes).items()
     }
     for what, names in (
         ("missing", shapes.keys() - tensors.keys()),
@@ -208,16 +208,9 @@ def _fields(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], int]:
     return fields, outputs("final.weight")
 
 
-def _expected(fields: Mapping[str, Any], class_count: int) -> dict[str, tuple]:
+def _expected(fields: Mapping[str, Any], num_classes: int) -> dict[str, tuple]:
     """Shape of every leaf of the network with these fields, by its path."""
-    network = UNet3D(
-        class_count=class_count,
-        align_corners=False,
-        compute_dtype="float32",
-        rematerialise=False,
-        convolution="compiler",
-        **fields,
-    )
+    network = AttentionUNet3D(num_classes=num_classes, **fields)
     size = 2 ** (len(fields["widths"]) - 1)
     image = jax.ShapeDtypeStruct((1, size, size, size, 1), np.float32)
     shapes = jax.eval_shape(

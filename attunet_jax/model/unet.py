@@ -1,30 +1,20 @@
-"""The whole network: an image `[B, D, H, W, 1]` in, logits `[B, D, H, W, K]` out.
-
-Deep supervision: decoder features of every scale in, one map of logits out.
-
-The published network upsamples each scale's logits, joins them and convolves them
-1x1x1 ("fusion"). Both convolutions are linear for each voxel and upsampling keeps
-constants, so here a scale's logits are fused on its own grid, within the product that
-makes them, and nothing is joined. A train step in bfloat16 takes 0.94 of the time
-(docs/benchmarks.md).
-"""
+"""The network of Figure 1: image `[B, D, H, W, 1]` to logits `[B, D, H, W, K]`."""
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from attunet_jax.model.gates import MultiGate
+from attunet_jax.model.gates import GateSettings, MultiGate
 from attunet_jax.model.layers import Conv, ConvBlock, PointwiseBlock
 from attunet_jax.ops.conv import conv_1x1x1
-from attunet_jax.ops.recompute import Joined
-from attunet_jax.ops.resize import max_pool_2x2x2, upsample
+from attunet_jax.ops.resize import max_pool_2x2x2, upsample, upsample_concat
 
 
-class UNet3D(nn.Module):
-    """3D U-Net of Figure 1; with `sub_gates` above 0 the Attention U-Net.
+class AttentionUNet3D(nn.Module):
+    """3D U-Net whose skip connections pass attention gates.
 
     Scale 1 is the finest. All skips but the first are gated ("low-level feature-maps
     are not used in the gating function"), the deepest by the gating signal of the
@@ -33,113 +23,115 @@ class UNet3D(nn.Module):
 
     Sown: `intermediates/gate_<scale>/sub_gate_<n>/alpha` (attention coefficients at
     the skip's grid) and `auxiliary/logits` (only with auxiliary deep supervision).
-    The fields are documented in `configs/base.py`.
+    The defaults are those of `configs/base.py`, which explains each field.
     """
 
-    class_count: int
-    widths: tuple[int, ...]
-    sub_gates: int
-    gating_channels: int
-    gate_source: str
-    gate_kernel: int
-    gate_reduction: int
-    gate_output_transform: bool
-    attention_coefficients: str
-    gate_initialisation: str
-    deep_supervision: str
-    align_corners: bool
-    compute_dtype: str
-    rematerialise: bool
-    convolution: str  # one of `convolution.FORMULATIONS`
+    num_classes: int
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    sub_gates: int = 2
+    gating_channels: int = 128
+    gate_source: str = "decoder"
+    gate_kernel: int = 2
+    gate_reduction: int = 1
+    gate_output_transform: bool = True
+    attention_coefficients: str = "scalar"
+    gate_initialisation: str = "pass_through"
+    deep_supervision: str = "fused"
+    align_corners: bool = False
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> jax.Array:
         scales = len(self.widths)
         _check_divisible(image.shape, 2 ** (scales - 1))
-        dtype = jnp.dtype(self.compute_dtype)
-        block_class = ConvBlock
-        if self.rematerialise:
-            block_class = nn.remat(ConvBlock, static_argnums=(2,))
 
-        def block(scale: int, name: str, *arrays: jax.Array) -> jax.Array:
-            return block_class(
-                self.widths[scale - 1],
-                dtype,
-                self.convolution,
-                Joined(self.align_corners) if len(arrays) > 1 else None,
-                name=name,
-            )(arrays, train)
-
-        x = image.astype(dtype)
+        # Encoder: two convolutions at each scale, then half the size.
+        x = image.astype(self.dtype)
         skips = {}
         for scale in range(1, scales):
-            skips[scale] = block(scale, f"encoder_{scale}", x)
+            skips[scale] = self._block(scale, f"encoder_{scale}")(x, train)
             x = max_pool_2x2x2(skips[scale])
-        x = block(scales, "bottleneck", x)
+        x = self._block(scales, "bottleneck")(x, train)
 
-        signal = x
-        if self.sub_gates and self.gating_channels:
-            signal = PointwiseBlock(self.gating_channels, dtype, name="gating_signal")(
-                x, train
-            )
+        # Decoder: gate the skip, upsample the coarser features to its grid and
+        # concatenate both, two convolutions.
+        signal = self._gating_signal(x, train)
         decoded = {}
-        for scale in range(scales - 1, 0, -1):
+        for scale in reversed(range(1, scales)):
             skip = skips.pop(scale)
             if self.sub_gates and scale > 1:
-                # The decoder goes on from x itself: the signal only gates.
-                coarser = scale == scales - 1 or self.gate_source == "bottleneck"
-                skip = MultiGate(
-                    self.sub_gates, self._gate_fields(dtype), name=f"gate_{scale}"
-                )(skip, signal if coarser else x, train)
-            x = decoded[scale] = block(scale, f"decoder_{scale}", skip, x)
-        return self._supervise(decoded, dtype)
+                gate = MultiGate(self.sub_gates, self._gate, name=f"gate_{scale}")
+                from_bottleneck = (
+                    scale == scales - 1 or self.gate_source == "bottleneck"
+                )
+                skip = gate(skip, signal if from_bottleneck else x, train)
+            x = upsample_concat(skip, x, align_corners=self.align_corners)
+            x = decoded[scale] = self._block(scale, f"decoder_{scale}")(x, train)
 
-    def _gate_fields(self, dtype: Any) -> dict[str, Any]:
-        return dict(
-            dtype=dtype,
+        return self._supervise(decoded)
+
+    def _block(self, scale: int, name: str) -> nn.Module:
+        block = ConvBlock
+        if self.remat:
+            block = nn.remat(ConvBlock, static_argnums=(2,))
+        return block(self.widths[scale - 1], self.dtype, self.convolution, name=name)
+
+    def _gating_signal(self, bottleneck: jax.Array, train: bool) -> jax.Array:
+        """Only gates: the decoder itself starts from the bottleneck's features."""
+        if not (self.sub_gates and self.gating_channels):
+            return bottleneck
+        block = PointwiseBlock(self.gating_channels, self.dtype, name="gating_signal")
+        return block(bottleneck, train)
+
+    @property
+    def _gate(self) -> GateSettings:
+        return GateSettings(
             kernel=self.gate_kernel,
             reduction=self.gate_reduction,
             output_transform=self.gate_output_transform,
-            vector=self.attention_coefficients == "vector",
-            pass_through=self.gate_initialisation == "pass_through",
+            coefficients=self.attention_coefficients,
+            initialisation=self.gate_initialisation,
             align_corners=self.align_corners,
+            dtype=self.dtype,
         )
 
-    def _supervise(self, decoded: dict[int, jax.Array], dtype: Any) -> jax.Array:
-        """Decoder features of all scales to logits at the finest, in float32."""
-        fields = self.class_count, 1, dtype
+    def _supervise(self, decoded: dict[int, jax.Array]) -> jax.Array:
+        """Deep supervision: decoder features of all scales to logits at the finest."""
+        fields = self.num_classes, 1, self.dtype
 
         def upsampled(y: jax.Array, scale: int) -> jax.Array:
             return upsample(y, 2 ** (scale - 1), align_corners=self.align_corners)
 
         if self.deep_supervision == "fused":
             fusion = Fusion(*fields, name="fusion")
-            each = []
+            logits = []
             for scale, share in enumerate(fusion.shares(len(decoded)), start=1):
                 of_scale = ScaleLogits(*fields, name=f"supervision_{scale}")
-                each.append(upsampled(of_scale(decoded[scale], share), scale))
-            return fusion(*each)
+                logits.append(upsampled(of_scale(decoded[scale], share), scale))
+            return fusion(*logits)
 
-        def logits(scale: int) -> jax.Array:
+        def logits_of(scale: int) -> jax.Array:
             y = Conv(*fields, name=f"supervision_{scale}")(decoded[scale])
-            return upsampled(y, scale).astype(jnp.float32)
+            return _widened(upsampled(y, scale))
 
         if self.deep_supervision == "auxiliary":
             for scale in sorted(decoded)[1:]:
-                self.sow("auxiliary", "logits", logits(scale))
-        return logits(1)
+                self.sow("auxiliary", "logits", logits_of(scale))
+        return logits_of(1)
 
 
-def _check_divisible(shape: tuple[int, ...], divisor: int) -> None:
-    if len(shape) != 5 or any(size % divisor for size in shape[1:4]):
-        raise ValueError(
-            f"input must be [B, D, H, W, C] with D, H, W divisible by {divisor}, "
-            f"not {shape}"
-        )
+class UNet3D(AttentionUNet3D):
+    """The same network without gates: the paper's baseline."""
+
+    sub_gates: int = 0
 
 
-# Products of kernels, a few numbers each: not rounded as TPUs round factors.
-_exactly = functools.partial(jnp.matmul, precision="highest")
+# The published network upsamples the logits of each scale, concatenates them and mixes
+# them by a 1x1x1 convolution ("fusion"). Both convolutions are linear for each voxel
+# and upsampling keeps constants, so each scale's logits are mixed on their own grid,
+# within the product that makes them, and only summed at the finest: the same numbers.
 
 
 class ScaleLogits(Conv):
@@ -150,18 +142,36 @@ class ScaleLogits(Conv):
 
     def __call__(self, x: jax.Array, share: jax.Array) -> jax.Array:
         kernel, bias = self.kernel_and_bias(x.shape[-1])
-        y = conv_1x1x1(x, _exactly(kernel, share).astype(x.dtype))
-        return y + _exactly(bias, share[0, 0, 0])
+        assert bias is not None
+        y = conv_1x1x1(x, _exact_product(kernel, share).astype(x.dtype))
+        return _widened(y) + _exact_product(bias, share[0, 0, 0])
 
 
 class Fusion(Conv):
-    """What is left of the fusion once every scale has had its share: sum and bias."""
+    """The rest of the fusion, once every scale has had its share: sum and bias."""
 
     def shares(self, count: int) -> list[jax.Array]:
         """The kernel, [1, 1, 1, features, features] in float32 for each scale."""
         kernel, _ = self.kernel_and_bias(count * self.features)
         return jnp.split(kernel, count, axis=3)
 
-    def __call__(self, *each: jax.Array) -> jax.Array:
-        _, bias = self.kernel_and_bias(len(each) * self.features)
-        return functools.reduce(jnp.add, each) + bias
+    def __call__(self, *logits: jax.Array) -> jax.Array:
+        _, bias = self.kernel_and_bias(len(logits) * self.features)
+        assert bias is not None
+        return functools.reduce(jnp.add, logits) + bias
+
+
+# Products of kernels, a few numbers each: not rounded as TPUs round factors.
+_exact_product = functools.partial(jnp.matmul, precision="highest")
+
+
+def _widened(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _check_divisible(shape: tuple[int, ...], divisor: int) -> None:
+    if len(shape) != 5 or any(size % divisor for size in shape[1:4]):
+        raise ValueError(
+            f"input must be [B, D, H, W, C] with D, H, W divisible by {divisor}, "
+            f"not {shape}"
+        )

@@ -1,18 +1,20 @@
-"""Trilinear upsampling and 2x2x2 pooling: volume in, larger or smaller volume out.
+"""Trilinear upsampling, with or without a concatenation, and 2x2x2 max pooling.
 
 Everything here except `align_corners=True` is local, so on a mesh that splits the
 depth it costs the exchange of single slices and never gathers a volume.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attunet_jax.ops.conv import accumulator
-from attunet_jax.ops.cpu.bf16_bits import concatenate
+from attunet_jax.ops.conv import accumulation_dtype
+from attunet_jax.ops.dispatch import concatenate
+from attunet_jax.ops.recompute import Deferred
 
 
 def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
@@ -30,15 +32,36 @@ def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
             x = _between_corners(x, axis, factor)
         return x
     # Rounded to x's type once, at the end, as PyTorch does.
-    wide = accumulator(x.dtype)
+    wide = accumulation_dtype(x.dtype)
     y = x.astype(wide)
     for axis, dtype in ((1, wide), (2, wide), (3, x.dtype)):
         y = _by_phases(y, axis, factor, dtype)
     return y
 
 
+@dataclass(frozen=True)
+class UpsampleConcat:
+    """skip [B, D, H, W, S], coarser [B, D/2, H/2, W/2, C] -> [B, D, H, W, S + C].
+
+    Hashable, so that it can be the function of a `Deferred`.
+    """
+
+    align_corners: bool
+
+    def __call__(self, skip: jax.Array, coarser: jax.Array) -> jax.Array:
+        finer = upsample(coarser, 2, align_corners=self.align_corners)
+        return concatenate([skip, finer], axis=-1)
+
+
+def upsample_concat(
+    skip: jax.Array, coarser: jax.Array, *, align_corners: bool
+) -> Deferred:
+    """Defers: coarser features upsampled to the skip's grid, concatenated behind it."""
+    return Deferred(UpsampleConcat(align_corners), (skip, coarser))
+
+
 def max_pool_2x2x2(x: jax.Array) -> jax.Array:
-    """Largest of each disjoint 2x2x2 block.
+    """Returns the largest of each disjoint 2x2x2 block.
 
     [B, D, H, W, C] -> [B, D//2, H//2, W//2, C].
     A last slice, row or column without a partner is left out.
@@ -49,8 +72,8 @@ def max_pool_2x2x2(x: jax.Array) -> jax.Array:
     return _largest(blocks)
 
 
-def interleaved(phases: Sequence[jax.Array], axis: int) -> jax.Array:
-    """Along the axis the first of each array, then the second of each, and so on."""
+def interleave(phases: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Returns along `axis` the first of each array, then the second of each, ..."""
     shape = list(phases[0].shape)
     shape[axis] *= len(phases)
     each = [jnp.expand_dims(phase, axis + 1) for phase in phases]
@@ -95,7 +118,7 @@ def _by_phases(x, axis, factor, dtype):
         t = (phase + 0.5) / factor - 0.5
         mixed = (1 - abs(t)) * x + abs(t) * (before if t < 0 else after)
         phases.append(mixed.astype(dtype))
-    return interleaved(phases, axis)
+    return interleave(phases, axis)
 
 
 def _shifted(x, axis, by):

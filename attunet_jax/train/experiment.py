@@ -18,7 +18,7 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import batch_shardings, replicated
 from attunet_jax.errors import BadArguments
-from attunet_jax.model import UNet3D, build_network, check_divisible
+from attunet_jax.model import AttentionUNet3D, build_network, check_divisible
 from attunet_jax.train.loss import soft_dice_loss
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.step import count_step, train_step
@@ -29,7 +29,7 @@ from attunet_jax.train.trained import FinishedRun
 class Plan:
     """Functions and numbers of one run; nothing in it lives on a device."""
 
-    network: UNet3D
+    network: AttentionUNet3D
     optimizer: optax.GradientTransformation
     train_step: Any  # (state, batch, key) -> (state, metrics)
     count_step: Any  # (state, batch) -> int32 [B, K, 3]
@@ -68,7 +68,7 @@ def make_plan(
     outputs = output_names(config.classes, source)
     network = build_network(
         config.model.to_dict(),
-        class_count=len(outputs),
+        num_classes=len(outputs),
         backend=jax.default_backend(),
         device_count=device_count,
     )

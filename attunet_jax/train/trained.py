@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from attunet_jax.checkpoint import Checkpoints, open_existing, with_sharding
 from attunet_jax.errors import BadArguments
-from attunet_jax.model import UNet3D, build_network
+from attunet_jax.model import AttentionUNet3D, build_network
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, initial_state
 
@@ -25,7 +25,7 @@ from attunet_jax.train.state import TrainState, initial_state
 class FinishedRun:
     """What prediction and fine-tuning need to know of a run."""
 
-    network: UNet3D
+    network: AttentionUNet3D
     state: TrainState  # on one local device
     run: dict  # see `Plan.run`
     workdir: Path
@@ -50,7 +50,7 @@ def load_finished(workdir: Path, overrides: Mapping[str, Any]) -> FinishedRun:
         run["config"]["predict"].update(overrides)
         network = build_network(
             run["config"]["model"],
-            class_count=len(run["outputs"]),
+            num_classes=len(run["outputs"]),
             backend=jax.default_backend(),
             device_count=run["config"]["predict"].get("spatial", 1),
         )

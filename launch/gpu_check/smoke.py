@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attunet_jax.ops.conv import conv3x3x3
+from attunet_jax.ops.dispatch import conv3x3x3
 from launch.gpu_check.parts import (
     DRY,
     Report,
@@ -68,7 +68,7 @@ def rounding(device: Any) -> dict[str, float]:
     results = {}
     for name in (None, "highest"):
         with precise(name), jax.default_device(device):
-            y = jax.jit(lambda x, k: conv3x3x3(x, k, formulation="compiler"))(x, k)
+            y = jax.jit(lambda x, k: conv3x3x3(x, k, convolution="compiler"))(x, k)
             p = jax.jit(jnp.matmul)(rows, matrix)
         results[f"conv float32, precision {name}"] = relative(y, convolved)
         results[f"product float32, precision {name}"] = relative(p, product)

@@ -40,7 +40,7 @@ def operations_of(name: str, shape: Any, batch: int = 1, **changes: Any) -> Any:
 
 
 def network_of(fields: dict[str, Any]) -> Any:
-    return build_network(fields, class_count=4, backend="cpu", device_count=1)
+    return build_network(fields, num_classes=4, backend="cpu", device_count=1)
 
 
 def variables_of(network: Any) -> Any:

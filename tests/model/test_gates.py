@@ -10,24 +10,25 @@ import numpy as np
 import pytest
 from numpy_network import random_variables, sigmoid
 
-from attunet_jax.model.gates import AttentionGate, MultiGate
+from attunet_jax.model.gates import AttentionGate, GateSettings, MultiGate
 
-FIELDS: dict[str, Any] = {
-    "dtype": jnp.float32,
-    "kernel": 2,
-    "reduction": 1,
-    "output_transform": True,
-    "vector": False,
-    "pass_through": True,
-    "align_corners": False,
-}
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 4, 8, 3)).astype(np.float32)
 G = RNG.normal(size=(2, 2, 2, 4, 5)).astype(np.float32)
 
 
+def settings(
+    vector: bool = False, pass_through: bool = True, **changes: Any
+) -> GateSettings:
+    return GateSettings(
+        coefficients="vector" if vector else "scalar",
+        initialisation="pass_through" if pass_through else "kaiming",
+        **changes,
+    )
+
+
 def gate_of(**changes: Any) -> Any:
-    return AttentionGate(**(FIELDS | changes))
+    return AttentionGate(settings(**changes))
 
 
 def shapes(module: Any, g: Any = G) -> Any:
@@ -201,7 +202,7 @@ def test_with_alpha_1_the_skip_passes_as_it_is_up_to_the_output_transform(
 
 
 def test_sub_gates_are_joined_in_order_then_mixed_normalised_and_cut_at_0():
-    multi = MultiGate(2, FIELDS | {"output_transform": False})
+    multi = MultiGate(2, settings(output_transform=False))
     variables = variables_of(multi)
     params, stats = variables["params"], variables["batch_stats"]
     # The first sub-gate is shut, so only the second half of the kernel matters.
@@ -248,7 +249,7 @@ def test_kaiming_begins_around_one_half_another_in_each_gate_and_voxel():
 
 
 def test_one_gate_without_output_transform_leaves_exactly_alpha_x():
-    multi = MultiGate(1, FIELDS | {"output_transform": False})
+    multi = MultiGate(1, settings(output_transform=False))
     variables = variables_of(multi)
     assert set(variables["params"]) == {"sub_gate_1"}
     got: Any

@@ -12,7 +12,7 @@ FIELDS = base.get_config().model.to_dict()
 
 def build(backend="cpu", device_count=1, **changes):
     return build_network(
-        FIELDS | changes, class_count=4, backend=backend, device_count=device_count
+        FIELDS | changes, num_classes=4, backend=backend, device_count=device_count
     )
 
 
@@ -20,7 +20,7 @@ def test_a_network_carries_the_fields_as_they_were_given():
     network = build(widths=[4, 8], sub_gates=3, convolution="compiler")
     assert network.widths == (4, 8)
     assert network.sub_gates == 3
-    assert network.class_count == 4
+    assert network.num_classes == 4
     assert network.convolution == "compiler"
     hash(network)  # jit needs it
 

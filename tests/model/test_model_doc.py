@@ -150,7 +150,7 @@ def network(config: str) -> tuple[Any, Any]:
     fields = importlib.import_module(f"configs.{config}").get_config()
     built = build_network(
         fields.model.to_dict(),
-        class_count=len(fields.classes),
+        num_classes=len(fields.classes),
         backend="cpu",
         device_count=1,
     )

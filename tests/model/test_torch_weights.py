@@ -78,8 +78,8 @@ def published(sub_gates: int = 2) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("sub_gates", [0, 1, 2, 3])
 def test_there_and_back_every_tensor_is_the_same_bit_for_bit(sub_gates):
     state = published(sub_gates)
-    variables, fields, class_count = from_published(state, "weights.npz")
-    assert (fields["widths"], fields["sub_gates"], class_count) == (
+    variables, fields, num_classes = from_published(state, "weights.npz")
+    assert (fields["widths"], fields["sub_gates"], num_classes) == (
         (2, 3, 4),
         sub_gates,
         6,
@@ -92,11 +92,11 @@ def test_there_and_back_every_tensor_is_the_same_bit_for_bit(sub_gates):
 
 
 def test_the_fields_build_the_network_whose_variables_these_are():
-    variables, fields, class_count = from_published(published(), "weights.npz")
+    variables, fields, num_classes = from_published(published(), "weights.npz")
     assert fields["gating_channels"] == 5
     network = build_network(
         base.get_config().model.to_dict() | fields,
-        class_count=class_count,
+        num_classes=num_classes,
         backend="cpu",
         device_count=1,
     )
@@ -209,7 +209,7 @@ def test_a_network_that_the_published_code_cannot_build_is_refused():
         "widths": (2, 3, 4),
         "gate_output_transform": False,
     }
-    network = build_network(fields, class_count=3, backend="cpu", device_count=1)
+    network = build_network(fields, num_classes=3, backend="cpu", device_count=1)
     image = np.zeros((1, 4, 4, 4, 1), np.float32)
     shapes: Any = jax.eval_shape(
         lambda: network.init(jax.random.key(0), image, train=False)
@@ -318,8 +318,8 @@ def test_without_torch_a_pth_says_what_to_install(tmp_path, monkeypatch):
 def test_the_authors_networks_are_taken_over_whole(shared, name):
     path = shared / "golden" / f"published_{name}.npz"
     state = read_state_dict(path)
-    variables, fields, class_count = from_published(state, str(path))
-    assert (fields["widths"], class_count) == ((2, 4, 8, 16, 32), 4)
+    variables, fields, num_classes = from_published(state, str(path))
+    assert (fields["widths"], num_classes) == ((2, 4, 8, 16, 32), 4)
     gates = {"multi_att": 2, "single_att": 1, "dsv": 0}
     assert fields["sub_gates"] == gates[name.split("_align")[0]]
     with np.load(path) as golden:

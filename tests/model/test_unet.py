@@ -43,7 +43,7 @@ WEIGHTS = RNG.normal(size=(2, 16, 8, 24, 3)).astype(np.float32)
 
 
 def build(**changes: Any) -> Any:
-    return build_network(FIELDS | changes, class_count=3, backend="cpu", device_count=1)
+    return build_network(FIELDS | changes, num_classes=3, backend="cpu", device_count=1)
 
 
 @cache
@@ -198,7 +198,7 @@ def test_trainable_parameters_are_as_many_as_published(config, changes, count):
     got = importlib.import_module(f"configs.{config}").get_config()
     network: Any = build_network(
         got.model.to_dict() | changes,
-        class_count=len(got.classes),
+        num_classes=len(got.classes),
         backend="cpu",
         device_count=1,
     )
@@ -209,7 +209,7 @@ def test_trainable_parameters_are_as_many_as_published(config, changes, count):
 def test_the_modules_are_named_by_scale_and_scale_1_has_no_gate():
     config = importlib.import_module("configs.attention_unet").get_config()
     network: Any = build_network(
-        config.model.to_dict(), class_count=4, backend="cpu", device_count=1
+        config.model.to_dict(), num_classes=4, backend="cpu", device_count=1
     )
     params = shapes(network)["params"]
     assert set(params) == {

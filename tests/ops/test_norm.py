@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attunet_jax.model.layers import BatchNorm
-from attunet_jax.ops.norm import activated
+from attunet_jax.model.layers import BatchNorm, BatchNormRelu, Biased
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1.0, 2.0, (2, 4, 4, 6, 3)).astype(np.float32)
@@ -110,18 +109,17 @@ def test_gradients_are_those_of_the_formulas(train):
     numbers = RNG.normal(1, 0.5, (4, 3))
     weights = RNG.normal(size=X.shape)
 
-    def ours(x, numbers):
+    def ours(x: Any, numbers: Any) -> Any:
         scale, bias, shift, stored = numbers
         variables: Any = {
             "params": {"scale": scale, "bias": bias},
             "batch_stats": {"mean": stored, "var": stored**2 + 1},
         }
-        given = x, train, shift
-        three: Any
-        three, _ = BatchNorm().apply(
-            variables, *given, method="mean_gain_bias", mutable=["batch_stats"]
+        y: Any
+        y, _ = BatchNormRelu().apply(
+            variables, Biased(x, shift), train, mutable=["batch_stats"]
         )
-        return (activated(x, *three) * weights.astype(np.float32)).sum()
+        return (y.array() * weights.astype(np.float32)).sum()
 
     def plain(x, numbers):
         return (from_numbers(x, numbers, train) * weights).sum()
@@ -136,11 +134,16 @@ def test_gradients_are_those_of_the_formulas(train):
         np.testing.assert_array_equal(got[1][2:], 0)
 
 
-def test_a_shift_counts_as_if_it_were_added_before():
+def test_a_deferred_bias_counts_as_if_it_were_added_before():
     shift = np.array([3.0, -1.0, 0.5], np.float32)
     for train in (True, False):
         norm = BatchNorm()
-        got = norm.apply(NORM, X, train, shift, mutable=["batch_stats"])
+        got = norm.apply(
+            NORM,
+            Biased(jnp.asarray(X), jnp.asarray(shift)),
+            train,
+            mutable=["batch_stats"],
+        )
         added = norm.apply(NORM, X + shift, train, mutable=["batch_stats"])
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(added), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)

@@ -29,7 +29,7 @@ def tiny():
             "convolution": "compiler",
         }
         network = build_network(
-            fields | changes, class_count=4, backend="cpu", device_count=1
+            fields | changes, num_classes=4, backend="cpu", device_count=1
         )
         optimizer = make_optimizer(
             name="adam",

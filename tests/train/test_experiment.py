@@ -101,7 +101,7 @@ def test_a_plan_says_who_trains_what_is_measured_and_what_the_run_is():
     assert plan.train_ids == tuple(f"case_{i}" for i in range(5))
     assert plan.validation_ids == ("case_8", "case_9")
     assert plan.organs == ("liver", "spleen")
-    assert plan.network.class_count == 3
+    assert plan.network.num_classes == 3
     run = json.loads(json.dumps(plan.run))
     assert run["config"]["classes"] == ["background", "liver", "spleen"]
     assert run["config"]["data"]["batch_size"] == 2
@@ -148,7 +148,7 @@ def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
     # Spleen and kidney keep their nodes in the label, which count for neither class.
     assert label_lookup(LabelMap(ORGANS), source.outputs, classes)[:4] == (0, 1, 2, 3)
     plan = make_plan(config_with(classes=classes), dataset(), 1, source)
-    assert plan.network.class_count == 4
+    assert plan.network.num_classes == 4
     assert plan.organs == ("pancreas",)
     options = plan.train_step.keywords["loss"].keywords
     assert (options["classes"], options["averaged_over"]) == ((0, 2), 2)

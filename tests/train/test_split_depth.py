@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from attunet_jax.distributed.mesh import batch_shardings, make_mesh, replicated
 from attunet_jax.errors import BadArguments
-from attunet_jax.ops.conv import conv3x3x3
+from attunet_jax.ops.dispatch import conv3x3x3
 from attunet_jax.ops.resize import upsample
 from attunet_jax.train.aot import collectives_of, rehearse, shapes_of
 from attunet_jax.train.setup import check_fits_mesh
@@ -147,9 +147,9 @@ def test_an_operation_that_moves_volumes_is_named_with_its_shape(operation, offe
 
 def test_a_convolution_for_one_cpu_would_exchange_volumes():
     kernel = jnp.ones((3, 3, 3, 4, 4))
-    operation = partial(conv3x3x3, kernel=kernel, formulation="matrix")
+    operation = partial(conv3x3x3, kernel=kernel, convolution="matrix")
     assert offences(compiled_alone(operation), kernel.size)
-    operation = partial(conv3x3x3, kernel=kernel, formulation="compiler")
+    operation = partial(conv3x3x3, kernel=kernel, convolution="compiler")
     assert offences(compiled_alone(operation), kernel.size) == []
 
 

@@ -1,1 +1,1 @@
-"""Forms of the operations for one CPU device, each equal to its plain form."""
+"""Forms of operations for a single CPU device; see the README.md beside this file."""

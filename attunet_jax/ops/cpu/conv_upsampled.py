@@ -9,22 +9,24 @@ product with tap k,
 
 a few coarse neighbours, weighted and summed. Three times that, an axis after the other,
 is the convolution. The backward pass goes the same way back, and both gradients are
-products on the coarse grid as well. A train step takes 0.87 of the time, in bfloat16
-0.90 (docs/benchmarks.md); there everything but the products' factors is in float32.
+products on the coarse grid as well. In bfloat16 everything but the products' factors is
+in float32.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attunet_jax.ops.conv import accumulator, products_summed, slices_at_once
+from attunet_jax.ops.conv import accumulation_dtype
 from attunet_jax.ops.cpu.bf16_bits import as_bits, from_bits
-from attunet_jax.ops.resize import interleaved
+from attunet_jax.ops.cpu.conv_matmul import tile_depth
+from attunet_jax.ops.resize import interleave
 
-MOST_ROWS = 1024  # voxels of the coarse grid for a step; each becomes 27 products
+MAX_TILE_ROWS = 1024  # voxels of the coarse grid for a step; each becomes 27 products
 
 
 def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -36,14 +38,14 @@ def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> ja
     batch, depth, height, width, _ = coarse.shape
     taps = _taps(kernel)
     x = _with_zeros_around(coarse, 1)
-    slices = slices_at_once(depth + 2, height * width, MOST_ROWS)
+    slices = tile_depth(depth + 2, height * width, MAX_TILE_ROWS)
     steps = x.reshape(-1, slices, height + 2, width + 2, x.shape[-1])
-    wide = accumulator(kernel.dtype)
+    wide = accumulation_dtype(kernel.dtype)
 
     def step(_, x):
         y = jnp.dot(x, taps, preferred_element_type=wide)
         for axis in (2, 1):
-            y = interleaved(_spread(y, axis), axis)
+            y = interleave(_spread(y, axis), axis)
         return None, y
 
     y = lax.scan(step, None, steps)[1]
@@ -51,21 +53,24 @@ def add_convolution(onto: jax.Array, coarse: jax.Array, kernel: jax.Array) -> ja
     # Added before the slices are put in their order: after that XLA would add anew
     # wherever the sum is read, and keep both for the backward pass.
     phases = zip(_spread(y, 1), _by_phase(onto, 1), strict=True)
-    return interleaved([(a + b).astype(onto.dtype) for a, b in phases], 1)
+    return interleave([(a + b).astype(onto.dtype) for a, b in phases], 1)
 
 
 def gradients(
-    coarse: jax.Array, kernel: jax.Array, cotangent: jax.Array, formulation: str
+    coarse: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    matmul_transpose_a: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of `add_convolution` with respect to `coarse` and `kernel`.
 
-    `formulation`, "matrix" or "onednn", is that of the kernel's.
+    The products of the kernel's gradient are computed by `matmul_transpose_a`.
     """
     batch, depth, height, width, channels = coarse.shape
     outputs = kernel.shape[4]
     taps = _taps(kernel).T
-    slices = slices_at_once(depth, height * width, MOST_ROWS)
-    wide = accumulator(kernel.dtype)
+    slices = tile_depth(depth, height * width, MAX_TILE_ROWS)
+    wide = accumulation_dtype(kernel.dtype)
     by_depth = [
         y.reshape(-1, slices, *y.shape[2:])
         for y in _collect(_with_zeros_around(cotangent.astype(wide), 2), 1)
@@ -78,7 +83,7 @@ def gradients(
         for axis in (1, 2):
             y = jnp.concatenate(_collect(y, axis), -1)
         y = y.reshape(-1, 27 * outputs).astype(x.dtype)
-        total += products_summed(x.reshape(-1, channels), y, formulation)
+        total += matmul_transpose_a(x.reshape(-1, channels), y)
         gradient = jnp.dot(y, taps, preferred_element_type=wide)
         # By bits: of 2-byte floats XLA would convert all slices for each it puts there.
         return total, as_bits(gradient.astype(x.dtype))

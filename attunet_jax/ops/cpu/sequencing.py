@@ -1,4 +1,4 @@
-"""Arrays in, the same arrays out, but not before another one has been computed."""
+"""Makes XLA compute one thing after another, for the memory of a single CPU device."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 
 
-def not_before(arrays: Any, other: jax.Array) -> Any:
-    """`arrays`, any tree of floats, bit for bit, to be had once `other` is there.
+def sequence_after(arrays: Any, other: jax.Array) -> Any:
+    """Returns `arrays`, a tree of floats, with a data dependency on `other`.
 
-    For the backward pass: what depends on a gradient cannot be found equal to what the
-    forward pass computed and be kept since then, and memory is free again in the order
-    that is asked for. `jax.lax.optimization_barrier`, and so `jax.checkpoint`, does not
-    do it: on CPUs XLA takes barriers away before it looks for equal computations.
-    Where `other` is NaN, `arrays` are too. `other` should be a sum or a product: of
-    cheaper things XLA computes the one number that it needs a second time.
+    For backward passes: XLA cannot find what depends on a gradient equal to what the
+    forward pass computed and keep it since then, and memory is released in the intended
+    order. `jax.lax.optimization_barrier`, and so `jax.checkpoint`, does not achieve
+    this: XLA's CPU backend removes barriers before it looks for equal computations.
+
+    Where the first number of `other` is NaN, `arrays` become NaN. `other` should be a
+    sum or a product: the one number of anything cheaper XLA computes a second time.
     """
     first = other[(0,) * other.ndim]
     return jax.tree.map(
