@@ -23,7 +23,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from attunet_jax.errors import BadArguments, BadData, one_line
-from attunet_jax.model.unet import AttentionUNet3D
+from attunet_jax.model.unet import AttentionUNet3D, UNet3D
 
 __all__ = [
     "channels_last",
@@ -103,6 +103,21 @@ def from_published(
         # A copy: the caller's arrays may change, or be a view of a file.
         leaves[path] = np.array(_turned(tensor), np.float32, order="C")
     return unflatten_dict(leaves, sep="/"), fields, num_classes
+
+
+def load_torch_weights(
+    path: str | Path,
+) -> tuple[AttentionUNet3D, dict[str, Any]]:
+    """Returns (network, variables) of the authors' weights in a .pth or .npz file.
+
+    `variables` are `{params, batch_stats}`. Reading .pth needs PyTorch. Raises
+    `BadData` naming the file where it does not hold such weights.
+    """
+    variables, fields, num_classes = from_published(
+        read_state_dict(Path(path)), str(path)
+    )
+    network = AttentionUNet3D if fields["sub_gates"] else UNet3D
+    return network(num_classes=num_classes, **fields), variables
 
 
 def to_published(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Logits and integer labels in, the soft Sorensen-Dice loss over classes out."""
+"""The soft Sorensen-Dice loss over classes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,13 @@ def soft_dice_loss(
     label: jax.Array,
     logits: jax.Array,
     *,
-    classes: tuple[int, ...],
-    smoothing: float,
-    smoothing_inside_factor: bool,
-    include_background: bool,
-    averaged_over: int,
+    classes: tuple[int, ...] | None = None,
+    smoothing: float = 0.01,
+    smoothing_inside_factor: bool = False,
+    include_background: bool = True,
+    averaged_over: int | None = None,
 ) -> jax.Array:
-    """1 - mean over samples and classes of the soft Dice score.
+    """Returns 1 - mean over samples and classes of the soft Dice score.
 
     `label [B, D, H, W]` integer, `logits [B, D, H, W, K]`; p = softmax(logits), t the
     one-hot label, s the smoothing, sums over space:
@@ -24,14 +24,19 @@ def soft_dice_loss(
 
     The second is the published code's (layers/loss.py): an absent class that is not
     predicted scores 2 there, so that the loss can be negative. `classes` are the
-    output nodes that take part: the others are left out of the softmax, of the mean
-    and of the gradient (fine-tuning on a subset of organs). The sum over classes is
-    divided by `averaged_over`: their number; in the published code, which fine-tunes
-    two of four outputs, the number of outputs, so that the loss cannot reach 0.
+    output nodes that take part (None: all): the others are left out of the softmax, of
+    the mean and of the gradient (fine-tuning on a subset of organs). The sum over
+    classes is divided by `averaged_over` (None: the number of scores); in the published
+    code, which fine-tunes two of four outputs, it is the number of outputs, so that the
+    loss cannot reach 0.
     """
-    chosen = jnp.asarray(classes)
-    p = jax.nn.softmax(logits.astype(jnp.float32)[..., chosen], axis=-1)
-    t = (label[..., None] == chosen).astype(jnp.float32)
+    outputs = logits.shape[-1]
+    classes = tuple(range(outputs)) if classes is None else tuple(classes)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if classes != tuple(range(outputs)):
+        logits = logits[..., jnp.asarray(classes)]
+    p = jax.nn.softmax(logits, axis=-1)
+    t = (label[..., None] == jnp.asarray(classes)).astype(p.dtype)
     space = (1, 2, 3)
     both = jnp.sum(p * t, space)
     either = jnp.sum(p, space) + jnp.sum(t, space) + smoothing
@@ -41,4 +46,5 @@ def soft_dice_loss(
         score = (2 * both + smoothing) / either
     if not include_background:
         score = score[:, 1:]
-    return 1 - jnp.mean(score.sum(1)) / averaged_over
+    count = score.shape[1] if averaged_over is None else averaged_over
+    return 1 - jnp.mean(score.sum(1)) / count

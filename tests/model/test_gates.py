@@ -66,7 +66,7 @@ def test_alpha_is_equations_1_and_2_voxel_by_voxel(changes):
     _, got = apply(gate, variables)
     coarse = np.empty((2, 2, 2, 4, p["psi"]["kernel"].shape[-1]))
     for b, d, h, w in np.ndindex(coarse.shape[:4]):
-        if gate.kernel == 2:
+        if gate.settings.kernel == 2:
             block = X[b, 2 * d : 2 * d + 2, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2]
         else:
             block = X[b, 2 * d, 2 * h, 2 * w][None, None, None]

@@ -4,7 +4,7 @@ import pytest
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import build_network, check_divisible
-from attunet_jax.ops.cpu import conv_onednn
+from attunet_jax.ops.cpu import onednn_probe
 from configs import base
 
 FIELDS = base.get_config().model.to_dict()
@@ -37,16 +37,16 @@ def test_a_network_carries_the_fields_as_they_were_given():
 def test_auto_is_matrix_on_one_cpu_device_only(
     monkeypatch, backend, device_count, expected
 ):
-    monkeypatch.setattr(conv_onednn, "available", lambda dtype: False)
+    monkeypatch.setattr(onednn_probe, "available", lambda dtype: False)
     assert build(backend, device_count).convolution == expected
     forced = build(backend, device_count, convolution="matrix")
     assert forced.convolution == "matrix"
 
 
 @pytest.mark.parametrize("backend, there", [("gpu", True), ("cpu", False)])
-def test_onednn_is_refused_where_it_cannot_be_had(monkeypatch, backend, there):
-    monkeypatch.setattr(conv_onednn, "available", lambda dtype: there)
-    with pytest.raises(BadArguments, match="'onednn' is not to be had here.*'auto'"):
+def test_onednn_is_refused_where_it_is_not_available(monkeypatch, backend, there):
+    monkeypatch.setattr(onednn_probe, "available", lambda dtype: there)
+    with pytest.raises(BadArguments, match="'onednn' is not available here.*'auto'"):
         build(backend, convolution="onednn")
 
 
