@@ -24,7 +24,7 @@ class BadData(Exception):
 
 
 class Interrupted(Exception):
-    """Stopped by a signal with everything saved: the same command goes on."""
+    """Stopped by a signal with everything saved: the same command continues."""
 
     status = INTERRUPTED
 
@@ -37,7 +37,7 @@ def exit_status(program: Callable[[], int | None]) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return error.status
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: the same command continues from here", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) went away: not our failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
