@@ -27,7 +27,7 @@ def make_splits(
     61/21 of CT-82; `fold_1` to `fold_5`. All are shuffles with `seed`, but the folds
     "ct82", which are published. Validation cases are taken from each training pool, at
     least one from a pool of four or more. Raises `BadArguments` where folds "ct82" are
-    asked for and a case is not of CT-82.
+    requested and a case is not of CT-82.
     """
     order = np.random.default_rng(seed).permutation(sorted(case_ids)).tolist()
     small = max(round(len(order) * test_fraction), 1) if len(order) > 1 else 0

@@ -233,7 +233,9 @@ def run_together(
     except (BadArguments, BadData, Interrupted) as error:
         roll_call.leave(error.status, f"error: {one_line(error)}")
     except KeyboardInterrupt:
-        roll_call.leave(INTERRUPTED, "interrupted: the same command continues from here")
+        roll_call.leave(
+            INTERRUPTED, "interrupted: the same command continues from here"
+        )
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         line = f"error: {place}{error.strerror or one_line(error)}"

@@ -170,7 +170,7 @@ def _case(
     return (
         f'<section id="case-{name}">\n<h3>{name}</h3>\n'
         + (f"<ul>{problems}</ul>\n" if problems else "")
-        + (f"<div class=figures>{shown}</div>\n" if shown else "")
+        + (f"<div class=pictures>{shown}</div>\n" if shown else "")
         + f"<div class=facts><dl>{facts}</dl>\n"
         + (_table(head, [organs]) if organs else "")
         + "</div>\n</section>\n"
@@ -258,7 +258,7 @@ section { background: var(--panel); border: 1px solid var(--line);
 section th { background: var(--panel); }
 section ul { list-style: none; margin: 0 0 .75rem; padding: 0; }
 section li { margin: .25rem 0; overflow-wrap: anywhere; font-size: .9rem; }
-.figures { display: flex; flex-wrap: wrap; gap: .75rem; align-items: flex-end; }
+.pictures { display: flex; flex-wrap: wrap; gap: .75rem; align-items: flex-end; }
 figure { margin: 0; }
 figure img { display: block; background: #000; max-width: 100%; height: auto; }
 figcaption { color: var(--dim); font-size: .8rem; }

@@ -157,37 +157,42 @@ def test_an_input_that_does_not_exist_is_named(tmp_path, words, prepare_here):
     assert str(tmp_path / "scans") in line and "no such folder" in line
 
 
-@pytest.mark.parametrize("below", ["file", "file/prepared"])
 def test_an_output_that_cannot_be_written_is_named(
-    tmp_path, scans, words, prepare_here, below
+    tmp_path, scans, words, prepare_here
 ):
-    # Root may write everywhere but below a regular file.
-    (tmp_path / "file").write_text("mine")
-    line = one_error_line(prepare_here(*words, f"--output={tmp_path / below}"), 3)
-    assert f"{tmp_path / below}: cannot be written (Not a directory)" in line
-    assert "choose another --output" in line
-    assert (tmp_path / "file").read_text() == "mine"
+    for below in ["file", "file/prepared"]:
+        # Root may write everywhere but below a regular file.
+        (tmp_path / "file").write_text("mine")
+        line = one_error_line(prepare_here(*words, f"--output={tmp_path / below}"), 3)
+        assert f"{tmp_path / below}: cannot be written (Not a directory)" in line
+        assert "choose another --output" in line
+        assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", ['{"organs', "[]", "", "\xff"])
 def test_a_damaged_manifest_of_an_earlier_run_is_named(
-    tmp_path, scans, words, prepare_here, text
+    tmp_path, scans, words, prepare_here
 ):
-    notes = tmp_path / "prepared" / "manifest.json"
-    notes.parent.mkdir(parents=True)
-    notes.write_text(text, encoding="latin-1")
-    assert f"{notes}: damaged" in one_error_line(prepare_here(*words), 3)
+    for text in ['{"organs', "[]", "", "\xff"]:
+        notes = tmp_path / "prepared" / "manifest.json"
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        notes.write_text(text, encoding="latin-1")
+        assert f"{notes}: damaged" in one_error_line(prepare_here(*words), 3)
 
 
-@pytest.mark.parametrize(
-    "text", ["spleen", "spleen=0", "spleen=1,spleen=2", "spleen=1;pancreas=2", "=", ","]
-)
 def test_labels_that_cannot_be_read_are_a_bad_argument(
-    tmp_path, scans, words, prepare_here, text
+    tmp_path, scans, words, prepare_here
 ):
-    line = one_error_line(prepare_here(*words, f"--labels={text}"), 2)
-    assert line.startswith("error: --labels: ")
-    assert not (tmp_path / "prepared").exists()
+    for text in [
+        "spleen",
+        "spleen=0",
+        "spleen=1,spleen=2",
+        "spleen=1;pancreas=2",
+        "=",
+        ",",
+    ]:
+        line = one_error_line(prepare_here(*words, f"--labels={text}"), 2)
+        assert line.startswith("error: --labels: ")
+        assert not (tmp_path / "prepared").exists()
 
 
 def test_a_folder_that_does_not_say_what_labels_mean_needs_labels(
@@ -198,9 +203,10 @@ def test_a_folder_that_does_not_say_what_labels_mean_needs_labels(
     assert "--labels=spleen=1,pancreas=2,kidney=3" in line
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
+def test_a_number_that_means_nothing_is_named_before_anything_is_done(
+    tmp_path, scans, words, prepare_here
+):
+    for word in [
         "--workers=0",
         "--cases_per_shard=0",
         "--test_fraction=1",
@@ -209,19 +215,16 @@ def test_a_folder_that_does_not_say_what_labels_mean_needs_labels(
         "--blur_mm=-1",
         "--blur_mm=nan",
         "--seed=-1",
-    ],
-)
-def test_a_number_that_means_nothing_is_named_before_anything_is_done(
-    tmp_path, scans, words, prepare_here, word
+    ]:
+        line = one_error_line(prepare_here(*words, word), 2)
+        assert f"error: {word} must be" in line or f"error: {word}.0 must be" in line
+        assert not (tmp_path / "prepared").exists()
+
+
+def test_an_unknown_flag_or_word_is_a_bad_argument(
+    tmp_path, scans, words, prepare_here
 ):
-    line = one_error_line(prepare_here(*words, word), 2)
-    assert f"error: {word} must be" in line or f"error: {word}.0 must be" in line
-    assert not (tmp_path / "prepared").exists()
-
-
-@pytest.mark.parametrize(
-    "word, said",
-    [
+    for word, said in [
         ("--nonsense", "unknown flag --nonsense"),
         ("--source=dicom", "--source=dicom: must be one of amos, btcv"),
         ("--workers=two", "--workers=two: must be a whole number"),
@@ -230,15 +233,11 @@ def test_a_number_that_means_nothing_is_named_before_anything_is_done(
         ("--spacing_mm=nan", "--spacing_mm=nan: must be one or three numbers"),
         ("--spacing_mm=two", "--spacing_mm=two: must be one or three numbers"),
         ("--spacing_mm=", "--spacing_mm=: must be one or three numbers"),
-    ],
-)
-def test_an_unknown_flag_or_word_is_a_bad_argument(
-    tmp_path, scans, words, prepare_here, word, said
-):
-    outcome = prepare_here(*words, word)
-    assert outcome.status == 2
-    assert said in outcome.err.splitlines()[-1]
-    assert not (tmp_path / "prepared").exists()
+    ]:
+        outcome = prepare_here(*words, word)
+        assert outcome.status == 2
+        assert said in outcome.err.splitlines()[-1]
+        assert not (tmp_path / "prepared").exists()
 
 
 def test_a_real_process_ends_with_the_status_of_a_bad_argument(words, run_program):

@@ -1,4 +1,4 @@
-"""Shards by processes here, by tasks of a job array, by Beam: the same bytes."""
+"""Shards written by tasks of a job array and by Beam have the bytes of one process."""
 
 import importlib.util
 import json
@@ -61,14 +61,6 @@ def test_tasks_of_a_job_array_in_any_order_and_a_join_write_the_same_bytes(
         assert not (tmp_path / "array" / "manifest.json").exists()
     assert prepare_here(*words, output, "--join").status == 0
     assert files(tmp_path / "array") == files(here)
-
-
-def test_worker_processes_write_the_same_bytes(words, here, tmp_path, run_program):
-    output = f"--output={tmp_path / 'two'}"
-    process = run_program("data_prep.prepare", *words, output, "--workers=2")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert files(tmp_path / "two") == files(here)
 
 
 BEAM = importlib.util.find_spec("apache_beam") is not None
@@ -153,9 +145,10 @@ def test_a_bad_case_does_not_fail_its_task_and_is_said_by_the_join(
     assert strict.status == 3 and strict.err.startswith(f"error: {bad}: ")
 
 
-@pytest.mark.parametrize(
-    ("more", "part"),
-    [
+def test_flags_that_cannot_be_meant_are_refused_in_one_line(
+    words, tmp_path, prepare_here
+):
+    for more, part in [
         (["--shard_index=3"], "--shard_index=3: shards are 0 to 2"),
         (["--shard_index=0", "--join"], "--shard_index and --join: give one"),
         (["--join", "--runner=direct"], "--join and --runner: give one"),
@@ -163,15 +156,11 @@ def test_a_bad_case_does_not_fail_its_task_and_is_said_by_the_join(
         (["--num_shards=11"], "--num_shards=11: there are only 10 cases"),
         (["--beam_options=--x=1"], "--beam_options needs --runner"),
         (["--work=2"], "unknown flag --work"),  # no abbreviation of --workers
-    ],
-)
-def test_flags_that_cannot_be_meant_are_refused_in_one_line(
-    words, tmp_path, prepare_here, more, part
-):
-    outcome = prepare_here(*words, f"--output={tmp_path / 'out'}", *more)
-    assert outcome.status == 2 and part in outcome.err
-    assert outcome.err.count("\n") == 1 and outcome.err.startswith("error: ")
-    assert not (tmp_path / "out").exists()
+    ]:
+        outcome = prepare_here(*words, f"--output={tmp_path / 'out'}", *more)
+        assert outcome.status == 2 and part in outcome.err
+        assert outcome.err.count("\n") == 1 and outcome.err.startswith("error: ")
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_shard_index_without_the_number_of_shards_is_refused(

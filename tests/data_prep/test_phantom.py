@@ -269,24 +269,24 @@ def test_scans_that_are_there_are_kept_and_the_missing_ones_made(folders, tmp_pa
     assert found == expected
 
 
-@pytest.mark.parametrize("words", [["--seed=5"], ["--seed=4", "--size=full"]])
-def test_other_settings_in_the_same_folder_are_refused(tmp_path, capfd, words):
-    assert make(tmp_path, "--cases=1", "--seed=4") == 0
-    before = files(tmp_path)
-    capfd.readouterr()
-    assert make(tmp_path, "--cases=1", *words) == 2
-    err = capfd.readouterr().err
-    assert err.startswith(f"error: {tmp_path} holds phantoms of ")
-    assert err.count("\n") == 1 and "--output" in err
-    assert files(tmp_path) == before
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, capfd):
+    for words in [["--seed=5"], ["--seed=4", "--size=full"]]:
+        assert make(tmp_path, "--cases=1", "--seed=4") == 0
+        before = files(tmp_path)
+        capfd.readouterr()
+        assert make(tmp_path, "--cases=1", *words) == 2
+        err = capfd.readouterr().err
+        assert err.startswith(f"error: {tmp_path} holds phantoms of ")
+        assert err.count("\n") == 1 and "--output" in err
+        assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("word", ["--cases=0", "--workers=0", "--seed=-1"])
-def test_counts_that_mean_nothing_are_refused(tmp_path, capfd, word):
-    assert make(tmp_path / "new", word) == 2
-    err = capfd.readouterr().err
-    assert err.startswith("error: --cases") and err.count("\n") == 1
-    assert not (tmp_path / "new").exists()
+def test_counts_that_mean_nothing_are_refused(tmp_path, capfd):
+    for word in ["--cases=0", "--workers=0", "--seed=-1"]:
+        assert make(tmp_path / "new", word) == 2
+        err = capfd.readouterr().err
+        assert err.startswith("error: --cases") and err.count("\n") == 1
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capfd):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -114,36 +115,36 @@ def test_checksums_of_the_manifest_are_those_of_the_source_files(prepared, scan_
             assert case[kind] == {"file": path.name, "sha256": sha256(path)}
 
 
-@pytest.mark.parametrize("i", [0, 9])
-def test_voxels_are_those_that_scipy_reads_between_the_files_own(
-    prepared, scan_folder, i
-):
-    case = open_dataset(prepared).case(f"ball_{i}")
-    expected = resampled(ball(scan_folder, "images", i), (4, 4, 4))
-    assert np.abs(case.image_hu - expected).max() <= 0.5 + 1e-3  # rounded to whole HU
-    label = ball(scan_folder, "labels", i)
-    np.testing.assert_array_equal(case.label, nearest(label, (4, 4, 4)))
+def test_voxels_are_those_that_scipy_reads_between_the_files_own(prepared, scan_folder):
+    for i in [0, 9]:
+        case = open_dataset(prepared).case(f"ball_{i}")
+        expected = resampled(ball(scan_folder, "images", i), (4, 4, 4))
+        assert (
+            np.abs(case.image_hu - expected).max() <= 0.5 + 1e-3
+        )  # rounded to whole HU
+        label = ball(scan_folder, "labels", i)
+        np.testing.assert_array_equal(case.label, nearest(label, (4, 4, 4)))
 
 
-@pytest.mark.parametrize("i", [0, 9])
 def test_hu_statistics_and_voxel_counts_are_those_that_numpy_finds(
-    prepared, scan_folder, i
+    prepared, scan_folder
 ):
-    entry = manifest_of(prepared)["cases"][i]
-    hu = np.rint(resampled(ball(scan_folder, "images", i), (4, 4, 4)))
-    # A tie between two whole HU may be rounded either way: 1 HU in some voxel.
-    assert entry["hu"]["min"] == pytest.approx(hu.min(), abs=1)
-    assert entry["hu"]["max"] == pytest.approx(hu.max(), abs=1)
-    assert entry["hu"]["mean"] == pytest.approx(hu.mean(), abs=0.01)
-    assert entry["hu"]["std"] == pytest.approx(hu.std(), abs=0.01)
-    for key, percent in (("p0_5", 0.5), ("p99_5", 99.5)):
-        assert entry["hu"][key] == pytest.approx(np.percentile(hu, percent), abs=1)
-    counts = np.bincount(
-        nearest(ball(scan_folder, "labels", i), (4, 4, 4)).ravel(), minlength=4
-    )
-    assert list(entry["voxels"].items()) == list(
-        zip(ORGANS, counts[1:].tolist(), strict=True)
-    )
+    for i in [0, 9]:
+        entry = manifest_of(prepared)["cases"][i]
+        hu = np.rint(resampled(ball(scan_folder, "images", i), (4, 4, 4)))
+        # A tie between two whole HU may be rounded either way: 1 HU in some voxel.
+        assert entry["hu"]["min"] == pytest.approx(hu.min(), abs=1)
+        assert entry["hu"]["max"] == pytest.approx(hu.max(), abs=1)
+        assert entry["hu"]["mean"] == pytest.approx(hu.mean(), abs=0.01)
+        assert entry["hu"]["std"] == pytest.approx(hu.std(), abs=0.01)
+        for key, percent in (("p0_5", 0.5), ("p99_5", 99.5)):
+            assert entry["hu"][key] == pytest.approx(np.percentile(hu, percent), abs=1)
+        counts = np.bincount(
+            nearest(ball(scan_folder, "labels", i), (4, 4, 4)).ravel(), minlength=4
+        )
+        assert list(entry["voxels"].items()) == list(
+            zip(ORGANS, counts[1:].tolist(), strict=True)
+        )
 
 
 def test_the_affine_of_a_case_keeps_the_scan_where_it_was(prepared):
@@ -245,6 +246,25 @@ def test_values_joined_with_a_plus_become_one_organ(tmp_path, make_scans, prepar
     assert counts.tolist() == [720 - 57, 30, 27]
 
 
+def test_the_next_command_names_classes_that_are_not_the_default_ones(
+    tmp_path, make_scans, prepare_here
+):
+    scans = make_scans(tmp_path / "scans", "a")
+    words = ("--source=nifti", f"--input={scans}", "--ignore_unknown_labels")
+    for labels, classes in (
+        ("liver=1", ["--config.classes=background,liver"]),
+        ("kidney=3,pancreas=2,spleen=1", []),  # the default's in another order
+        ("spleen=1,pancreas=2", ["--config.classes=background,spleen,pancreas"]),
+    ):
+        output = tmp_path / f"for {labels}"
+        outcome = prepare_here(*words, f"--labels={labels}", f"--output={output}")
+        program, *command = shlex.split(outcome.out.splitlines()[-1])
+        assert program == "next:" and command == [
+            *("python", "-m", "launch.train", "--config=configs/attention_unet.py"),
+            *(f"--data={output}", "--workdir=RUN", *classes),
+        ]
+
+
 def test_an_organ_that_is_in_no_scan_is_said(tmp_path, make_scans, prepare_here):
     scans = make_scans(tmp_path / "scans", "a", "b")
     words = ("--source=nifti", f"--input={scans}", f"--output={tmp_path / 'out'}")
@@ -254,30 +274,27 @@ def test_an_organ_that_is_in_no_scan_is_said(tmp_path, make_scans, prepare_here)
     assert "  liver: median 0 ml, absent in 2 cases" in outcome.out.splitlines()
 
 
-@pytest.mark.parametrize(
-    "field, word",
-    [
+def test_other_settings_in_the_same_folder_are_refused_by_name(
+    tmp_path, make_scans, prepare_here
+):
+    for field, word in [
         ("spacing_mm", "--spacing_mm=3"),
         ("blur_mm", "--blur_mm=1"),
         ("cases_per_shard", "--cases_per_shard=2"),
         ("organs", "--labels=spleen=1,pancreas=3,kidney=2"),
         ("ignore_unknown_labels", "--ignore_unknown_labels"),
-    ],
-)
-def test_other_settings_in_the_same_folder_are_refused_by_name(
-    tmp_path, make_scans, prepare_here, field, word
-):
-    scans = make_scans(tmp_path / "scans", "a")
-    output = tmp_path / "prepared"
-    words = ("--source=nifti", f"--input={scans}", f"--output={output}")
-    assert prepare_here(*words, LABELS, "--workers=1").status == 0
-    before = files(output)
-    outcome = prepare_here(*words, LABELS, word)
-    assert outcome.status == 2
-    start = f"error: {output} was prepared with another {field} ("
-    assert outcome.err.startswith(start) and outcome.err.count("\n") == 1
-    assert "use another --output" in outcome.err
-    assert files(output) == before
+    ]:
+        scans = make_scans(tmp_path / "scans", "a")
+        output = tmp_path / "prepared"
+        words = ("--source=nifti", f"--input={scans}", f"--output={output}")
+        assert prepare_here(*words, LABELS, "--workers=1").status == 0
+        before = files(output)
+        outcome = prepare_here(*words, LABELS, word)
+        assert outcome.status == 2
+        start = f"error: {output} was prepared with another {field} ("
+        assert outcome.err.startswith(start) and outcome.err.count("\n") == 1
+        assert "use another --output" in outcome.err
+        assert files(output) == before
 
 
 def test_what_came_to_nothing_does_not_bind_the_next_try(
@@ -355,37 +372,33 @@ def test_a_mended_file_is_prepared_again_and_nothing_else(three, tmp_path, save_
     assert open_dataset(tmp_path / "prepared").case_ids == ("a", "b", "c")
 
 
-@pytest.mark.parametrize("kind", ["images", "labels"])
-def test_a_replaced_file_is_prepared_again(three, tmp_path, kind, save_nifti):
-    first = three()
-    path = tmp_path / "scans" / kind / "c.nii.gz"
-    if kind == "images":
-        shutil.copyfile(tmp_path / "scans" / kind / "a.nii.gz", path)
-    else:  # all labels are alike
-        save_nifti(path, np.eye(8, 90, dtype=np.uint8).reshape(8, 9, 10))
-    second = three()
-    assert {name for name in first if first[name] != second[name]} == {"00002"}
-    dataset = open_dataset(tmp_path / "prepared")
-    entry = dataset.manifest["cases"][2]
-    assert entry[kind.removesuffix("s")]["sha256"] == sha256(path)
+def test_a_replaced_file_is_prepared_again(three, tmp_path, save_nifti):
+    for kind in ["images", "labels"]:
+        first = three()
+        path = tmp_path / "scans" / kind / "c.nii.gz"
+        if kind == "images":
+            shutil.copyfile(tmp_path / "scans" / kind / "a.nii.gz", path)
+        else:  # all labels are alike
+            save_nifti(path, np.eye(8, 90, dtype=np.uint8).reshape(8, 9, 10))
+        second = three()
+        assert {name for name in first if first[name] != second[name]} == {"00002"}
+        dataset = open_dataset(tmp_path / "prepared")
+        entry = dataset.manifest["cases"][2]
+        assert entry[kind.removesuffix("s")]["sha256"] == sha256(path)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
+def test_a_lost_or_damaged_shard_is_made_again(three, tmp_path):
+    for damage in [
         lambda path: path.unlink(),
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
         lambda path: path.write_bytes(bytes([1]) + path.read_bytes()[1:]),
-    ],
-    ids=["gone", "cut", "changed"],
-)
-def test_a_lost_or_damaged_shard_is_made_again(three, tmp_path, damage):
-    first = three()
-    before = files(tmp_path / "prepared")
-    damage(tmp_path / "prepared" / "cases-00001-of-00003.array_record")
-    second = three()
-    assert {name for name in first if first[name] != second[name]} == {"00001"}
-    assert files(tmp_path / "prepared") == before
+    ]:
+        first = three()
+        before = files(tmp_path / "prepared")
+        damage(tmp_path / "prepared" / "cases-00001-of-00003.array_record")
+        second = three()
+        assert {name for name in first if first[name] != second[name]} == {"00001"}
+        assert files(tmp_path / "prepared") == before
 
 
 def test_scans_that_come_or_go_leave_no_shard_of_before(three, tmp_path, make_scans):

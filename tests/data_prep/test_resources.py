@@ -111,7 +111,7 @@ def test_a_statement_is_made_of_headers_alone(large, tmp_path):
 def test_without_workers_no_more_processes_start_than_memory_holds(
     large, monkeypatch, capfd
 ):
-    from data_prep import prepare, resources
+    from data_prep import resources
     from data_prep.case import Settings
     from data_prep.shard import ShardSpec
     from data_prep.sources.layout import ScanPair
@@ -122,7 +122,7 @@ def test_without_workers_no_more_processes_start_than_memory_holds(
     each = resources.prepare_bytes(specs)
     monkeypatch.setattr(resources, "core_count", lambda: 8)
     monkeypatch.setattr(resources, "available_bytes", lambda: 3 * each + 1)
-    assert prepare._choose_workers(specs, None) == 3
+    assert resources.choose_workers("prepare", each, 9, None) == 3
     assert "give fewer" not in capfd.readouterr().err
-    assert prepare._choose_workers(specs, 4) == 4  # the user's word counts, and is said
+    assert resources.choose_workers("prepare", each, 9, 4) == 4  # a request counts
     assert "are available: give fewer --workers" in capfd.readouterr().err

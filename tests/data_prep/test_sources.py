@@ -138,9 +138,8 @@ def test_one_of_several_series_in_a_folder_is_prepared_when_it_is_named(
     np.testing.assert_array_equal(ben.image_hu, hu)
 
 
-@pytest.mark.parametrize(
-    "name, case_id",
-    [
+def test_an_odd_name_becomes_a_safe_id():
+    for name, case_id in [
         ("amos_0007", "amos_0007"),
         ("CT.2-b", "CT.2-b"),
         ("scan 12 (copy)", "scan_12__copy_"),
@@ -151,11 +150,9 @@ def test_one_of_several_series_in_a_folder_is_prepared_when_it_is_named(
         ("a/../b", "a_.._b"),
         ("a\tb\n", "a_b_"),
         ("x²", "x_"),
-    ],
-)
-def test_an_odd_name_becomes_a_safe_id(name, case_id):
-    assert case_id_of(name) == case_id
-    assert CASE_ID.fullmatch(case_id)
+    ]:
+        assert case_id_of(name) == case_id
+        assert CASE_ID.fullmatch(case_id)
 
 
 def test_two_names_that_make_one_id_are_one_unclear_case(tmp_path):
@@ -186,23 +183,19 @@ def test_odd_names_go_all_the_way_to_the_manifest(tmp_path, make_scans, prepare_
     ]
 
 
-@pytest.mark.parametrize(
-    "text, organs",
-    [
+def test_labels_are_read_in_their_order():
+    for text, organs in [
         ("spleen=1", {"spleen": (1,)}),
         ("spleen=1,pancreas=7", {"spleen": (1,), "pancreas": (7,)}),
         ("pancreas=7, kidney=2+3", {"pancreas": (7,), "kidney": (2, 3)}),
         ("a=65535", {"a": (65535,)}),
-    ],
-)
-def test_labels_are_read_in_their_order(text, organs):
-    found = parse_organs(text)
-    assert found == organs and list(found) == list(organs)
+    ]:
+        found = parse_organs(text)
+        assert found == organs and list(found) == list(organs)
 
 
-@pytest.mark.parametrize(
-    "text, words",
-    [
+def test_labels_that_mean_nothing_are_quoted():
+    for text, words in [
         ("", "''"),
         ("spleen", "'spleen'"),
         ("spleen=", "'spleen='"),
@@ -220,11 +213,9 @@ def test_labels_are_read_in_their_order(text, organs):
         ("background=1", "'background' cannot be the name"),
         ("spleen=1,pancreas=1", "value 1 is both spleen and pancreas"),
         ("kidney=2+2", "value 2 is both kidney and kidney"),
-    ],
-)
-def test_labels_that_mean_nothing_are_quoted(text, words):
-    with pytest.raises(BadArguments) as caught:
-        parse_organs(text)
-    message = str(caught.value)
-    assert message.startswith("--labels: ") and words in message
-    assert "\n" not in message
+    ]:
+        with pytest.raises(BadArguments) as caught:
+            parse_organs(text)
+        message = str(caught.value)
+        assert message.startswith("--labels: ") and words in message
+        assert "\n" not in message

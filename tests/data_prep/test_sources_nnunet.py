@@ -69,10 +69,10 @@ def test_nnunet_reads_the_ending_that_dataset_json_names(tmp_path, nnunet):
     assert pair.label == tmp_path / "labelsTr" / "plain.nii"
 
 
-@pytest.mark.parametrize("ending", [".mha", ".png", "nii.gz", None])
-def test_nnunet_of_another_ending_is_refused(nnunet, ending):
-    with pytest.raises(BadArguments, match="file_ending"):
-        find_nnunet(nnunet(file_ending=ending))
+def test_nnunet_of_another_ending_is_refused(nnunet):
+    for ending in [".mha", ".png", "nii.gz", None]:
+        with pytest.raises(BadArguments, match="file_ending"):
+            find_nnunet(nnunet(file_ending=ending))
 
 
 def test_nnunet_of_two_channels_is_refused(nnunet):
@@ -86,9 +86,8 @@ def test_nnunet_regions_are_lists_and_names_become_identifiers(nnunet):
     assert layout.organs == {"left_kidney": (1, 2), "vena_cava": (3,)}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_nnunet_descriptions_that_say_no_organs_are_refused_by_name(nnunet):
+    for changes in [
         {"labels": ["background", "spleen"]},
         {"labels": {"0": "background", "1": "spleen"}},  # how the first nnU-Net had it
         {"labels": {"background": 0, "spleen": 0}},
@@ -100,34 +99,31 @@ def test_nnunet_regions_are_lists_and_names_become_identifiers(nnunet):
         {"labels": None},
         {"channel_names": 1},
         {"channel_names": None},
-    ],
-    ids=str,
-)
-def test_nnunet_descriptions_that_say_no_organs_are_refused_by_name(nnunet, changes):
-    folder = nnunet(**changes)
-    with pytest.raises((BadData, BadArguments)) as caught:
-        find_nnunet(folder)
-    assert str(caught.value).startswith(f"{folder / 'dataset.json'}: ")
+    ]:
+        folder = nnunet(**changes)
+        with pytest.raises((BadData, BadArguments)) as caught:
+            find_nnunet(folder)
+        assert str(caught.value).startswith(f"{folder / 'dataset.json'}: ")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"x"', "7", "{}"])
-def test_a_dataset_json_of_other_content_is_named(nnunet, text):
-    folder = nnunet()
-    (folder / "dataset.json").write_text(text)
-    with pytest.raises(BadData) as caught:
-        find_nnunet(folder)
-    assert str(caught.value).startswith(f"{folder / 'dataset.json'}: ")
+def test_a_dataset_json_of_other_content_is_named(nnunet):
+    for text in ["", "{", "[1]", '"x"', "7", "{}"]:
+        folder = nnunet()
+        (folder / "dataset.json").write_text(text)
+        with pytest.raises(BadData) as caught:
+            find_nnunet(folder)
+        assert str(caught.value).startswith(f"{folder / 'dataset.json'}: ")
 
 
-@pytest.mark.parametrize("values", [(1, 1), ([1, 2], 2)])
 def test_nnunet_regions_that_overlap_leave_the_labels_to_be_named(
-    tmp_path, nnunet, prepare_here, values
+    tmp_path, nnunet, prepare_here
 ):
-    folder = nnunet(labels=dict(zip(("whole", "part"), values, strict=True)))
-    assert find_nnunet(folder).organs is None
-    words = ("--source=nnunet", f"--input={folder}", f"--output={tmp_path / 'out'}")
-    outcome = prepare_here(*words)
-    assert outcome.status == 2 and "give --labels=" in outcome.err
+    for values in [(1, 1), ([1, 2], 2)]:
+        folder = nnunet(labels=dict(zip(("whole", "part"), values, strict=True)))
+        assert find_nnunet(folder).organs is None
+        words = ("--source=nnunet", f"--input={folder}", f"--output={tmp_path / 'out'}")
+        outcome = prepare_here(*words)
+        assert outcome.status == 2 and "give --labels=" in outcome.err
 
 
 def test_a_folder_without_dataset_json_is_no_nnunet_folder(tmp_path):

@@ -123,22 +123,18 @@ def test_paths_in_dataset_json_do_not_leave_the_folder(decathlon):
     assert pair.label == folder / "labelsTr" / "pancreas_009.nii.gz"
 
 
-@pytest.mark.parametrize(
-    "changes, kind, words",
-    [
+def test_a_description_that_is_none_is_refused(decathlon):
+    for changes, kind, words in [
         ({"modality": {"0": "FLAIR", "1": "T1w"}}, BadArguments, "FLAIR, T1w"),
         ({"modality": {"0": "MRI"}}, BadArguments, "the images are MRI"),
         ({"labels": ["background"]}, BadData, "no description of the Decathlon"),
         ({"labels": {"one": "spleen"}}, BadData, "no description of the Decathlon"),
         ({"training": [{"label": "x"}]}, BadData, "no description of the Decathlon"),
-    ],
-    ids=str,
-)
-def test_a_description_that_is_none_is_refused(decathlon, changes, kind, words):
-    folder = decathlon(**changes)
-    with pytest.raises(kind, match=words) as caught:
-        SOURCES["msd"](folder)
-    assert str(caught.value).startswith(str(folder / "dataset.json"))
+    ]:
+        folder = decathlon(**changes)
+        with pytest.raises(kind, match=words) as caught:
+            SOURCES["msd"](folder)
+        assert str(caught.value).startswith(str(folder / "dataset.json"))
 
 
 @pytest.mark.parametrize("root", ["", "RawData", "Abdomen/RawData"])
@@ -299,7 +295,7 @@ def test_real_masks_of_totalsegmentator_are_its_real_label_map(
     assert (masks == 7).sum() == 695
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES))
-def test_a_folder_that_is_not_there_is_named(tmp_path, source):
-    with pytest.raises(BadData, match="nowhere"):
-        SOURCES[source](tmp_path / "nowhere")
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    for source in sorted(SOURCES):
+        with pytest.raises(BadData, match="nowhere"):
+            SOURCES[source](tmp_path / "nowhere")

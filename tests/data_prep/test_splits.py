@@ -66,26 +66,23 @@ def ct82(ids):
     )
 
 
-@pytest.mark.parametrize("missing", [(), (25, 70)])
-def test_the_folds_of_ct_82_are_the_published_ones(missing):
-    present = [n for n in range(1, 83) if n not in missing]
-    splits = ct82([f"PANCREAS_{n:04}" for n in reversed(present)])
-    for k, numbers in CT82.items():
-        expected = [f"PANCREAS_{n:04}" for n in numbers if n not in missing]
-        assert splits[f"fold_{k}"]["test"] == expected
+def test_the_folds_of_ct_82_are_the_published_ones():
+    for missing in [(), (25, 70)]:
+        present = [n for n in range(1, 83) if n not in missing]
+        splits = ct82([f"PANCREAS_{n:04}" for n in reversed(present)])
+        for k, numbers in CT82.items():
+            expected = [f"PANCREAS_{n:04}" for n in numbers if n not in missing]
+            assert splits[f"fold_{k}"]["test"] == expected
 
 
-@pytest.mark.parametrize(
-    "ids, said",
-    [
+def test_cases_that_are_not_of_ct_82_are_refused():
+    for ids, said in [
         (["PANCREAS_0001", "PANCREAS_0083"], "PANCREAS_0083"),
         (["anna", "PANCREAS_0001"], "anna"),
         (["a_01", "b_01"], "the same number"),
-    ],
-)
-def test_cases_that_are_not_of_ct_82_are_refused(ids, said):
-    with pytest.raises(BadArguments, match=said):
-        ct82(ids)
+    ]:
+        with pytest.raises(BadArguments, match=said):
+            ct82(ids)
 
 
 def test_validation_cases_come_out_of_the_training_pool():
@@ -99,16 +96,16 @@ def test_validation_cases_come_out_of_the_training_pool():
         assert sorted(pool + parts["test"]) == ids
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10, 43, 90, 150])
-@pytest.mark.parametrize("test", [0.0, 0.2, 0.5, 0.9])
-@pytest.mark.parametrize("validation", [0.0, 0.1, 0.9])
-def test_every_case_is_in_exactly_one_part(count, test, validation):
-    ids, splits = split(count, test=test, validation=validation)
-    for parts in splits.values():
-        assert set(parts) == set(PARTS)
-        for a, b in combinations(PARTS, 2):
-            assert not set(parts[a]) & set(parts[b])
-        assert sorted(sum(parts.values(), [])) == ids
+def test_every_case_is_in_exactly_one_part():
+    for count in [1, 2, 3, 4, 5, 10, 43, 90, 150]:
+        for test in [0.0, 0.2, 0.5, 0.9]:
+            for validation in [0.0, 0.1, 0.9]:
+                ids, splits = split(count, test=test, validation=validation)
+                for parts in splits.values():
+                    assert set(parts) == set(PARTS)
+                    for a, b in combinations(PARTS, 2):
+                        assert not set(parts[a]) & set(parts[b])
+                    assert sorted(sum(parts.values(), [])) == ids
 
 
 def test_what_one_split_trains_on_the_other_tests_on():
