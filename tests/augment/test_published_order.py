@@ -1,7 +1,8 @@
 """From scan to network input as published: pad, flip, warp, z-score, crop, in NumPy.
 
-The published pipeline works on whole volumes, one step after the other; ours cuts a
-window on the host and does the rest in one read on the device. Same draws, same crop.
+The published pipeline works on whole volumes, one step after the other; this one cuts
+a window on the host and does the rest in one read on the device. Equal draws give equal
+crops.
 """
 
 from typing import Any
@@ -25,6 +26,23 @@ RANGES: dict[str, Any] = dict(
     zoom_range=(0.7, 1.3),
     flip_probability=0.5,
 )
+
+
+@jax.jit
+def augmented(batch, key):
+    return augmented_crops(
+        batch,
+        key,
+        crop_shape=CROP,
+        normalise_over="window",
+        label_lookup=(0, 1, 2, 3),
+        **RANGES,
+    )
+
+
+@jax.jit
+def drawn(key):
+    return affine.draw(jax.random.split(key)[0], 1, **RANGES)
 
 
 def case_of(shape, seed):
@@ -56,7 +74,7 @@ def warped(volume, angle, zoom, shift, flip, order):
     )
     p = (pixel - centre[:, None]) * zoom[:, None] + (shift * size)[:, None]
     points = rotation @ p + centre[:, None]
-    axes = [axis for axis, wanted in enumerate(flip) if wanted]
+    axes = [axis for axis, flipped in enumerate(flip) if flipped]
     planes = [
         ndimage.map_coordinates(
             np.flip(plane, tuple(axes)).astype(float),
@@ -77,16 +95,8 @@ def test_crops_equal_the_published_steps_on_whole_volumes(shape, seed):
     window = random_crop(case, np.random.default_rng(seed), spec)
     batch = {name: jnp.asarray(value)[None] for name, value in window.items()}
     key = jax.random.key(seed)
-    got = augmented_crops(
-        batch,
-        key,
-        crop_shape=CROP,
-        normalise_over="window",
-        label_lookup=(0, 1, 2, 3),
-        **RANGES,
-    )
-    maps = affine.draw(jax.random.split(key)[0], 1, **RANGES)
-    angle, zoom, shift, flip = (np.asarray(x[0], float) for x in maps)
+    got = augmented(batch, key)
+    angle, zoom, shift, flip = (np.asarray(x[0], float) for x in drawn(key))
     image = warped(padded(case.image_hu), angle, zoom, shift, flip, order=1)
     image = (image - image.mean()) / image.std(ddof=1)
     label = warped(padded(case.label), angle, zoom, shift, flip, order=0)

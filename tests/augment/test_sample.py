@@ -1,5 +1,6 @@
 """Warps, flips and crops against plain NumPy and SciPy statements of the formulas."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,13 @@ from scipy import ndimage
 from attunet_jax.augment import affine, augmented_crops, centre_crops
 
 SHAPE = (5, 9, 7)
+AUGMENTED = jax.jit(
+    augmented_crops,
+    static_argnames=(
+        *("crop_shape", "rotation_degrees", "shift_fraction", "zoom_range"),
+        *("flip_probability", "normalise_over", "label_lookup"),
+    ),
+)
 IDENTITY = tuple(range(4))
 
 
@@ -27,18 +35,27 @@ def batch():
     }
 
 
-def scan_in(plane):
-    """(start, size) of a scan that fills the plane."""
-    return jnp.zeros((2, 2), int), jnp.tile(jnp.asarray(plane), (2, 1))
+@partial(jax.jit, static_argnums=3)
+def warped(batch, maps, offset, out):
+    """(positions, image, label) of a scan that fills the plane."""
+    start, size = jnp.zeros((2, 2), int), jnp.tile(jnp.array(SHAPE[1:]), (2, 1))
+    positions = affine.read_positions(maps, start, size, out, offset)
+    image = affine.warp_linear(batch["image_hu"], positions)
+    return positions, image, affine.warp_nearest(batch["label"], positions)
+
+
+def centre(batch, **settings):
+    return jax.jit(partial(centre_crops, crop_shape=(3, 5, 3), **settings))(batch)
 
 
 def maps(angle=0.0, zoom=(1.0, 1.0), shift=(0.0, 0.0), flip=(False, False)):
-    return affine.Affine(
-        jnp.full((2,), angle),
-        jnp.tile(jnp.asarray(zoom), (2, 1)),
-        jnp.tile(jnp.asarray(shift), (2, 1)),
-        jnp.tile(jnp.asarray(flip), (2, 1)),
+    fields = (
+        np.full(2, angle, np.float32),
+        np.tile(np.array(zoom, np.float32), (2, 1)),
+        np.tile(np.array(shift, np.float32), (2, 1)),
+        np.tile(flip, (2, 1)),
     )
+    return affine.Affine(*map(jnp.asarray, fields))
 
 
 def expected_positions(angle, zoom, shift, flip, plane, out, start):
@@ -69,15 +86,10 @@ def test_warp_equals_scipy_at_the_stated_positions(
     batch, angle, zoom, shift, flip, start, out
 ):
     where = expected_positions(angle, zoom, shift, flip, SHAPE[1:], out, start)
-    got = affine.read_positions(
-        maps(angle, zoom, shift, flip),
-        *scan_in(SHAPE[1:]),
-        out,
-        jnp.tile(jnp.asarray(start), (2, 1)),
+    got, image, label = warped(
+        batch, maps(angle, zoom, shift, flip), np.tile(start, (2, 1)), out
     )
     np.testing.assert_allclose(got[0], where, atol=2e-5)
-    image = affine.warp_linear(jnp.asarray(batch["image_hu"]), got)
-    label = affine.warp_nearest(jnp.asarray(batch["label"]), got)
     for b in range(2):
         for d in range(SHAPE[0]):
             points = where.reshape(-1, 2).T
@@ -90,21 +102,15 @@ def test_warp_equals_scipy_at_the_stated_positions(
 
 
 def test_flip_of_both_axes_is_numpy_flip(batch):
-    where = affine.read_positions(
-        maps(flip=(True, True)),
-        *scan_in(SHAPE[1:]),
-        SHAPE[1:],
-        jnp.zeros((2, 2), int),
+    _, flipped, _ = warped(
+        batch, maps(flip=(True, True)), np.zeros((2, 2), int), SHAPE[1:]
     )
-    flipped = affine.warp_linear(jnp.asarray(batch["image_hu"]), where)
     np.testing.assert_allclose(flipped, batch["image_hu"][:, :, ::-1, ::-1], atol=0.02)
 
 
 def test_centre_crop_is_a_plain_slice_normalised_by_the_case(batch):
     lookup = (0, 2, 0, 1)
-    crop = centre_crops(
-        batch, crop_shape=(3, 5, 3), normalise_over="case", label_lookup=lookup
-    )
+    crop = centre(batch, normalise_over="case", label_lookup=lookup)
     cut = np.s_[:, 1:4, 2:7, 2:5]
     image = (
         batch["image_hu"][cut] - np.array([10, -20], np.float32)[:, None, None, None]
@@ -114,9 +120,7 @@ def test_centre_crop_is_a_plain_slice_normalised_by_the_case(batch):
 
 
 def test_window_statistics_are_those_of_the_whole_window(batch):
-    crop = centre_crops(
-        batch, crop_shape=(3, 5, 3), normalise_over="window", label_lookup=IDENTITY
-    )
+    crop = centre(batch, normalise_over="window", label_lookup=IDENTITY)
     window = batch["image_hu"][0].astype(np.float64)
     expected = (window[1:4, 2:7, 2:5] - window.mean()) / window.std(ddof=1)
     np.testing.assert_allclose(crop["image"][0, ..., 0], expected, atol=1e-5)
@@ -132,7 +136,7 @@ def augmented(batch, key, **changes):
         normalise_over="case",
         label_lookup=IDENTITY,
     )
-    return augmented_crops(batch, jax.random.key(key), **(settings | changes))
+    return AUGMENTED(batch, jax.random.key(key), **(settings | changes))
 
 
 def test_same_key_same_crops_and_another_key_others(batch):

@@ -37,7 +37,7 @@ def test_only_the_shard_is_left_in_the_folder(shard):
     assert [p.name for p in shard.parent.iterdir()] == ["s.array_record"]
 
 
-def test_what_a_kill_left_behind_is_swept_away(tmp_path):
+def test_files_left_by_a_killed_process_are_removed(tmp_path):
     (tmp_path / ".s.array_record.123.new").write_bytes(b"half")
     (tmp_path / ".other.array_record.123.new").write_bytes(b"half")
     write_shard(tmp_path / "s.array_record", RECORDS)
@@ -78,10 +78,10 @@ def test_a_folder_that_is_not_there_is_an_os_error_at_once(tmp_path):
         write_shard(tmp_path / "no" / "s.array_record", never())
 
 
-@pytest.mark.parametrize("index", [5, -1, 1000])
-def test_a_record_that_is_not_there_is_refused(shard, index):
-    with pytest.raises(BadData, match=f"no record {index}, it has 5"):
-        read_record(shard, index)
+def test_a_record_that_is_not_there_is_refused(shard):
+    for index in (5, -1, 1000):
+        with pytest.raises(BadData, match=f"no record {index}, it has 5"):
+            read_record(shard, index)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -89,12 +89,12 @@ def test_a_missing_file_is_named(tmp_path):
         count_records(tmp_path / "gone.array_record")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 200_000, b"x" * 200_000])
-def test_a_foreign_file_is_refused(tmp_path, content):
+def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "foreign.array_record"
-    path.write_bytes(content)
-    with pytest.raises(BadData, match="foreign.array_record"):
-        read_record(path, 0)
+    for content in (b"", b"hello", b"\x00" * 200_000, b"x" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(BadData, match="foreign.array_record"):
+            read_record(path, 0)
 
 
 def test_a_truncated_file_never_gives_a_record(shard):
@@ -110,7 +110,7 @@ def test_flipped_bits_are_noticed_wherever_they_are(shard):
     content = shard.read_bytes()
     noticed = 0
     used = [i for i, byte in enumerate(content) if byte]
-    for position in used[::5]:
+    for position in used[::9]:
         flipped = bytearray(content)
         flipped[position] ^= 0x04
         shard.write_bytes(flipped)

@@ -52,15 +52,15 @@ def edit(path: Path, **tags) -> None:
 def test_a_missing_tag_is_named_with_its_file(write_series, tmp_path, tag):
     files = write_series(tmp_path, HU)
     edit(files[2], **{tag: None})
-    said = refusal(tmp_path)
+    message = refusal(tmp_path)
     if tag == "PixelData":
-        assert said.startswith(f"{files[2]}: no pixels in it")
+        assert message.startswith(f"{files[2]}: no pixels in it")
     else:
-        assert said.startswith(f"{files[2]}: DICOM tag {tag} is missing")
+        assert message.startswith(f"{files[2]}: DICOM tag {tag} is missing")
 
 
 @pytest.mark.parametrize(
-    "tags, said",
+    "tags, words",
     [
         ({"PixelSpacing": [0.5]}, "tag PixelSpacing is 0.5, not 2 numbers"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
@@ -74,28 +74,30 @@ def test_a_missing_tag_is_named_with_its_file(write_series, tmp_path, tag):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_slice_unlike_the_others_is_named(write_series, tmp_path, tags, said):
+def test_a_slice_unlike_the_others_is_named(write_series, tmp_path, tags, words):
     files = write_series(tmp_path, HU)
     edit(files[2], **tags)
     message = refusal(tmp_path)
-    assert message.startswith(f"{files[2]}: ") and said in message
+    assert message.startswith(f"{files[2]}: ") and words in message
 
 
 def test_a_missing_slice_is_named_by_its_neighbours(write_series, tmp_path):
     files = write_series(tmp_path, HU)
     files[2].unlink()
     files[3].unlink()
-    said = refusal(tmp_path)
-    assert said.startswith(f"{files[4]}: 2 slices are missing between this and IM0002")
-    assert "(7.5 mm apart, others 2.5 mm)" in said
+    message = refusal(tmp_path)
+    assert message.startswith(
+        f"{files[4]}: 2 slices are missing between this and IM0002"
+    )
+    assert "(7.5 mm apart, others 2.5 mm)" in message
 
 
 def test_two_slices_of_one_position_are_both_named(write_series, tmp_path):
     files = write_series(tmp_path, HU)
     shutil.copy(files[3], tmp_path / "copy of IM0004")
-    said = refusal(tmp_path)
-    assert "IM0004: a second slice at the position of " in said
-    assert "IM0004 (0 mm apart, others 2.5 mm)" in said and "copy of" in said
+    message = refusal(tmp_path)
+    assert "IM0004: a second slice at the position of " in message
+    assert "IM0004 (0 mm apart, others 2.5 mm)" in message and "copy of" in message
 
 
 def test_uneven_slices_are_refused(write_series, tmp_path):
@@ -111,7 +113,7 @@ def test_positions_rounded_to_a_tenth_of_a_mm_are_even(write_series, tmp_path):
     np.testing.assert_allclose(volume.spacing_mm, (1.24, 0.75, 0.5))  # 50 to 56.2
 
 
-def test_a_tilted_gantry_is_told_in_degrees(write_series, tmp_path):
+def test_a_tilted_gantry_is_reported_in_degrees(write_series, tmp_path):
     # 2.5 mm up and 0.5 mm back a slice: arctan(0.2) is 11.3 degrees.
     places = tuple([-30, -40 + 0.5 * k, 50 + 2.5 * k] for k in range(6))
     write_series(tmp_path, HU, ImagePositionPatient=places)
@@ -121,10 +123,11 @@ def test_a_tilted_gantry_is_told_in_degrees(write_series, tmp_path):
 def test_several_series_are_listed_with_their_slices(write_series, tmp_path):
     write_series(tmp_path, HU, name="a{}", uid="1.2.3")
     write_series(tmp_path, HU[:4], name="b{}", uid="1.2.4", SeriesDescription="Thorax")
-    said = refusal(tmp_path)
-    assert "2 series in one folder: 1.2.3 (6 slices, 'Abdomen 2.5')" in said
+    message = refusal(tmp_path)
+    assert "2 series in one folder: 1.2.3 (6 slices, 'Abdomen 2.5')" in message
     assert (
-        "1.2.4 (4 slices, 'Thorax')" in said and "ask for one by --series=UID" in said
+        "1.2.4 (4 slices, 'Thorax')" in message
+        and "ask for one by --series=UID" in message
     )
     assert "no CT series 1.2.5 in it: 1.2.3" in refusal(tmp_path, "1.2.5")
 
@@ -178,9 +181,11 @@ def test_pixels_of_a_kind_that_is_not_decoded_here_are_named(write_series, tmp_p
         data.PixelData = encapsulate([data.PixelData])
         data["PixelData"].VR = "OB"
         data.save_as(path)
-    said = refusal(tmp_path)
-    assert "compressed as High-Throughput JPEG 2000 Image Compression (Lossless" in said
-    assert "(1.2.840.10008.1.2.4.201)" in said and "gdcmconv --raw" in said
+    message = refusal(tmp_path)
+    assert (
+        "compressed as High-Throughput JPEG 2000 Image Compression (Lossless" in message
+    )
+    assert "(1.2.840.10008.1.2.4.201)" in message and "gdcmconv --raw" in message
 
 
 def test_a_damaged_compressed_slice_is_named(write_series, tmp_path):
@@ -189,8 +194,10 @@ def test_a_damaged_compressed_slice_is_named(write_series, tmp_path):
     data.compress(RLELossless)
     data.PixelData = encapsulate([b"\x02" + bytes(70)])
     data.save_as(files[2])
-    said = refusal(tmp_path)
-    assert said.startswith(f"{files[2]}: its pixels (RLE Lossless) cannot be decoded")
+    message = refusal(tmp_path)
+    assert message.startswith(
+        f"{files[2]}: its pixels (RLE Lossless) cannot be decoded"
+    )
 
 
 def test_absurd_sizes_are_refused_before_memory_is_asked_for(write_series, tmp_path):

@@ -1,4 +1,4 @@
-"""DICOM series written here and a real one; beside dcm2niix, hand and pydicom."""
+"""DICOM series, written here and a real one, compared with dcm2niix and by hand."""
 
 import shutil
 import subprocess
@@ -88,35 +88,35 @@ DIRECTIONS = [
 @pytest.mark.parametrize("orientation", DIRECTIONS, ids=str)
 def test_any_orientation_is_as_dcm2niix_has_it(write_series, tmp_path, orientation):
     write_series(tmp_path / "s", HU, orientation=tuple(orientation))
-    theirs, affine = dcm2niix(tmp_path / "s", tmp_path / "out")
-    ours = read_dicom(tmp_path / "s")
-    voxels, view = canonical(theirs, affine)
-    np.testing.assert_array_equal(ours.voxels, voxels)
-    np.testing.assert_allclose(ours.affine, view, atol=1e-4)
+    converted, affine = dcm2niix(tmp_path / "s", tmp_path / "out")
+    volume = read_dicom(tmp_path / "s")
+    voxels, view = canonical(converted, affine)
+    np.testing.assert_array_equal(volume.voxels, voxels)
+    np.testing.assert_allclose(volume.affine, view, atol=1e-4)
 
 
 def test_a_label_map_is_written_on_the_grid_that_dcm2niix_writes(
     write_series, tmp_path
 ):
     write_series(tmp_path / "s", HU)
-    theirs, affine = dcm2niix(tmp_path / "s", tmp_path / "out")
+    converted, affine = dcm2niix(tmp_path / "s", tmp_path / "out")
     volume = read_scan(tmp_path / "s")
     labels = (volume.voxels > 1000).astype(np.uint8)
     write_on_grid(tmp_path / "labels.nii", labels, volume.grid)
     written = nib.Nifti1Image.from_filename(tmp_path / "labels.nii")
     np.testing.assert_allclose(np.asarray(written.affine), affine, atol=1e-4)
-    np.testing.assert_array_equal(np.asarray(written.dataobj), theirs > 1000)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), converted > 1000)
 
 
 def test_a_real_series_is_as_dcm2niix_has_it(shared, tmp_path):
     folder = shared / "data" / "ct" / "totalsegmentator_example_dicom"
-    theirs, affine = dcm2niix(folder, tmp_path / "out")
-    ours = read_dicom(folder)
-    voxels, view = canonical(theirs, affine)
-    np.testing.assert_array_equal(ours.voxels, voxels)
-    np.testing.assert_allclose(ours.affine, view, atol=1e-4)
-    assert ours.grid.shape == theirs.shape
-    np.testing.assert_allclose(ours.grid.affine, affine, atol=1e-4)
+    converted, affine = dcm2niix(folder, tmp_path / "out")
+    volume = read_dicom(folder)
+    voxels, view = canonical(converted, affine)
+    np.testing.assert_array_equal(volume.voxels, voxels)
+    np.testing.assert_allclose(volume.affine, view, atol=1e-4)
+    assert volume.grid.shape == converted.shape
+    np.testing.assert_allclose(volume.grid.affine, affine, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_compressed_slices_are_read(write_series, tmp_path, syntax):
     np.testing.assert_array_equal(read_dicom(tmp_path).voxels, smooth)
 
 
-def test_files_of_other_kinds_in_the_folder_are_passed_over(write_series, tmp_path):
+def test_files_of_other_kinds_in_the_folder_are_skipped(write_series, tmp_path):
     write_series(tmp_path, HU)
     write_series(tmp_path, HU[:1], name="scout", ImageType=["ORIGINAL", "LOCALIZER"])
     write_series(
@@ -181,6 +181,6 @@ def test_a_copy_of_a_folder_elsewhere_is_the_same_scan(write_series, tmp_path):
     np.testing.assert_array_equal(copied.voxels, HU)
 
 
-def test_the_size_of_a_series_is_told_by_one_header(write_series, tmp_path):
+def test_the_size_of_a_series_is_bounded_by_one_header(write_series, tmp_path):
     write_series(tmp_path, HU)
     assert max_voxels(tmp_path) == 6 * 7 * 5

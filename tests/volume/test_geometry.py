@@ -46,7 +46,7 @@ def test_the_tolerance_is_the_largest_displacement_of_a_corner(tolerance_mm, dif
         assert "no flip" in phrase and "spacing" not in phrase
 
 
-def test_another_spacing_is_told_and_counts_at_the_far_corner():
+def test_another_spacing_is_named_and_counts_at_the_far_corner():
     wider = AFFINE.copy()
     wider[2, 2] = 5.1  # 5 steps of 0.1 mm more: 0.5 mm at the top
     phrase = same_geometry(volume_of(AFFINE), volume_of(wider), 0.4)
@@ -55,24 +55,24 @@ def test_another_spacing_is_told_and_counts_at_the_far_corner():
     assert same_geometry(volume_of(AFFINE), volume_of(wider), 0.6) is None
 
 
-def test_another_shape_is_told_in_voxels():
+def test_another_shape_is_given_in_voxels():
     phrase = same_geometry(volume_of(AFFINE), volume_of(AFFINE, (9, 11, 7)), 1)
     assert phrase == "6 x 11 x 9 against 7 x 11 x 9 voxels (D x H x W)"
 
 
-def test_the_same_sizes_in_another_order_are_told():
+def test_the_same_sizes_in_another_order_are_named():
     phrase = same_geometry(volume_of(AFFINE), volume_of(AFFINE, (11, 9, 6)), 1)
     assert phrase and phrase.startswith("6 x 11 x 9 against 6 x 9 x 11 voxels")
     assert "axes" in phrase
 
 
-def test_dicom_signs_written_where_nifti_means_others_are_told():
+def test_dicom_signs_written_where_nifti_means_others_are_named():
     lps = np.diag([-1.0, -1, 1, 1]) @ AFFINE
     phrase = same_geometry(volume_of(AFFINE), volume_of(lps), 0.1)
     assert phrase and "they would agree with world x, y of one affine flipped" in phrase
 
 
-def test_a_file_axis_said_to_run_the_other_way_is_told():
+def test_a_file_axis_that_runs_the_other_way_is_named():
     other = AFFINE.copy()
     other[:, 1] *= -1
     phrase = same_geometry(volume_of(AFFINE), volume_of(other), 0.1)

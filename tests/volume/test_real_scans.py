@@ -29,8 +29,8 @@ def test_a_real_scan_keeps_shape_affine_and_voxels(shared, tmp_path, name):
     assert written.shape == truth.shape
     affine = np.asarray(truth.affine)
     np.testing.assert_allclose(np.asarray(written.affine), affine, atol=1e-4)
-    want = stored if "labels" in name else stored > 200
-    np.testing.assert_array_equal(np.asarray(written.dataobj), want)
+    expected = stored if "labels" in name else stored > 200
+    np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
 
 
 def test_a_real_pair_shares_its_grid_and_comes_back_from_2_mm(shared):

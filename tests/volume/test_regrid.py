@@ -48,9 +48,9 @@ def probabilities_of(classes, shape):
 def test_values_come_back_where_they_lie_in_the_world(image, spacing_mm):
     small = volume.resample(image, spacing_mm, order="linear")
     got = volume.onto_grid(small.voxels, small.affine, image.grid, order="linear")
-    want = through_the_world(small.voxels, small.affine, image)
+    expected = through_the_world(small.voxels, small.affine, image)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, want, atol=3e-3)
+    np.testing.assert_allclose(got, expected, atol=3e-3)
 
 
 def test_a_crop_comes_back_where_it_was_cut(image):
@@ -85,9 +85,9 @@ def test_probabilities_go_class_by_class(image):
     p = probabilities_of(3, small.voxels.shape)
     got = volume.onto_grid(p, small.affine, image.grid, order="linear")
     assert got.shape == (3, *SHAPE) and got.dtype == np.float32
-    for one, want in zip(got, p, strict=True):
+    for one, q in zip(got, p, strict=True):
         np.testing.assert_allclose(
-            one, through_the_world(want, small.affine, image), atol=1e-5
+            one, through_the_world(q, small.affine, image), atol=1e-5
         )
 
 

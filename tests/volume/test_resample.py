@@ -46,22 +46,22 @@ def points(new, old):
 def test_linear_equals_scipy_at_the_same_points_of_the_world(old_mm, new_mm, turned):
     volume = make(random(), old_mm, turned)
     got = resample(volume, new_mm, order="linear")
-    want = ndimage.map_coordinates(
+    expected = ndimage.map_coordinates(
         volume.voxels.astype(float), points(got, volume), order=1, mode="nearest"
     )
     assert got.voxels.dtype == np.float32
-    np.testing.assert_allclose(got.voxels.ravel(), want, atol=3e-3)
+    np.testing.assert_allclose(got.voxels.ravel(), expected, atol=3e-3)
 
 
 @pytest.mark.parametrize("old_mm, new_mm", SPACINGS)
 def test_int16_comes_back_as_int16_rounded_once_at_the_end(old_mm, new_mm):
     volume = make(random("i2"), old_mm)
     got = resample(volume, new_mm, order="linear")
-    want = ndimage.map_coordinates(
+    expected = ndimage.map_coordinates(
         volume.voxels.astype(float), points(got, volume), order=1, mode="nearest"
     )
     assert got.voxels.dtype == np.int16
-    np.testing.assert_array_less(np.abs(got.voxels.ravel() - want), 0.5 + 3e-3)
+    np.testing.assert_array_less(np.abs(got.voxels.ravel() - expected), 0.5 + 3e-3)
 
 
 @pytest.mark.parametrize("old_mm, new_mm", SPACINGS)
@@ -136,10 +136,10 @@ def test_blocks_of_large_arrays_join_without_a_seam():
     voxels = np.random.default_rng(0).normal(size=(40, 130, 110)).astype(np.float32)
     volume = make(voxels, (2, 1, 1))
     got = resample(volume, (1.3, 1.7, 0.6), order="linear")
-    want = ndimage.map_coordinates(
+    expected = ndimage.map_coordinates(
         voxels.astype(float), points(got, volume), order=1, mode="nearest"
     )
-    np.testing.assert_allclose(got.voxels.ravel(), want, atol=1e-5)
+    np.testing.assert_allclose(got.voxels.ravel(), expected, atol=1e-5)
 
 
 def test_blur_spreads_a_point_as_a_gaussian_in_mm():
@@ -149,9 +149,9 @@ def test_blur_spreads_a_point_as_a_gaussian_in_mm():
     assert got.voxels.dtype == np.float32
     d, h, w = np.indices(voxels.shape) - np.array([10, 20, 20]).reshape(3, 1, 1, 1)
     r2_mm = (2 * d) ** 2 + h**2 + w**2
-    want = np.exp(-r2_mm / (2 * 2.0**2))
-    want *= 10000 / want.sum()
-    np.testing.assert_allclose(got.voxels, want, atol=0.02 * want.max())
+    expected = np.exp(-r2_mm / (2 * 2.0**2))
+    expected *= 10000 / expected.sum()
+    np.testing.assert_allclose(got.voxels, expected, atol=0.02 * expected.max())
     assert got.voxels.sum() == pytest.approx(10000, rel=1e-4)
 
 
