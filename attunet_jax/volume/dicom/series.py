@@ -70,7 +70,7 @@ def series_headers(
     whose UID is among `one_of`. Raises `BadData` naming the file, or the series where
     there are several.
     """
-    found: dict[str, list[tuple[Path, Any]]] = {}
+    found: dict[str, list[tuple[Path, pydicom.FileDataset]]] = {}
     skipped: Counter[str] = Counter()
     for path in dicom_files(folder):
         dataset = read_dataset(path, headers_only=True)
@@ -138,7 +138,7 @@ def dicom_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _no_ct_slice(path: Path, dataset: Any) -> str | None:
+def _no_ct_slice(path: Path, dataset: pydicom.FileDataset) -> str | None:
     """Says what a file is where it is no slice of a CT scan, else None."""
     kind = str(dataset.get("SOPClassUID") or "")
     modality = str(dataset.get("Modality") or "")
@@ -160,13 +160,13 @@ def _no_ct_slice(path: Path, dataset: Any) -> str | None:
     return None
 
 
-def header_of(path: Path, dataset: Any) -> SliceHeader:
+def header_of(path: Path, dataset: pydicom.FileDataset) -> SliceHeader:
     """Returns the header of a slice. Raises `BadData` where a tag is unusable."""
     with dicom_errors(path):
         return _header(path, dataset)
 
 
-def _header(path: Path, dataset: Any) -> SliceHeader:
+def _header(path: Path, dataset: pydicom.FileDataset) -> SliceHeader:
     frames = _number(path, dataset, "NumberOfFrames", int, 1)
     if frames != 1:
         raise BadData(
@@ -202,7 +202,7 @@ def _header(path: Path, dataset: Any) -> SliceHeader:
 
 def _number(
     path: Path,
-    dataset: Any,
+    dataset: pydicom.FileDataset,
     name: str,
     kind: Callable[[Any], Any],
     default: Any = None,
@@ -213,7 +213,9 @@ def _number(
     return kind(_numbers(path, dataset, name, 1)[0])
 
 
-def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ...]:
+def _numbers(
+    path: Path, dataset: pydicom.FileDataset, name: str, count: int
+) -> tuple[float, ...]:
     """Returns the `count` numbers of a tag. Raises `BadData` where it has others."""
     value = dataset.get(name)
     if value is None or value == "":
@@ -231,7 +233,7 @@ def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ..
     return numbers
 
 
-def _listed(found: dict[str, list[tuple[Path, Any]]]) -> str:
+def _listed(found: dict[str, list[tuple[Path, pydicom.FileDataset]]]) -> str:
     rows = [
         f"{uid or '(no UID)'} ({len(slices)} slices, "
         f"{str(slices[0][1].get('SeriesDescription') or 'no description')!r})"
