@@ -16,6 +16,7 @@ from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
 from attunet_jax.intensity import HuStatistics
 from attunet_jax.model import check_divisible
+from attunet_jax.ops import dispatch
 from attunet_jax.predict import sliding_window
 from attunet_jax.train.trained import FinishedRun, load_finished
 from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
@@ -40,7 +41,8 @@ class Predictor:
         }
         self._divisor = 2 ** (len(network.widths) - 1)
         self._settings = run["config"]["predict"]
-        self._spatial: int = self._settings["spatial"]
+        # Runs that were trained before the field existed lack it.
+        self._spatial: int = self._settings.get("spatial", 1)
         self._volume_sharding: NamedSharding | None = None
         if self._spatial != 1:
             mesh = _mesh_of(self._spatial)
@@ -57,7 +59,10 @@ class Predictor:
             logits = jnp.where(is_trained, logits[0], -jnp.inf)
             return jnp.moveaxis(jax.nn.softmax(logits, axis=-1), -1, 0)
 
-        self._forward = jax.jit(forward)
+        self._compiled = jax.jit(
+            forward,
+            compiler_options=dispatch.compiler_options(network.convolution) or None,
+        )
 
     def __call__(
         self,
@@ -112,13 +117,17 @@ class Predictor:
     def forward_seconds(self, shape: tuple[int, int, int], repeats: int = 5) -> float:
         """Measures the median seconds of one compiled forward pass of `shape`."""
         image = self._place(np.zeros(shape, np.float32))
-        jax.block_until_ready(self._forward(self.variables, image))
+        jax.block_until_ready(self._forward(image))
         seconds = []
         for _ in range(repeats):
             began = time.perf_counter()
-            jax.block_until_ready(self._forward(self.variables, image))
+            jax.block_until_ready(self._forward(image))
             seconds.append(time.perf_counter() - began)
         return float(np.median(seconds))
+
+    def _forward(self, image: jax.Array) -> jax.Array:
+        with dispatch.compilation_cache(self.network.convolution):
+            return self._compiled(self.variables, image)
 
     def _once(self, image: np.ndarray) -> np.ndarray:
         settings = self._settings
@@ -144,7 +153,7 @@ class Predictor:
 
     def _apply(self, image: np.ndarray) -> np.ndarray:
         placed = self._place(np.ascontiguousarray(image))
-        return np.asarray(self._forward(self.variables, placed))
+        return np.asarray(self._forward(placed))
 
     def _place(self, image: np.ndarray) -> jax.Array:
         if image.shape[0] % self._spatial:
