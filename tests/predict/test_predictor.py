@@ -34,7 +34,9 @@ def predictor():
         },
         state=SimpleNamespace(step=3, params={}, batch_stats={}),
         outputs=("background", "bright", "untrained"),
-        network=SimpleNamespace(widths=(1, 1), apply=above_and_below),
+        network=SimpleNamespace(
+            widths=(1, 1), apply=above_and_below, convolution="compiler"
+        ),
     )
     return Predictor(run)
 
