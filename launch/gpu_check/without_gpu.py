@@ -54,14 +54,14 @@ FREE = (  # operations that move nothing
 PARTS = (  # the first that matches the name of the operation in the model
     (
         "upsampling and joining",
-        r"decoder_\d/conv_1\.without_bias/.*"
+        r"decoder_\d/conv_1/.*"
         r"(concatenate|split|select_n|pad|mul|add|convert|slice|reshape|branch)",
     ),
     ("deep supervision", r"supervis|fusion"),
     ("gates", r"gate_|gating_signal"),
     (
         "norm, ReLU, statistics",
-        r"norm|conv_2\.without_bias|(encoder|decoder)_\d/|bottleneck/",
+        r"norm|conv_2/|(encoder|decoder)_\d/|bottleneck/",
     ),
     ("max pool", r"UNet3D.*_where"),
     ("loss", r"jvp\(\)"),
