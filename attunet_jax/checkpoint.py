@@ -1,14 +1,16 @@
-"""Orbax checkpoints of a run: state, data position, what the run is, by policy.
+"""Saves and restores a run's checkpoints with Orbax.
 
-`workdir/checkpoints/<step>/{state,position,run,metrics}`. A step is there whole
-or not at all: a kill during a save leaves the one before.
+`workdir/checkpoints/<step>/{state,position,run,metrics}`: the training state, the
+position in the data, the resolved config with what else describes the run, and the
+validation Dice. A step is written whole or not at all: a kill during a save leaves the
+step before it.
 """
 
 import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self._failed:
-            return  # nothing to wait for; Orbax would raise the same once more
+            return  # nothing to wait for; Orbax would raise the same error again
         if kind is not None and jax.process_count() > 1 and kind is not Interrupted:
             return  # closing waits for the other processes, and they may be elsewhere
         self.close()
@@ -83,7 +85,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """The step with the highest held-out Dice, if any was saved with one."""
+        """The step with the highest validation Dice, if any was saved with one."""
         scored = [
             (metrics[BEST_METRIC], step)
             for step in self.steps()
@@ -100,7 +102,7 @@ class Checkpoints:
         run: dict,
         metrics: dict[str, float] | None,
     ) -> None:
-        """Saves in the background; a step that is already there stays as it is."""
+        """Saves in the background; an existing step is left as it is."""
         if step in self._manager.all_steps():
             return
         with self._writing():
@@ -115,21 +117,18 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when everything is on disk. Raises `BadData` where it cannot be."""
+        """Waits until everything is on disk. Raises `BadData` if that fails."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises `BadData` where a save in the background has failed by now."""
+        """Raises `BadData` if a save in the background has failed so far."""
         with self._writing():
             self._manager.check_for_errors()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What cannot be written is one line; the checkpoints before are as they were.
-
-        Orbax and TensorStore raise many kinds, some with the system's words only.
-        """
+        """Turns the many exceptions of Orbax and TensorStore into one `BadData`."""
         try:
             yield
         except jax.errors.JaxRuntimeError:
@@ -139,7 +138,7 @@ class Checkpoints:
             raise BadData(
                 f"{self._directory}: a checkpoint could not be written "
                 f"({_cause(error)}); those before it are whole: make room there and "
-                "the same command goes on from the last"
+                "the same command continues from the last"
             ) from error
 
     def reached_preemption(self, step: int) -> bool:
@@ -147,46 +146,87 @@ class Checkpoints:
         return self._manager.reached_preemption(step)
 
     def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
-        """(state, position) of a step, in the shapes and shardings asked for.
+        """Returns (state, position) of a step, with the given shapes and shardings.
 
         Raises `BadData` naming the folder if it is damaged or of another network.
         """
+        found = self._restore(
+            step,
+            state=ocp.args.StandardRestore(abstract_state),
+            position=ocp.args.JsonRestore(),
+        )
+        return found["state"], found["position"]
+
+    def restore_variables(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """Restores some items of a step's state, such as its "params".
+
+        `abstract` has the shapes and shardings of these items; the optimizer's arrays
+        and whatever else it does not name are not read. Only for checkpoints opened to
+        be read: Orbax does not save and restore in part with one manager. Raises
+        `BadData` as `restore`.
+        """
+        self._check_shapes(step, abstract)
+        arguments = ocp.args.PyTreeRestore(
+            abstract,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+            partial_restore=True,
+        )
+        return self._restore(step, state=arguments)["state"]
+
+    def _check_shapes(self, step: int, abstract: dict[str, Any]) -> None:
+        """Raises `BadData` unless the stored items have exactly these arrays.
+
+        Orbax would skip an array that is not there, and after an error leave the reads
+        of the other arrays to fail later.
+        """
+        folder = self._directory / str(step)
         try:
-            found = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract_state),
-                    position=ocp.args.JsonRestore(),
-                ),
-            )
+            with closing(ocp.PyTreeCheckpointHandler()) as handler:
+                tree = handler.metadata(epath.Path(folder.absolute()) / "state").tree
+            stored = _shapes({name: tree[name] for name in abstract})
+        except Exception as error:
+            raise BadData(
+                f"{folder}: cannot be restored ({one_line(error)[:200]}); use another "
+                "checkpoint"
+            ) from error
+        requested = _shapes(abstract)
+        for name in sorted(stored.keys() | requested.keys()):
+            if stored.get(name) != requested.get(name):
+                raise BadData(
+                    f"{folder}: cannot be restored ({name} has shape "
+                    f"{stored.get(name)} there, {requested.get(name)} here); use "
+                    "another checkpoint"
+                )
+
+    def _restore(self, step: int, **arguments: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**arguments))
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise BadData(
                 f"{self._directory / str(step)}: cannot be restored "
                 f"({one_line(error)[:200]}); use another checkpoint"
             ) from error
-        return found["state"], found["position"]
 
     def restore_newest(self, abstract_state: Any) -> tuple[Any, dict] | None:
-        """The newest step that is whole; names each damaged one it passes over.
+        """Restores the newest step that is whole, and logs each damaged one.
 
-        Those are removed: with one of them as the newest step, nothing that the run
-        saves on its way there would be kept. With several processes all take the same
-        step, the newest that every one of them can read.
+        Damaged steps are removed: with one of them as the newest step, no earlier step
+        that the run saves would be kept. With several processes all restore the same
+        step, the newest that each of them can read.
         """
-        leader = jax.process_index() == 0
         damaged: dict[int, BadData] = {}
-        for step in reversed(_as_process_0(self.steps())):
+        for step in reversed(_steps_of_process_0(self.steps())):
             found, error = None, None
             try:
                 found = self.restore(step, abstract_state)
             except BadData as raised:
                 error = raised
-            if not _by_all(error is None):
+            if not _true_on_all(error is None):
                 damaged[step] = error or BadData(
                     f"{self._directory / str(step)}: cannot be restored by another "
                     "process"
                 )
-                if leader:
+                if jax.process_index() == 0:
                     logging.warning("%s; trying the one before", damaged[step])
                 continue
             for newer in damaged:
@@ -197,23 +237,23 @@ class Checkpoints:
         return None
 
     def run(self, step: int) -> dict:
-        """What was saved as `run` with a step: resolved config, classes, spacing."""
+        """Reads what was saved as `run` with a step: resolved config, outputs, ..."""
         try:
             found = self._manager.restore(
                 step, args=ocp.args.Composite(run=ocp.args.JsonRestore())
             )
         except Exception as error:
             raise BadData(
-                f"{self._directory / str(step)}: what it is cannot be read "
+                f"{self._directory / str(step)}: its description cannot be read "
                 f"({one_line(error)[:200]})"
             ) from error
         return found["run"]
 
 
 def open_existing(workdir: Path) -> Checkpoints:
-    """The checkpoints of a finished or interrupted run, for reading.
+    """Opens the checkpoints of a finished or interrupted run for reading.
 
-    Raises `BadData` when there are none.
+    Raises `BadData` if there are none.
     """
     directory = workdir / "checkpoints"
     if not directory.is_dir():
@@ -229,14 +269,20 @@ def open_existing(workdir: Path) -> Checkpoints:
 
 
 def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Shapes and types of a state, to be restored onto `sharding`."""
+    """Returns the same shapes and types, each with `sharding`."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )
 
 
-def _as_process_0(steps: list[int]) -> list[int]:
-    """Its steps: a shared folder may show each process something else for a while."""
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of each array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _steps_of_process_0(steps: list[int]) -> list[int]:
+    """Process 0's list: a shared folder may show each process another for a while."""
     if jax.process_count() == 1:
         return steps
     count = multihost_utils.broadcast_one_to_all(np.int32(len(steps)))
@@ -246,15 +292,15 @@ def _as_process_0(steps: list[int]) -> list[int]:
     return [int(step) for step in multihost_utils.broadcast_one_to_all(row)]
 
 
-def _by_all(mine: bool) -> bool:
-    """Whether all processes say so; a collective."""
+def _true_on_all(mine: bool) -> bool:
+    """Whether `mine` is true in every process; a collective."""
     if jax.process_count() == 1:
         return mine
     return bool(np.all(multihost_utils.process_allgather(np.bool_(mine))))
 
 
 def _cause(error: BaseException) -> str:
-    """The system's own words where there are some: "No space left on device"."""
+    """The system's own message if there is one, such as "No space left on device"."""
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, OSError) and chain.strerror:

@@ -1,7 +1,7 @@
-"""What a user can get wrong, each kind with the exit status its program ends with.
+"""Errors that a user can correct, and the exit status of each kind.
 
-A message is one line: which file or field, what is wrong, what to do. Programs
-turn these exceptions into that line on stderr and never into a traceback.
+A message is one line: which file or field, what is wrong, what to do. Programs print
+that line on stderr instead of a traceback.
 """
 
 import os
@@ -30,7 +30,7 @@ class Interrupted(Exception):
 
 
 def exit_status(program: Callable[[], int | None]) -> int:
-    """Runs `program`; says a user's mistake in one line and returns the status."""
+    """Runs `program`; prints a user's mistake in one line and returns the status."""
     try:
         return program() or DONE
     except (BadArguments, BadData, Interrupted) as error:
@@ -39,7 +39,7 @@ def exit_status(program: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command continues from here", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader (head, less) went away: not our failure
+    except BrokenPipeError:  # the reader (head, less) ended: no failure of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:

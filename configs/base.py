@@ -58,7 +58,7 @@ def get_config() -> Any:
     # logits and loss are float32 always.
     model.compute_dtype = "float32"
     # Recompute activations in the backward pass: less memory, about a third more work.
-    model.rematerialise = False
+    model.remat = False
     # 3x3x3 convolutions: "auto" picks on one CPU device "onednn" where jaxlib holds it,
     # else "matrix"; everywhere else "compiler".
     model.convolution = "auto"
@@ -110,7 +110,7 @@ def get_config() -> Any:
     loss.include_background = True
     # Sum over classes divided by the number of "classes", or of "outputs": the
     # published code when it fine-tunes two of four outputs (its loss stays above 0.5).
-    loss.mean_over = "classes"
+    loss.reduce_over = "classes"
     # Weight of each auxiliary loss where deep_supervision is "auxiliary".
     loss.auxiliary_weight = 0.5
 
@@ -126,7 +126,7 @@ def get_config() -> Any:
     optimizer.decay_every_epochs = 250
     # Gradients of this many batches are averaged before an update ("gradient
     # averaging" of the paper).
-    optimizer.average_batches = 1
+    optimizer.grad_accum_steps = 1
 
     train: Any = ConfigDict()
     config.train = train
@@ -157,7 +157,7 @@ def get_config() -> Any:
     predict.checkpoint = "best"
     # The label of a voxel is the largest of the "classes" that were trained, or of all
     # "outputs" (published code, after fine-tuning on fewer classes).
-    predict.largest_of = "classes"
+    predict.argmax_over = "classes"
     # What `launch.evaluate` scores: the "whole" scan, or the "centre_crop" of
     # data.crop_shape (published code).
     predict.region = "whole"

@@ -25,6 +25,6 @@ def get_config() -> Any:
     config.data.read_shape = (256, 256, 256)
     config.data.padding = "line_minimum"
     config.augment.normalise_over = "window"
-    config.loss.mean_over = "outputs"
-    config.predict.largest_of = "outputs"
+    config.loss.reduce_over = "outputs"
+    config.predict.argmax_over = "outputs"
     return config

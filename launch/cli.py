@@ -248,7 +248,11 @@ def _parse(
 def _unknown(name: str, flags: list[str], fields: dict[str, Any]) -> str:
     """Says that there is no such flag, and which one may be meant."""
     if name.startswith("config.") and fields:
+        from attunet_jax.train.config_checks import RENAMED  # late: this imports jax
+
         field = name.removeprefix("config.")
+        if field in RENAMED:
+            return f"--{name} is now --config.{RENAMED[field]}"
         # The group may be missing or another: a field of this name is meant.
         near = [f for f in fields if f.split(".")[-1] == field.split(".")[-1]]
         near = near or difflib.get_close_matches(field, fields)

@@ -103,13 +103,13 @@ def main(values: cli.Values) -> None:
 
     # Late: these import JAX, which now finds the requested devices.
     from attunet_jax.distributed.mesh import make_mesh
-    from attunet_jax.train.aot import cost_of, rehearse
+    from attunet_jax.train.aot import compile_ahead_of_time, cost_of
 
     mesh = make_mesh(config.mesh.data, config.mesh.spatial, devices)
     start_s = time.perf_counter()
     print(f"compiling for {topology.name} ...", flush=True)
     try:
-        compiled, state = rehearse(config, mesh)
+        compiled, state = compile_ahead_of_time(config, mesh)
     except RuntimeError as error:  # the compiler's own: JaxRuntimeError
         raise BadData(
             f"{topology.name}: does not compile: {one_line(error)[:600]}"
@@ -150,7 +150,7 @@ def report(topology: Topology, config: Any, mesh: Any, state: Any, cost: Any) ->
         f"{size(config.data.read_shape)}",
         "network": f"{parameter_count(state.params):,} parameters, "
         f"{config.model.compute_dtype}, "
-        + ("rematerialised" if config.model.rematerialise else "not rematerialised"),
+        + ("rematerialised" if config.model.remat else "not rematerialised"),
         "memory a device": f"{(cost.arguments + cost.temporaries) / MIB:,.1f} MiB: "
         f"arguments {cost.arguments / MIB:,.1f}, temporaries "
         f"{cost.temporaries / MIB:,.1f}"
@@ -159,9 +159,9 @@ def report(topology: Topology, config: Any, mesh: Any, state: Any, cost: Any) ->
         if cost.flops is None
         else f"{cost.flops / 1e9:,.2f} GFLOP a step",
     }
-    for kind, (count, sent) in sorted(cost.messages.items()):
+    for kind, (count, sent) in sorted(cost.collectives.items()):
         lines[kind] = f"{count} a step, {sent / MIB:,.3f} MiB a device"
-    if not cost.messages:
+    if not cost.collectives:
         lines["messages"] = "none"
     width = max(map(len, lines))
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())

@@ -28,7 +28,7 @@ FLAGS.add("label_maps", bool, False, "Also write label maps on the scans' own gr
 
 
 def main(values: cli.Values) -> None:
-    if processes.another_does_it(os.environ):
+    if processes.is_secondary_process(os.environ):
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
     workdir, data = values.workdir, values.data

@@ -36,7 +36,7 @@ def main(values: cli.Values) -> None:
     from attunet_jax.checkpoint import Checkpoints
     from attunet_jax.model.torch_weights import from_published, read_state_dict
     from attunet_jax.train.state import parameter_count
-    from attunet_jax.train.trained import finished_state
+    from attunet_jax.train.trained import state_of_weights
 
     variables, fields, class_count = from_published(
         read_state_dict(source), str(source)
@@ -58,7 +58,7 @@ def main(values: cli.Values) -> None:
         "manifest_sha256": "",
     }
     make_folder(workdir)
-    state = finished_state(variables, run)
+    state = state_of_weights(variables, run)
     with Checkpoints(
         workdir / "checkpoints", keep_latest=1, keep_best=1, clean_up=True
     ) as checkpoints:

@@ -158,7 +158,7 @@ def _network(fields: Any, num_classes: int, align_corners: bool) -> Any:
             **fields,
             "align_corners": align_corners,
             "compute_dtype": "float32",
-            "rematerialise": False,
+            "remat": False,
             "convolution": "auto",
         },
         num_classes=num_classes,

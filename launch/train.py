@@ -54,9 +54,9 @@ def _print_cost(config: Any) -> None:
     import jax
 
     from attunet_jax.train.aot import dry_run
-    from attunet_jax.train.setup import prepare
+    from attunet_jax.train.setup import setup
 
-    text = dry_run(prepare(config))
+    text = dry_run(setup(config))
     if jax.process_index() == 0:
         print(text)
         if jax.default_backend() == "cpu":

@@ -40,7 +40,7 @@ def test_every_public_name_is_there_and_documented():
 
 def test_the_networks_defaults_are_those_of_the_base_config():
     model = base.get_config().model.to_dict()
-    renamed = {"compute_dtype": "dtype", "rematerialise": "remat"}
+    renamed = {"compute_dtype": "dtype"}
     expected = {renamed.get(name, name): value for name, value in model.items()}
     expected["dtype"] = jnp.dtype(expected["dtype"])
     network = aj.AttentionUNet3D(num_classes=4)

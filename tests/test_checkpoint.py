@@ -207,7 +207,7 @@ def test_what_a_step_is_cannot_be_read_where_it_is_gone(opened, workdir):
     checkpoints = opened()
     save(checkpoints, 1)
     (workdir / "checkpoints" / "1" / "run" / "metadata").unlink()
-    with pytest.raises(BadData, match="1: what it is cannot be read"):
+    with pytest.raises(BadData, match="1: its description cannot be read"):
         checkpoints.run(1)
 
 
@@ -257,3 +257,42 @@ def test_a_state_comes_back_on_the_mesh_it_is_asked_for_on(opened):
     back, _ = checkpoints.restore(2, with_sharding(ABSTRACT, one))
     assert {leaf.sharding for leaf in jax.tree.leaves(back)} == {one}
     jax.tree.map(np.testing.assert_array_equal, back, state(1))
+
+
+def bytes_read() -> int:
+    counters = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in counters)["rchar"])
+
+
+def test_the_optimizers_arrays_are_not_read_where_they_are_not_asked_for(
+    opened, workdir
+):
+    if not Path("/proc/self/io").exists():
+        pytest.skip("this system does not count the bytes that a process reads")
+    moments = jax.random.bits(jax.random.key(0), (2**22,))  # 16 MiB, incompressible
+    full = state(1) | {"opt_state": {"mu": moments}}
+    checkpoints = opened()
+    checkpoints.save(1, full, position={}, run={}, metrics=None)
+    checkpoints.wait()
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with open_existing(workdir) as reading:
+        before = bytes_read()
+        got = reading.restore_variables(1, with_sharding(ABSTRACT, one))
+        between = bytes_read()
+    checkpoints.restore(1, with_sharding(jax.eval_shape(lambda: full), one))
+    assert bytes_read() - between > moments.nbytes  # the count does see them
+    assert between - before < moments.nbytes / 8
+    jax.tree.map(np.testing.assert_array_equal, got, state(1))
+
+
+def test_arrays_that_a_checkpoint_lacks_or_has_besides_are_named(opened):
+    checkpoints = opened()
+    save(checkpoints, 1)
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    w = jax.ShapeDtypeStruct((4, 3), jnp.float32, sharding=one)
+    for params, words in (
+        ({"w": w, "v": w}, r"\['params'\]\['v'\] has shape None there, \(4, 3\) here"),
+        ({}, r"\['w'\] has shape \(4, 3\) there, None here"),
+    ):
+        with pytest.raises(BadData, match=f"1: cannot be restored .*{words}"):
+            checkpoints.restore_variables(1, {"params": params})

@@ -1,13 +1,13 @@
-"""What each process found by itself in, what all of them know out, before a step.
+"""Checks made by all processes before a step, whose errors are raised in each.
 
-One process that refuses its arguments while the others go on would leave them waiting
-for it: here all learn of it, and all raise the same.
+If one process refused its arguments while the others continued, they would wait for it
+without end.
 """
 
 import hashlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -19,75 +19,78 @@ from attunet_jax.errors import BadArguments, BadData, one_line
 Result = TypeVar("Result")
 
 
-def texts_of_all(text: str) -> list[str]:
-    """The text of every process, in their order; a collective of all of them."""
+def gather_texts(text: str) -> list[str]:
+    """Returns the text of every process, in their order; a collective."""
     if jax.process_count() == 1:
         return [text]
-    words = np.frombuffer(text.encode(), np.uint8)
-    sizes = _gathered(np.array([words.size], np.int32)).ravel()
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    sizes = _gather(np.array([encoded.size], np.int32)).ravel()
     row = np.zeros(max(int(sizes.max()), 1), np.uint8)
-    row[: words.size] = words
-    rows = _gathered(row)
+    row[: encoded.size] = encoded
+    rows = _gather(row)
     return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
 
 
-def hosts_of_all() -> list[str]:
-    """The host's name of every process."""
-    return texts_of_all(socket.gethostname())
+def gather_host_names() -> list[str]:
+    """Returns the host name of every process."""
+    return gather_texts(socket.gethostname())
 
 
-def checked_by_all(check: Callable[[], Result]) -> Result:
-    """`check()` of this process; what any of them raises is raised in all.
+def raise_on_all(check: Callable[[], Result]) -> Result:
+    """Returns `check()` of this process, unless that of any process raises.
 
     `check` must not need the others. Raises the first process's `BadArguments` or
-    `BadData`, with the process's name where not all found the same.
+    `BadData` in all, with the process's name if not all raise the same.
     """
+    result: Any = None
+    error = None
     try:
-        result, error = check(), None
-    except (BadArguments, BadData, OSError) as found:
-        result, error = None, found
+        result = check()
+    except (BadArguments, BadData, OSError) as raised:
+        error = raised
     if jax.process_count() == 1:
         if error is not None:
             raise error
-        return result  # pyright: ignore[reportReturnType]
-    told = "" if error is None else _told(error)
-    said = [
-        json.loads(text)
-        for text in texts_of_all(json.dumps([told, socket.gethostname()]))
-    ]
-    wrong = [i for i, (told, _) in enumerate(said) if told]
-    if not wrong:
-        return result  # pyright: ignore[reportReturnType]
-    kind, line = said[wrong[0]][0]
-    if any(told != [kind, line] for told, _ in said):
-        line = f"process {wrong[0]} ({said[wrong[0]][1]}): {line}"
+        return result
+    own = None if error is None else _kind_and_line(error)
+    errors, hosts = _gather_json([own, socket.gethostname()])
+    failed = [process for process, error in enumerate(errors) if error]
+    if not failed:
+        return result
+    kind, line = errors[failed[0]]
+    if any(error != [kind, line] for error in errors):
+        line = f"process {failed[0]} ({hosts[failed[0]]}): {line}"
     raise {"arguments": BadArguments, "data": BadData}[kind](line)
 
 
-def same_for_all(things: dict[str, Any]) -> None:
-    """Raises `BadArguments` in all processes where a thing differs among them.
+def assert_equal_across_processes(values: Mapping[str, Any]) -> None:
+    """Raises `BadArguments` in all processes if a value differs among them.
 
-    `things` are JAX-independent and JSON-able, by a name that a user understands.
+    `values` are JSON-able, by names that a user understands.
     """
     if jax.process_count() == 1:
         return
-    sums = {name: _checksum(thing) for name, thing in things.items()}
-    said = [
-        json.loads(text)
-        for text in texts_of_all(json.dumps([sums, socket.gethostname()]))
-    ]
-    first, first_host = said[0]
-    for i, (other, host) in enumerate(said):
+    checksums, hosts = _gather_json(
+        [{name: _checksum(x) for name, x in values.items()}, socket.gethostname()]
+    )
+    first = checksums[0]
+    for process, other in enumerate(checksums):
         for name, checksum in other.items():
             if checksum != first.get(name):
                 raise BadArguments(
-                    f"{name}: process {i} ({host}) has another than process 0 "
-                    f"({first_host}), by its checksum {checksum[:12]} against "
+                    f"{name}: process {process} ({hosts[process]}) has another than "
+                    f"process 0 ({hosts[0]}), by its checksum {checksum[:12]} against "
                     f"{first.get(name, '')[:12]}: start all processes alike"
                 )
 
 
-def _told(error: Exception) -> list[str]:
+def _gather_json(pair: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The first and the second of every process's pair, in their order."""
+    pairs = [json.loads(text) for text in gather_texts(json.dumps(pair))]
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def _kind_and_line(error: Exception) -> list[str]:
     kind = "arguments" if isinstance(error, BadArguments) else "data"
     text = one_line(error)
     if isinstance(error, OSError):
@@ -99,6 +102,6 @@ def _checksum(thing: Any) -> str:
     return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()
 
 
-def _gathered(row: np.ndarray) -> np.ndarray:
+def _gather(row: np.ndarray) -> np.ndarray:
     """`[n]` of each process to `[processes, n]`."""
     return np.asarray(multihost_utils.process_allgather(row))

@@ -1,8 +1,8 @@
-"""Every process of a job in, one end for all of them out, with a line that says why.
+"""Ends all processes of a job when one fails, with a line that names it.
 
-JAX ends the survivors of a dead process too, but late, with an abort and no name. Each
-process holds a connection to process 0: when it breaks without a goodbye, the process
-is gone; and one that leaves with an error says which before it goes.
+JAX ends the survivors of a dead process too, but late, by an abort that names none.
+Here each process holds a connection to process 0: if it breaks without a goodbye, the
+process has died; a process that ends with an error sends it first.
 """
 
 import hmac
@@ -24,7 +24,7 @@ LOST = 134
 PATIENCE_S = 10.0
 
 
-class RollCall:
+class FailureDetector:
     """The connection of one process, or all connections where it is process 0."""
 
     def __init__(self, process: int, processes: int, host: str) -> None:
@@ -32,33 +32,33 @@ class RollCall:
         self._host = host
         self._lock = threading.Lock()
         self._peers: dict[int, socket.socket] = {}
-        self._gone: set[int] = set()  # said goodbye, or left with an error
+        self._gone: set[int] = set()  # sent a goodbye or an error
         self._leaving = False
 
     def leave(self, status: int, line: str) -> None:
         """Ends this process with `status`, and the others with it. Never returns.
 
-        Process 0 says the line; it goes last, as JAX's coordinator lives in it.
+        Process 0 prints the line and ends last, as JAX's coordinator runs in it.
         """
         with self._lock:
             first, self._leaving = not self._leaving, True
         if not first:  # another thread ends the process already
             time.sleep(2 * PATIENCE_S)
         if self._process == 0:
-            _say(line)
-            self._tell({"status": status, "line": line})
+            _print_error(line)
+            self._send({"status": status, "line": line})
             self._wait_for_others()
         else:
             alone = not self._peers
-            self._tell({"status": status, "line": line})
+            self._send({"status": status, "line": line})
             if alone:
-                _say(f"process {self._process} ({self._host}): {line}")
+                _print_error(f"process {self._process} ({self._host}): {line}")
         _end(status)
 
     def goodbye(self) -> None:
-        """All is done: what happens to the others from now on is not our concern."""
+        """Announces that this process is done; later failures do not concern it."""
         self._leaving = True
-        self._tell({"bye": True})
+        self._send({"bye": True})
 
     # Process 0
 
@@ -86,23 +86,23 @@ class RollCall:
             return
         process, host = int(hello["process"]), str(hello["host"])
         self._peers[process] = connection
-        said = _read(lines)
+        message = _read(lines)
         self._gone.add(process)
-        if said.get("bye") or self._leaving:
+        if message.get("bye") or self._leaving:
             return
-        if "status" in said:
-            if said["status"] == INTERRUPTED:
+        if "status" in message:
+            if message["status"] == INTERRUPTED:
                 return  # all stop at this step; ours is still being saved
             time.sleep(PATIENCE_S)
             if not self._leaving:
                 self.leave(
-                    said["status"], f"process {process} ({host}): {said['line']}"
+                    message["status"], f"process {process} ({host}): {message['line']}"
                 )
             return
         self.leave(
             LOST,
             f"error: process {process} of {self._processes} ({host}) died; the last "
-            "checkpoint is whole: the same command goes on from it",
+            "checkpoint is whole: the same command continues from it",
         )
 
     def _wait_for_others(self) -> None:
@@ -118,56 +118,56 @@ class RollCall:
         connection.settimeout(None)
         _keep_alive(connection)
         self._peers[0] = connection
-        self._tell({"token": token, "process": self._process, "host": self._host})
+        self._send({"token": token, "process": self._process, "host": self._host})
         _thread(self._listen_to_0, connection)
 
     def _listen_to_0(self, connection: socket.socket) -> None:
-        said = _read(connection.makefile("r", encoding="utf-8"))
-        if self._leaving or said.get("bye"):
+        message = _read(connection.makefile("r", encoding="utf-8"))
+        if self._leaving or message.get("bye"):
             return
-        if "status" in said:  # process 0 has said why
-            if said["status"] != INTERRUPTED:
-                _end(said["status"])
+        if "status" in message:  # process 0 has printed why
+            if message["status"] != INTERRUPTED:
+                _end(message["status"])
             return
-        _say(
+        _print_error(
             f"error: process 0 of {self._processes} died; the last checkpoint is "
-            "whole: the same command goes on from it"
+            "whole: the same command continues from it"
         )
         _end(LOST)
 
-    def _tell(self, what: dict[str, Any]) -> None:
-        line = (json.dumps(what) + "\n").encode()
+    def _send(self, message: dict[str, Any]) -> None:
+        line = (json.dumps(message) + "\n").encode()
         with self._lock:
             for peer in list(self._peers.values()):
                 try:
                     peer.sendall(line)
                 except OSError:
-                    pass  # it is gone; who follows it says so
+                    pass  # it is gone; its connection's thread reports that
 
 
 def start(
     process: int, processes: int, address: str, share: Callable[[str], list[str]]
-) -> RollCall:
-    """Connects all processes; `share(text)` gives the text of every process to each.
+) -> FailureDetector:
+    """Connects all processes to process 0 at `address`.
 
-    `address` is where the others reach process 0. Where that is not possible, JAX's
-    heartbeats alone end the job.
+    `share(text)` returns the text of every process to each. A process that cannot
+    connect relies on JAX's heartbeats alone.
     """
-    roll_call = RollCall(process, processes, socket.gethostname())
+    detector = FailureDetector(process, processes, socket.gethostname())
     token = secrets.token_hex(16)
-    port = roll_call.listen(token) if process == 0 else 0
-    said = share(json.dumps({"port": port, "token": token, "address": address}))
-    first = json.loads(said[0])
+    port = detector.listen(token) if process == 0 else 0
+    message = share(json.dumps({"port": port, "token": token, "address": address}))
+    first = json.loads(message[0])
     if process:
         try:
-            roll_call.connect(first["address"], first["port"], first["token"])
+            detector.connect(first["address"], first["port"], first["token"])
         except OSError as error:
             print(
                 f"process {process} cannot reach process 0 at {first['address']}: "
                 f"{error}; a death is noticed by JAX's heartbeats alone",
                 file=sys.stderr,
             )
-    return roll_call
+    return detector
 
 
 def _thread(target: Callable[..., None], *arguments: Any) -> None:
@@ -175,16 +175,16 @@ def _thread(target: Callable[..., None], *arguments: Any) -> None:
 
 
 def _read(lines: Any) -> dict[str, Any]:
-    """The next message; empty where the connection is closed or speaks otherwise."""
+    """The next message; empty if the connection is closed or sends something else."""
     try:
-        said = json.loads(lines.readline(100_000) or "{}")
+        message = json.loads(lines.readline(100_000) or "{}")
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """A host without power sends no goodbye: 25 s of silence end the connection."""
+    """Ends the connection after 25 s of silence, as of a host without power."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("KEEPIDLE", 10), ("KEEPINTVL", 5), ("KEEPCNT", 3)):
         option = getattr(socket, f"TCP_{name}", None)
@@ -192,12 +192,12 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _end(status: int) -> None:
-    """At once: the main thread may stand in a collective that never ends."""
+    """Exits at once: the main thread may be in a collective that never ends."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""The mesh ('data', 'spatial') and what lies where on it; host batches become global.
+"""The device mesh ('data', 'spatial'), the shardings on it, and global batches.
 
 The batch is split over `data`, the depth of every volume over `spatial`. This is the
 only file that names mesh axes: the compiler derives the rest from the inputs.
@@ -19,10 +19,10 @@ VOLUMES = ("image_hu", "image", "label")
 
 
 def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices as `data x spatial`; `data` -1 takes what `spatial` leaves.
+    """Arranges all devices as `data x spatial`; `data` -1 takes what `spatial` leaves.
 
-    `devices` are those of the job unless given: others can only be compiled for.
-    Raises `BadArguments` where the numbers do not fit the devices.
+    `devices` are those of the job by default; others can only be compiled for. Raises
+    `BadArguments` if the numbers do not fit the devices.
     """
     if devices is None:
         devices = jax.devices()
@@ -55,8 +55,8 @@ def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> 
     )
     if all(_is_block(mesh, process) for process in processes):
         return mesh
-    # JAX follows the network's shape; where that scatters a process's devices over
-    # the mesh, it could not read contiguous rows and slices. This order always can.
+    # JAX follows the shape of the interconnect. If that scatters a process's devices
+    # over the mesh, it cannot read contiguous rows and slices; in this order it can.
     ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
     mesh = Mesh(np.array(ordered).reshape(data, spatial), axes, axis_types=automatic)
     if all(_is_block(mesh, process) for process in processes):
@@ -71,7 +71,8 @@ def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> 
 def _is_block(mesh: Mesh, process: int) -> bool:
     """Whether the process's devices are a rectangle of the mesh, aligned to its size.
 
-    Then its rows are one of equal shards of the batch, whichever shares them.
+    Then its rows are one of equal shards of the batch, which other processes may
+    share.
     """
     owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
     places = np.argwhere(owners == process)
@@ -83,19 +84,21 @@ def _is_block(mesh: Mesh, process: int) -> bool:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same value on every device: parameters, statistics, metrics."""
+    """The sharding of parameters, statistics and metrics: whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_shardings(mesh: Mesh, fields: Mapping[str, object]) -> dict:
-    """For each field of a batch: `P('data', 'spatial')`, or `P('data')` if `[B]`."""
+def batch_shardings(
+    mesh: Mesh, fields: Mapping[str, object]
+) -> dict[str, NamedSharding]:
+    """The sharding of each field: `P('data', 'spatial')`, or `P('data')` if `[B]`."""
     volume = NamedSharding(mesh, PartitionSpec("data", "spatial"))
     scalar = NamedSharding(mesh, PartitionSpec("data"))
     return {name: volume if name in VOLUMES else scalar for name in fields}
 
 
 def split_depth(mesh: Mesh) -> NamedSharding:
-    """Of one volume `[D, H, W]`, as prediction has it."""
+    """The sharding of one volume `[D, H, W]` in prediction."""
     return NamedSharding(mesh, PartitionSpec("spatial"))
 
 
@@ -113,7 +116,7 @@ def data_shard(mesh: Mesh) -> tuple[int, int]:
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows `[b, ...]` to global arrays `[B, ...]` on the mesh."""
+    """Makes global arrays `[B, ...]` of this process's rows `[b, ...]`."""
     _, count = data_shard(mesh)
     shardings = batch_shardings(mesh, batch)
     return {
@@ -122,19 +125,19 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     }
 
 
-def from_every_process(values: np.ndarray, mesh: Mesh) -> jax.Array:
-    """`[n]` of each process to `[processes, n]` on every one: under way, not done.
+def gather_from_processes(values: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Gathers `[n]` of each process to `[processes, n]` on every one, asynchronously.
 
     A collective: every process calls it as often as the others.
     """
     shape = (*mesh.devices.shape, *values.shape)
     sharding = NamedSharding(mesh, PartitionSpec("data", "spatial"))
     cells = jax.make_array_from_callback(shape, sharding, lambda _: values[None, None])
-    return _one_a_process(mesh)(cells)
+    return _one_row_per_process(mesh)(cells)
 
 
 @lru_cache
-def _one_a_process(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+def _one_row_per_process(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     owners = [device.process_index for device in mesh.devices.flat]
     chosen = np.array([owners.index(process) for process in sorted(set(owners))])
     return jax.jit(

@@ -1,6 +1,6 @@
-"""Flags or the cluster's own variables in, this process joined to the others out.
+"""Finds the other processes of a job and joins them.
 
-The order: `--coordinator`, `--num_processes` and `--process_id`; the same from
+In this order: `--coordinator`, `--num_processes` and `--process_id`; the same from
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (an indexed Kubernetes
 job: JOB_COMPLETION_INDEX); SLURM, Open MPI, Kubernetes and TPU as JAX detects them;
 else a single process.
@@ -40,10 +40,11 @@ ALL_VISIBLE: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a process finds the others; `alone` where there are none."""
+class ClusterSpec:
+    """How a process finds the others."""
 
-    method: str | None  # a name that JAX knows, "explicit", "alone"; None: JAX looks
+    # A name that JAX knows, "explicit" or "single"; None: JAX detects the cluster.
+    method: str | None
     coordinator: str | None = None
     processes: int | None = None
     process: int | None = None
@@ -52,17 +53,17 @@ class Way:
     local_devices: tuple[int, ...] | None = ALL_VISIBLE
 
 
-ALONE = Way("alone")
+SINGLE_PROCESS = ClusterSpec("single")
 
 
-def find_way(
+def detect_cluster(
     environ: Mapping[str, str],
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
     has_package: Callable[[str], Any] = importlib.util.find_spec,
-) -> Way:
-    """Who the others are, from flags and environment; touches neither JAX nor network.
+) -> ClusterSpec:
+    """Reads flags and environment; uses neither JAX nor the network.
 
     Raises `BadArguments` for flags that are missing or contradict each other.
     """
@@ -79,9 +80,9 @@ def find_way(
 
 def _explicit(
     coordinator: str | None, processes: int | None, process: int | None
-) -> Way:
+) -> ClusterSpec:
     if processes == 1 and not process:
-        return ALONE
+        return SINGLE_PROCESS
     if coordinator is None or processes is None or process is None:
         raise BadArguments(
             "--coordinator=HOST:PORT, --num_processes and --process_id (or "
@@ -96,38 +97,40 @@ def _explicit(
             f"--process_id={process} is not in 0..{processes - 1} (--num_processes="
             f"{processes})"
         )
-    return Way("explicit", coordinator, processes, process)
+    return ClusterSpec("explicit", coordinator, processes, process)
 
 
-def _detected(environ: Mapping[str, str], has_package: Callable[[str], Any]) -> Way:
+def _detected(
+    environ: Mapping[str, str], has_package: Callable[[str], Any]
+) -> ClusterSpec:
     if all(name in environ for name in SLURM_STEP):
         if environ["SLURM_NTASKS"] == "1":
-            return ALONE
+            return SINGLE_PROCESS
         tasks = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0]
-        return Way("slurm", local_devices=_devices_of_task(environ, tasks))
+        return ClusterSpec("slurm", local_devices=_devices_of_task(environ, tasks))
     if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
         tasks = environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
         devices = _devices_of_task(environ, tasks)
         if "OMPI_MCA_orte_hnp_uri" in environ:  # Open MPI 4 and older
-            return Way("ompi", local_devices=devices)
+            return ClusterSpec("ompi", local_devices=devices)
         if not has_package("mpi4py"):
             raise BadArguments(
                 "Open MPI 5 is detected through mpi4py: pip install mpi4py"
             )
-        return Way("mpi4py", local_devices=devices)
+        return ClusterSpec("mpi4py", local_devices=devices)
     cpu_only = environ.get("JAX_PLATFORMS", "") == "cpu"
     if has_package("libtpu") and not cpu_only:
-        return Way(None)
+        return ClusterSpec(None)
     if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
         if has_package("kubernetes"):
-            return Way("k8s")
-    return ALONE
+            return ClusterSpec("k8s")
+    return SINGLE_PROCESS
 
 
 def _devices_of_task(
     environ: Mapping[str, str], tasks_on_host: str
 ) -> tuple[int, ...] | None:
-    """All visible, unless tasks share a host whose accelerators all of them see."""
+    """All visible ones, unless tasks share a host and each sees all of its devices."""
     visible = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))
     bound = visible is not None and "," not in visible
     if "JAX_LOCAL_DEVICE_IDS" in environ:
@@ -142,41 +145,41 @@ def _number(environ: Mapping[str, str], name: str) -> int:
         raise BadArguments(f"{name}={environ[name]} is not a number") from None
 
 
-def join(way: Way, *, join_timeout_s: int, heartbeat_timeout_s: int) -> bool:
-    """Initialises JAX for several processes; False where this one is alone.
+def join(spec: ClusterSpec, *, join_timeout_s: int, heartbeat_timeout_s: int) -> bool:
+    """Initialises JAX for several processes; returns False for a single one.
 
-    Ends the program with one line where the others are not there in time: JAX itself
-    would abort. Raises `BadArguments` where the port is taken or detection fails.
+    Ends the program with one line if the others do not come in time: JAX itself would
+    abort. Raises `BadArguments` if the port is taken or detection fails.
     """
-    if way == ALONE:
+    if spec == SINGLE_PROCESS:
         return False
     import jax
 
-    devices = way.local_devices
-    if way.method == "explicit" and "JAX_LOCAL_DEVICE_IDS" in os.environ:
+    devices = spec.local_devices
+    if spec.method == "explicit" and "JAX_LOCAL_DEVICE_IDS" in os.environ:
         devices = None
     joined = threading.Event()
     threading.Thread(
-        target=_leave_unless, args=(joined, way, join_timeout_s), daemon=True
+        target=_leave_unless, args=(joined, spec, join_timeout_s), daemon=True
     ).start()
     try:
         jax.distributed.initialize(
-            way.coordinator,
-            way.processes,
-            way.process,
+            spec.coordinator,
+            spec.processes,
+            spec.process,
             local_device_ids=devices,
             cluster_detection_method=(
-                "deactivate" if way.method == "explicit" else way.method
+                "deactivate" if spec.method == "explicit" else spec.method
             ),
             initialization_timeout=join_timeout_s + 60,  # the thread is to be first
             heartbeat_timeout_seconds=heartbeat_timeout_s,
         )
     except ValueError as error:
-        if way.method is None:  # no TPU after all
+        if spec.method is None:  # no TPU after all
             return False
-        raise BadArguments(f"{way.method}: {one_line(error)}") from None
+        raise BadArguments(f"{spec.method}: {one_line(error)}") from None
     except (RuntimeError, OSError) as error:
-        where = way.coordinator or _address() or way.method
+        where = spec.coordinator or _address() or spec.method
         raise BadArguments(
             f"process cannot join at {where}: {one_line(error)[:200]}"
         ) from None
@@ -185,16 +188,29 @@ def join(way: Way, *, join_timeout_s: int, heartbeat_timeout_s: int) -> bool:
     return jax.process_count() > 1
 
 
-def another_does_it(environ: Mapping[str, str]) -> bool:
-    """Whether this is process 1, 2, ... of a job, where process 0 can do all alone.
+def is_secondary_process(environ: Mapping[str, str]) -> bool:
+    """Whether this is process 1, 2, ... of a job.
 
-    For programs that do not join the others, and would all write the same files.
+    For programs that do not join the others and would all write the same files.
     """
-    if find_way(environ) == ALONE:
+    if detect_cluster(environ) == SINGLE_PROCESS:
         return False
     names = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
     number = next((environ[name] for name in names if name in environ), "0")
     return number != "0"
+
+
+def is_main_process() -> bool:
+    """Whether this is process 0, which writes the run's files and the terminal."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def print_on_main(text: str) -> None:
+    """Prints a line, in the main process only."""
+    if is_main_process():
+        print(text, flush=True)
 
 
 def run_together(
@@ -206,50 +222,47 @@ def run_together(
     join_timeout_s: int,
     heartbeat_timeout_s: int,
 ) -> None:
-    """Runs `work` in this process and, where there are others, in step with them.
+    """Joins the other processes of the job, if there are any, and runs `work`.
 
-    With several processes an error of one ends all, with one line on the terminal and
-    the same status.
+    An error of one process ends all, with one line on the terminal and the same status.
     """
-    way = find_way(os.environ, coordinator, num_processes, process_id)
+    spec = detect_cluster(os.environ, coordinator, num_processes, process_id)
     if not join(
-        way, join_timeout_s=join_timeout_s, heartbeat_timeout_s=heartbeat_timeout_s
+        spec, join_timeout_s=join_timeout_s, heartbeat_timeout_s=heartbeat_timeout_s
     ):
         work()
         return
     import jax
 
-    from attunet_jax.distributed.consensus import texts_of_all
+    from attunet_jax.distributed.consensus import gather_texts
 
-    address = (way.coordinator or _address() or "").rpartition(":")[0]
-    roll_call = start(
+    address = (spec.coordinator or _address() or "").rpartition(":")[0]
+    detector = start(
         jax.process_index(),
         jax.process_count(),
         address.strip("[]") or socket.gethostname(),
-        texts_of_all,
+        gather_texts,
     )
     try:
         work()
     except (BadArguments, BadData, Interrupted) as error:
-        roll_call.leave(error.status, f"error: {one_line(error)}")
+        detector.leave(error.status, f"error: {one_line(error)}")
     except KeyboardInterrupt:
-        roll_call.leave(
-            INTERRUPTED, "interrupted: the same command continues from here"
-        )
+        detector.leave(INTERRUPTED, "interrupted: the same command continues from here")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         line = f"error: {place}{error.strerror or one_line(error)}"
-        roll_call.leave(BAD_DATA, line)
+        detector.leave(BAD_DATA, line)
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and _of_another(error):
-            # Most likely one has died: who it was is said first, where it is seen.
+            # Most likely one has died: the detector names it first, if it notices.
             time.sleep(3)
             line = one_line(error)[:200]
-            roll_call.leave(LOST, f"error: the processes lost each other ({line})")
+            detector.leave(LOST, f"error: the processes lost each other ({line})")
         # Not re-raised: at its exit JAX would wait for the others, and they for us.
         traceback.print_exc()
-        roll_call.leave(1, f"error: {type(error).__name__}: {one_line(error)[:300]}")
-    roll_call.goodbye()
+        detector.leave(1, f"error: {type(error).__name__}: {one_line(error)[:300]}")
+    detector.goodbye()
 
 
 def _of_another(error: BaseException) -> bool:
@@ -258,14 +271,14 @@ def _of_another(error: BaseException) -> bool:
     return any(word in str(error) for word in words)
 
 
-def _leave_unless(joined: threading.Event, way: Way, timeout_s: int) -> None:
+def _leave_unless(joined: threading.Event, spec: ClusterSpec, timeout_s: int) -> None:
     if joined.wait(timeout_s):
         return
-    address = way.coordinator or _address() or "the coordinator"
+    address = spec.coordinator or _address() or "the coordinator"
     if _answers(address):
         reason = (
             f"{address}: the coordinator answers, but not all "
-            f"{way.processes or ''} processes came within {timeout_s} s: start the "
+            f"{spec.processes or ''} processes came within {timeout_s} s: start the "
             "others, or give --join_timeout_s"
         )
     else:
@@ -278,7 +291,7 @@ def _leave_unless(joined: threading.Event, way: Way, timeout_s: int) -> None:
 
 
 def _address() -> str | None:
-    """Of the coordinator that JAX detected; no public name has it."""
+    """The coordinator's that JAX detected; JAX has no public name for it."""
     try:
         from jax._src import distributed
 

@@ -48,8 +48,6 @@ def build_network(
             )
     switches = dict(fields, widths=widths)
     dtype = switches.pop("compute_dtype")
-    if "rematerialise" in switches:
-        switches["remat"] = switches.pop("rematerialise")
     convolution = switches["convolution"]
     if convolution == dispatch.AUTO:
         convolution = dispatch.choose_convolution(backend, device_count, dtype)

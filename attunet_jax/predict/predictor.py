@@ -18,7 +18,7 @@ from attunet_jax.intensity import HuStatistics
 from attunet_jax.model import check_divisible
 from attunet_jax.ops import dispatch
 from attunet_jax.predict import sliding_window
-from attunet_jax.train.trained import FinishedRun, load_finished
+from attunet_jax.train.trained import TrainedModel, load_trained
 from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
 
 
@@ -28,17 +28,14 @@ class Predictor:
     `predictor(volume)` is `predictor.label_map(volume)`.
     """
 
-    def __init__(self, finished: FinishedRun) -> None:
-        self.run = run = finished.run
-        self.step = int(finished.state.step)
+    def __init__(self, trained: TrainedModel) -> None:
+        self.run = run = trained.run
+        self.step = trained.step
         # The name of each value of a label map.
-        self.classes = finished.outputs
+        self.classes = trained.outputs
         self.spacing_mm: tuple[float, ...] = tuple(run["spacing_mm"])
-        self.network = network = finished.network
-        self.variables = {
-            "params": finished.state.params,
-            "batch_stats": finished.state.batch_stats,
-        }
+        self.network = network = trained.network
+        self.variables = trained.variables
         self._divisor = 2 ** (len(network.widths) - 1)
         self._settings = run["config"]["predict"]
         # Runs that were trained before the field existed lack it.
@@ -48,10 +45,10 @@ class Predictor:
             mesh = _mesh_of(self._spatial)
             self._volume_sharding = split_depth(mesh)
             self.variables = jax.device_put(self.variables, replicated(mesh))
-        trained = run["config"]["classes"]
-        if self._settings["largest_of"] == "outputs":
-            trained = self.classes
-        is_trained = jnp.array([name in trained for name in self.classes])
+        candidates = run["config"]["classes"]
+        if self._settings["argmax_over"] == "outputs":
+            candidates = self.classes
+        is_trained = jnp.array([name in candidates for name in self.classes])
 
         def forward(variables: Mapping[str, Any], image: jax.Array) -> jax.Array:
             logits = network.apply(variables, image[None, ..., None], train=False)
@@ -205,6 +202,6 @@ def load_predictor(
 ) -> Predictor:
     """Loads the predictor of the run in `workdir`.
 
-    `overrides` replaces fields of its `config.predict`. Raises as `load_finished` does.
+    `overrides` replaces fields of its `config.predict`. Raises as `load_trained` does.
     """
-    return Predictor(load_finished(Path(workdir), overrides or {}))
+    return Predictor(load_trained(Path(workdir), overrides or {}))

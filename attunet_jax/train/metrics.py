@@ -1,4 +1,4 @@
-"""Metrics in; `metrics.jsonl`, TensorBoard events and a line on the terminal out."""
+"""Writes metrics: `metrics.jsonl`, TensorBoard events, the terminal, process logs."""
 
 import json
 import time
@@ -9,40 +9,47 @@ from pathlib import Path
 import tensorboardX
 
 from attunet_jax.errors import BadData
+from attunet_jax.files import write_text
 
 
-class Journal:
-    """Writes what happens; a resume drops rows beyond the restored step.
+class MetricWriter:
+    """Writes rows of metrics; on a resume drops those beyond the restored step.
 
-    A context manager. Raises `BadData` where the disk is full.
+    A context manager. In processes other than the main one it is not `enabled` and
+    writes nothing. Raises `BadData` if the disk is full.
     """
 
-    def __init__(self, workdir: Path, *, step: int, steps: int) -> None:
+    def __init__(self, workdir: Path, *, step: int, steps: int, enabled: bool) -> None:
         self._path = workdir / "metrics.jsonl"
         self._steps = steps
-        _drop_rows_after(self._path, step)
-        self._rows = self._path.open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._enabled = enabled
+        if enabled:
+            _drop_rows_after(self._path, step)
+            self._rows = self._path.open("a", encoding="utf-8")
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=step + 1 if step else None
+            )
 
     def log(
         self,
         step: int,
         metrics: dict[str, float],
-        figures: dict[str, float],
-        left_s: float,
+        speed: dict[str, float],
+        remaining_s: float,
     ) -> None:
-        """A row and a line; `figures` are those of `pace.Pace`."""
-        self.record(step, metrics | figures)
-        print(
-            f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  "
-            f"{speed(figures)}  left {duration(left_s)}",
-            flush=True,
-        )
+        """Writes a row and prints a line; `speed` is that of `monitor.StepTimer`."""
+        self.record(step, metrics | speed)
+        if self._enabled:
+            print(
+                f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  "
+                f"{speed_text(speed)}  left {duration(remaining_s)}",
+                flush=True,
+            )
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
-        """A row in the files, silently."""
+        """Writes a row without printing it."""
+        if not self._enabled:
+            return
         row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
         with _writing(self._path):
             self._rows.write(json.dumps(row) + "\n")
@@ -52,33 +59,34 @@ class Journal:
 
     def close(self) -> None:
         """Everything is on disk when this returns."""
-        with _writing(self._path):
-            self._rows.close()
-            self._events.close()
+        if self._enabled:
+            with _writing(self._path):
+                self._rows.close()
+                self._events.close()
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self.close()
         except BadData:
-            if kind is None:  # else what came first says more
+            if kind is None:  # otherwise the first exception says more
                 raise
 
 
 class ProcessLog:
-    """`workdir/logs/process_N.log`: what one process did, with the time; if `kept`."""
+    """`workdir/logs/process_N.log`: what one process did and when, if `enabled`."""
 
-    def __init__(self, workdir: Path, process: int, kept: bool) -> None:
+    def __init__(self, workdir: Path, process: int, *, enabled: bool) -> None:
         self._file = None
-        if kept:
+        if enabled:
             self._path = folder = workdir / "logs"
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / f"process_{process}.log").open("a", encoding="utf-8")
 
     def line(self, text: str) -> None:
-        """Appends a line; it is on disk when this returns, whatever comes after."""
+        """Appends a line, which is on disk when this returns."""
         if self._file:
             with _writing(self._path):
                 self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
@@ -96,19 +104,19 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BadData(
             f"{path}: cannot be written ({error.strerror}); make room there and the "
-            "same command goes on from the last checkpoint"
+            "same command continues from the last checkpoint"
         ) from error
 
 
-def speed(figures: dict[str, float]) -> str:
+def speed_text(speed: dict[str, float]) -> str:
     """0.123 s/step  16.2 cases/s  waiting for data 1%  memory 71%"""
     words = [
-        f"{figures['seconds_per_step']:.3f} s/step",
-        f"{figures['cases_per_second']:.3g} cases/s",
-        f"waiting for data {figures['data_wait_share']:.0%}",
+        f"{speed['seconds_per_step']:.3f} s/step",
+        f"{speed['cases_per_second']:.3g} cases/s",
+        f"waiting for data {speed['data_wait_share']:.0%}",
     ]
-    if "device_memory_share" in figures:
-        words.append(f"memory {figures['device_memory_share']:.0%}")
+    if "device_memory_share" in speed:
+        words.append(f"memory {speed['device_memory_share']:.0%}")
     return "  ".join(words)
 
 
@@ -120,7 +128,7 @@ def duration(seconds: float) -> str:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`, without a line that a kill cut short."""
+    """Reads the rows of a `metrics.jsonl`, without a line that a kill cut short."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -133,9 +141,6 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def _drop_rows_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]
-    beside = path.with_name(".metrics.jsonl.new")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.replace(path)
+    if path.exists():
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

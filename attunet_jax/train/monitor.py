@@ -1,9 +1,4 @@
-"""The loop's waits and pauses in; how fast it goes, and where its time goes, out.
-
-`--profile_steps=10:12` in, a profile that XProf and TensorBoard open out.
-
-SIGTERM and Ctrl-C in, a flag out that the loop reads between two steps.
-"""
+"""Watches a run: its speed, late processes, standstills, profiles and stop signals."""
 
 import signal
 import threading
@@ -16,20 +11,48 @@ from statistics import median
 from types import FrameType
 
 import jax
+from jax.sharding import Mesh
 
+from attunet_jax.checkpoint import Checkpoints
+from attunet_jax.distributed.step_exchange import HostStatus, StepExchange
 from attunet_jax.errors import BadArguments
 
-# A step is a stall where it takes so many times the median of those before, and
-# long enough to be seen.
-STALL_FACTOR, STALL_LEAST_S = 5.0, 0.5
-# Steps that the median is over, and how few make no median yet.
-REMEMBERED, FEWEST = 51, 5
+# A step is reported if it takes so many times the median of those before it, and at
+# least so many seconds.
+STALL_FACTOR, STALL_MIN_S = 5.0, 0.5
+# Number of steps in the median, and the fewest that make one.
+MEDIAN_STEPS, MIN_STEPS = 51, 5
 
 
-class Pace:
-    """Where the time of one process goes, from its first step on.
+class Monitor:
+    """Times the steps of a run and finds late processes; a context manager."""
 
-    `seconds()` of a pause (measuring, saving, profiling) belong to no step.
+    def __init__(self, *, step: int, batch_size: int) -> None:
+        self.timer = StepTimer(step=step, batch_size=batch_size)
+        self._stragglers = StragglerDetector()
+        self._watchdog = Watchdog()
+
+    def __enter__(self) -> "Monitor":
+        self._watchdog.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watchdog.stop()
+
+    def step_times(self) -> tuple[float, float]:
+        """At every step: (step_s, own_s) of this process, see `HostStatus`."""
+        step_s, own_s = self.timer.step_times()
+        return step_s, max(own_s, self._watchdog.longest_s())
+
+    def straggler(self, status: HostStatus | None, hosts: list[str]) -> str | None:
+        """Describes a step that took far longer than those before it, if it did."""
+        return self._stragglers.check(status, hosts) if status else None
+
+
+class StepTimer:
+    """Measures where the time of one process goes, from its first step on.
+
+    Time spent in a "pause" (evaluating, saving, profiling) belongs to no step.
     """
 
     def __init__(
@@ -43,28 +66,28 @@ class Pace:
         self._at_step = (self._mark, dict(self._spent))
 
     @contextmanager
-    def spending(self, what: str) -> Iterator[None]:
+    def spending(self, kind: str) -> Iterator[None]:
         """Within, the loop waits for "data" or "devices", or makes a "pause"."""
         began = self._clock()
         try:
             yield
         finally:
-            self._spent[what] += self._clock() - began
+            self._spent[kind] += self._clock() - began
 
-    def stepped(self) -> tuple[float, float]:
+    def step_times(self) -> tuple[float, float]:
         """At every step: (seconds since the last, those not waiting for devices)."""
         (then, spent), now = self._at_step, self._clock()
         self._at_step = (now, dict(self._spent))
         whole = now - then - (self._spent["pause"] - spent["pause"])
         return whole, whole - (self._spent["devices"] - spent["devices"])
 
-    def figures(self, step: int) -> dict[str, float]:
-        """Of the steps since the last call."""
+    def speed(self, step: int) -> dict[str, float]:
+        """Means over the steps since the last call, and the devices' memory."""
         now = self._clock()
         count = max(step - self._mark_step, 1)
         since = {k: v - self._at_mark[k] for k, v in self._spent.items()}
         busy = max(now - self._mark - since["pause"], 1e-9)
-        # Time left counts the pauses too: they come again.
+        # The remaining time includes pauses: there will be as many.
         self._whole_step_s = (now - self._mark) / count
         self._mark, self._mark_step = now, step
         self._at_mark = dict(self._spent)
@@ -75,18 +98,18 @@ class Pace:
             "data_wait_share": min(since["data"] / busy, 1.0),
         } | device_memory()
 
-    def left_s(self, steps: int) -> float:
-        """Until the last step, as fast as between the last two calls of `figures`."""
+    def remaining_s(self, steps: int) -> float:
+        """Until step `steps`, at the pace between the last two calls of `speed`."""
         return self._whole_step_s * (steps - self._mark_step)
 
 
 def device_memory() -> dict[str, float]:
-    """Bytes at most in use on a device of this process so far, and their share of it.
+    """Peak memory of this process's fullest device, in bytes and as a share.
 
-    Empty where the backend does not tell (CPU).
+    Empty where the backend does not report it (CPU).
     """
-    told = [s for d in jax.local_devices() if (s := d.memory_stats())]
-    peaks = [(s["peak_bytes_in_use"], s.get("bytes_limit", 0)) for s in told]
+    reported = [s for d in jax.local_devices() if (s := d.memory_stats())]
+    peaks = [(s["peak_bytes_in_use"], s.get("bytes_limit", 0)) for s in reported]
     if not peaks:
         return {}
     peak, limit = max(peaks)
@@ -94,74 +117,68 @@ def device_memory() -> dict[str, float]:
     return {"device_memory_peak_bytes": float(peak)} | share
 
 
-class Stalls:
-    """Step times in, a line where one stands out of those before."""
+class StragglerDetector:
+    """Compares the times of each step with the median of the steps before."""
 
     def __init__(self) -> None:
-        self._before: deque[float] = deque(maxlen=REMEMBERED)
+        self._before: deque[float] = deque(maxlen=MEDIAN_STEPS)
 
-    def notice(
-        self,
-        step: int,
-        step_s: tuple[float, ...],
-        own_s: tuple[float, ...],
-        hosts: list[str],
-    ) -> str | None:
-        """`step_s` and `own_s` are of every process, see `pulse.Beat`.
+    def check(self, status: HostStatus, hosts: list[str]) -> str | None:
+        """Names a late process in one line.
 
-        All processes wait for the slowest: it is the one whose time was its own.
+        All processes wait for the slowest: it is the one with the largest `own_s`.
         """
+        own_s = status.own_s
         # A standstill in a pause (a save waits for all) is in `own_s` alone.
-        longest = max(*step_s, *own_s)
-        usual = median(self._before) if len(self._before) >= FEWEST else None
+        longest = max(*status.step_s, *own_s)
+        usual = median(self._before) if len(self._before) >= MIN_STEPS else None
         self._before.append(longest)
-        if usual is None or longest <= max(STALL_FACTOR * usual, STALL_LEAST_S):
+        if usual is None or longest <= max(STALL_FACTOR * usual, STALL_MIN_S):
             return None
         late = max(range(len(own_s)), key=own_s.__getitem__)
         if own_s[late] < longest / 2:
             return None  # all waited for their devices: as after each save
         return (
-            f"stall: step {step} took {longest:.1f} s (median {usual:.2f} s); process "
-            f"{late} ({hosts[late]}) was late, {own_s[late]:.1f} s of it not in the "
-            "devices"
+            f"stall: step {status.step} took {longest:.1f} s (median {usual:.2f} s); "
+            f"process {late} ({hosts[late]}) was late, {own_s[late]:.1f} s of it not "
+            "in the devices"
         )
 
 
-class Sleepless:
-    """A thread that notices when this whole process stood still.
+class Watchdog:
+    """A thread that notices when the whole process stood still.
 
-    A host that freezes, or a process that is stopped, does not know it: its clock
-    says that it waited for the devices like all others.
+    A frozen host or a stopped process does not see that in its own times: by its clock
+    it waited for the devices, as the others did.
     """
 
     INTERVAL_S = 0.1
 
     def __init__(self) -> None:
-        self._worst = 0.0
-        self._ended = threading.Event()
+        self._longest = 0.0
+        self._stopped = threading.Event()
 
-    def __enter__(self) -> "Sleepless":
+    def start(self) -> None:
         threading.Thread(target=self._watch, daemon=True).start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
+    def stop(self) -> None:
+        self._stopped.set()
 
-    def worst_s(self) -> float:
+    def longest_s(self) -> float:
         """The longest standstill since the last call."""
-        worst, self._worst = self._worst, 0.0
-        return worst
+        longest, self._longest = self._longest, 0.0
+        return longest
 
     def _watch(self) -> None:
         before = time.monotonic()
-        while not self._ended.wait(self.INTERVAL_S):
+        while not self._stopped.wait(self.INTERVAL_S):
             now = time.monotonic()
-            self._worst = max(self._worst, now - before - self.INTERVAL_S)
+            self._longest = max(self._longest, now - before - self.INTERVAL_S)
             before = now
 
 
 def parse_steps(text: str | None) -> tuple[int, int] | None:
-    """ "10:12" to (10, 12): first and last step. Raises `BadArguments`."""
+    """Parses "10:12" to (10, 12), first and last step. Raises `BadArguments`."""
     if not text:
         return None
     first, _, last = text.partition(":")
@@ -173,28 +190,28 @@ def parse_steps(text: str | None) -> tuple[int, int] | None:
 
 
 class Profile:
-    """Records the wanted steps of this process into `workdir/profile`.
+    """Records the steps `first` to `last` of this process into `workdir/profile`.
 
-    `wanted` None records nothing.
+    The files are for XProf or TensorBoard. Without `steps` nothing is recorded.
     """
 
-    def __init__(self, workdir: Path, wanted: tuple[int, int] | None) -> None:
+    def __init__(self, workdir: Path, steps: tuple[int, int] | None) -> None:
         self._folder = workdir / "profile"
-        self._wanted = wanted
+        self._steps = steps
         self._running = False
 
     def before(self, step: int) -> None:
-        """Before the step is sent off. One that was to begin before now begins here."""
-        if self._wanted and not self._running and self._wanted[0] <= step:
-            if step <= self._wanted[1]:
+        """Called before a step is dispatched; starts at once if the first is past."""
+        if self._steps and not self._running and self._steps[0] <= step:
+            if step <= self._steps[1]:
                 jax.profiler.start_trace(self._folder)
                 self._running = True
 
     def after(self, step: int, result: object) -> str | None:
-        """After it is sent off; says where the profile lies once it is written."""
-        if not (self._running and self._wanted and step == self._wanted[1]):
+        """Called after a step is dispatched; reports the folder when it is written."""
+        if not (self._running and self._steps and step == self._steps[1]):
             return None
-        first = self._wanted[0]
+        first = self._steps[0]
         jax.block_until_ready(result)
         self.close()
         return (
@@ -206,26 +223,21 @@ class Profile:
         """Writes what was recorded so far."""
         if self._running:
             jax.profiler.stop_trace()
-            self._running, self._wanted = False, None
+            self._running, self._steps = False, None
 
 
-class StopRequest:
-    """A context manager; a second Ctrl-C acts as usual.
+class StopSignal:
+    """Notes SIGTERM and Ctrl-C for the loop to read; a context manager.
 
-    A second SIGTERM does not: schedulers, launch scripts and containers pass it on,
-    each of them once.
+    A second Ctrl-C acts as usual. A second SIGTERM does not: schedulers, launch scripts
+    and containers each forward the one that they receive.
     """
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal; 0 is none
+        self.number = 0  # of the signal received; 0 is none
         self._before: dict[int, object] = {}
 
-    @property
-    def name(self) -> str | None:
-        """The signal's name, where one has come."""
-        return signal.Signals(self.number).name if self.number else None
-
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "StopSignal":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._receive)
         return self
@@ -238,3 +250,33 @@ class StopRequest:
         self.number = number
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
+
+
+class StopVote:
+    """Decides at which step all processes stop, and exchanges their times with it."""
+
+    def __init__(
+        self, stop: StopSignal, checkpoints: Checkpoints, mesh: Mesh, hosts: list[str]
+    ) -> None:
+        self._stop, self._checkpoints, self._hosts = stop, checkpoints, hosts
+        self._exchange = StepExchange(mesh)
+        self._status: HostStatus | None = None
+
+    def send(self, step: int, step_s: float, own_s: float) -> None:
+        """Sends this process's status with a step; waits for nothing."""
+        self._exchange.send(step, self._stop.number, step_s, own_s)
+
+    def receive(self, lag: int) -> HostStatus | None:
+        """The status of all processes `lag` steps ago."""
+        self._status = self._exchange.receive(lag)
+        return self._status
+
+    def reason(self, step: int) -> str | None:
+        """Who stops the run after this step; the same in all processes."""
+        if len(self._hosts) == 1:
+            number = self._stop.number
+            return signal.Signals(number).name if number else None
+        if self._status and (request := self._status.stop_request()):
+            process, name = request
+            return f"{name} to process {process} ({self._hosts[process]})"
+        return "the platform" if self._checkpoints.reached_preemption(step) else None

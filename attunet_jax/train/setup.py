@@ -1,120 +1,134 @@
-"""A config in; what a run is made of, checked by all processes before any step, out."""
+"""Sets up a run from its config, with checks whose errors all processes raise."""
 
 import json
-import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from attunet_jax.checkpoint import Checkpoints, with_sharding
 from attunet_jax.data.crops import CropSpec
 from attunet_jax.data.dataset import Dataset, open_dataset
-from attunet_jax.data.pipeline import training_batches
-from attunet_jax.distributed.consensus import checked_by_all, hosts_of_all, same_for_all
+from attunet_jax.data.pipeline import HostBatch, training_batches
+from attunet_jax.distributed.consensus import (
+    assert_equal_across_processes,
+    gather_host_names,
+    raise_on_all,
+)
 from attunet_jax.distributed.mesh import data_shard, make_mesh, replicated
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.train.experiment import Plan, differing_fields, make_plan
-from attunet_jax.train.state import TrainState, draw_state, initial_state
-from attunet_jax.train.trained import FinishedRun, begin_from, load_finished
+from attunet_jax.train.config_checks import Config, check_fits_mesh, differing_fields
+from attunet_jax.train.experiment import Experiment, make_experiment
+from attunet_jax.train.state import TrainState, init_state
+from attunet_jax.train.trained import TrainedModel, init_from, load_trained, stored_run
 
-# Fields that hosts may have different: where and how each of them reads.
+# Fields that may differ between hosts: where and how each of them reads.
 FREE_ON_A_HOST = {"data.directory", "data.threads", "data.prefetch_batches"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change from the first step to the last."""
+    """What stays the same from the first step to the last."""
 
-    config: Any
+    config: Config
     dataset: Dataset
-    mesh: Any
-    plan: Plan
-    source: FinishedRun | None
-    hosts: list[str]  # name of each process's host
+    mesh: Mesh
+    experiment: Experiment
+    source: TrainedModel | None
+    hosts: list[str]  # host name of each process
     init_key: jax.Array
     step_key: jax.Array
 
-    def begin(self, key: jax.Array) -> TrainState:
-        """Random parameters; pure."""
-        return initial_state(key, self.plan.network, self.plan.optimizer)
-
     @property
-    def abstract_state(self) -> Any:
-        """Shapes of the state, on every device whole."""
-        shapes = jax.eval_shape(self.begin, self.init_key)
+    def abstract_state(self) -> TrainState:
+        """Shapes of the state, replicated on every device."""
+        shapes = jax.eval_shape(self.experiment.create_state, self.init_key)
         return with_sharding(shapes, replicated(self.mesh))
 
 
-def prepare(config: Any) -> Run:
-    """Raises `BadArguments` or `BadData`, in all processes the same."""
+def setup(config: Config) -> Run:
+    """Raises `BadArguments` or `BadData`, the same in all processes."""
 
-    def find() -> tuple[Dataset, Any]:
+    def open_data() -> tuple[Dataset, Mesh]:
         dataset = open_dataset(Path(config.data.directory))
-        mesh = make_mesh(config.mesh.data, config.mesh.spatial)
-        return dataset, mesh
+        return dataset, make_mesh(config.mesh.data, config.mesh.spatial)
 
-    dataset, mesh = checked_by_all(find)
-    resolved = json.loads(config.to_json())
-    same_for_all(
-        {f"config.{name}": value for name, value in _fields(resolved)}
+    dataset, mesh = raise_on_all(open_data)
+    assert_equal_across_processes(
+        {
+            f"config.{name}": x
+            for name, x in _shared_fields(json.loads(config.to_json()))
+        }
         | {"manifest.json of the data": dataset.manifest_sha256}
     )
-    # Not within checked_by_all: reading checkpoints is itself done in step.
-    source = load_finished(Path(config.init_from), {}) if config.init_from else None
+    # Not within raise_on_all: reading a checkpoint is itself a collective.
+    source = load_trained(Path(config.init_from), {}) if config.init_from else None
 
-    def plan_it() -> Plan:
-        plan = make_plan(config, dataset, mesh.size, source)
+    def make() -> Experiment:
+        experiment = make_experiment(config, dataset, mesh, source)
         check_fits_mesh(config, mesh)
-        return plan
+        return experiment
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     return Run(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        plan=checked_by_all(plan_it),
+        experiment=raise_on_all(make),
         source=source,
-        hosts=hosts_of_all(),
+        hosts=gather_host_names(),
         init_key=init_key,
         step_key=step_key,
     )
 
 
-def first_state(
+def init_or_restore(
     run: Run, checkpoints: Checkpoints, workdir: Path
-) -> tuple[TrainState, int, list[str] | None]:
-    """(state, step it stands at, names of arrays that are new in a fine-tuning).
+) -> tuple[TrainState, int, str | None]:
+    """Returns (state, its step, what the user should know about it).
 
-    A run begins in one of three ways: 1. it goes on from its newest whole checkpoint;
-    2. from random parameters; 3. from those of a finished run. No device ever holds
-    more than its share, not even at the start.
+    The state is that of the newest whole checkpoint in `workdir`, or without one that
+    of random parameters, replaced by those of `config.init_from` if given.
     """
-    checked_by_all(
-        lambda: _refuse_other_run(checkpoints, run.plan.run["config"], workdir)
+    experiment = run.experiment
+    raise_on_all(
+        lambda: _check_same_run(checkpoints, experiment.run["config"], workdir)
     )
     restored = checkpoints.restore_newest(run.abstract_state)
     if restored is not None:
         state, position = restored
-        _refuse_other_data(position, run.dataset, workdir)
-        return state, position["step"], None
-    state = draw_state(run.begin, run.init_key, replicated(run.mesh))
+        _check_same_data(position, run.dataset, workdir)
+        step = position["step"]
+        return state, step, _other_convolution(checkpoints, step, experiment.run)
+    state = init_state(experiment.create_state, run.init_key, replicated(run.mesh))
     if run.source is None:
         return state, 0, None
-    state, new = begin_from(run.source, state, tuple(run.plan.run["outputs"]))
-    return state, 0, new
+    state, new = init_from(run.source, state, tuple(experiment.run["outputs"]))
+    count = len(jax.tree.leaves(state.variables))
+    return (
+        state,
+        0,
+        f"begins from {run.source.workdir}, step {run.source.step}: took "
+        f"{count - len(new)} of {count} arrays"
+        + (f"; new: {', '.join(new)}" if new else ""),
+    )
 
 
-def batches_from(run: Run, position: int) -> Generator[dict, None, None]:
-    """This process's rows of step `position + 1` on: the position is the step."""
-    return stream(run.config, run.dataset, run.plan.train_ids, run.mesh, position)
+def batches_from(run: Run, step: int) -> Generator[HostBatch, None, None]:
+    """This process's rows of the batches of step `step + 1` and later."""
+    return stream(run.config, run.dataset, run.experiment.train_ids, run.mesh, step)
 
 
 def stream(
-    config: Any, dataset: Dataset, case_ids: Sequence[str], mesh: Any, position: int
-) -> Generator[dict, None, None]:
+    config: Config,
+    dataset: Dataset,
+    case_ids: Sequence[str],
+    mesh: Mesh,
+    position: int,
+) -> Generator[HostBatch, None, None]:
     """Training's host batches of a config, for this process's part of the mesh."""
     data = config.data
     return training_batches(
@@ -135,34 +149,17 @@ def stream(
     )
 
 
-def check_fits_mesh(config: Any, mesh: Any) -> None:
-    """Raises `BadArguments` where the mesh does not divide the batch or the depth."""
-    data, spatial = mesh.devices.shape
-    if config.data.batch_size % data:
-        raise BadArguments(
-            f"config.data.batch_size={config.data.batch_size} cannot be split over "
-            f"{data} devices: use a multiple, or config.mesh.data="
-            f"{math.gcd(data, config.data.batch_size)}"
-        )
-    depth, read_depth = config.data.crop_shape[0], config.data.read_shape[0]
-    slices = spatial * 2 ** (len(config.model.widths) - 1)
-    if spatial > 1 and (depth % slices or depth != read_depth):
-        raise BadArguments(
-            f"with config.mesh.spatial={spatial} the depth of config.data.crop_shape "
-            f"({depth}) must be divisible by {slices} and equal that of "
-            f"config.data.read_shape ({read_depth})"
-        )
-
-
-def _refuse_other_run(checkpoints: Checkpoints, config: dict, workdir: Path) -> None:
+def _check_same_run(
+    checkpoints: Checkpoints, config: dict[str, Any], workdir: Path
+) -> None:
     steps = checkpoints.steps()
     if not steps:
         return
     try:
-        there = checkpoints.run(steps[-1])["config"]
+        stored = stored_run(checkpoints, steps[-1])["config"]
     except BadData:
-        return  # damaged: restoring names it and goes on with the one before
-    differing = differing_fields(there, config)
+        return  # damaged: restoring names it and continues with the one before
+    differing = differing_fields(stored, config)
     if differing:
         raise BadArguments(
             f"{workdir} holds a run with another {'; '.join(differing)}: "
@@ -170,7 +167,7 @@ def _refuse_other_run(checkpoints: Checkpoints, config: dict, workdir: Path) -> 
         )
 
 
-def _refuse_other_data(position: dict, dataset: Dataset, workdir: Path) -> None:
+def _check_same_data(position: dict[str, Any], dataset: Dataset, workdir: Path) -> None:
     if position["manifest_sha256"] != dataset.manifest_sha256:
         raise BadArguments(
             f"{workdir} was trained on other data than {dataset.directory} (its "
@@ -178,13 +175,29 @@ def _refuse_other_data(position: dict, dataset: Dataset, workdir: Path) -> None:
         )
 
 
-def _fields(config: dict, prefix: str = "") -> list[tuple[str, Any]]:
+def _other_convolution(
+    checkpoints: Checkpoints, step: int, run: dict[str, Any]
+) -> str | None:
+    """A line for a run that continues with another form than its checkpoint's."""
+    try:
+        stored = checkpoints.run(step).get("convolution")
+    except BadData:
+        return None
+    if stored in (None, run["convolution"]):
+        return None
+    return (
+        f"convolution: step {step} was trained with {stored!r}, this run continues "
+        f"with {run['convolution']!r}; the results differ in rounding"
+    )
+
+
+def _shared_fields(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """(dotted name, value) of all fields that must be the same in all processes."""
     fields = []
     for name, value in config.items():
         dotted = f"{prefix}{name}"
         if isinstance(value, dict):
-            fields += _fields(value, f"{dotted}.")
+            fields += _shared_fields(value, f"{dotted}.")
         elif dotted not in FREE_ON_A_HOST:
             fields.append((dotted, value))
     return fields

@@ -1,61 +1,78 @@
-"""What training carries from step to step, as data only, and how it begins."""
+"""The training state, as data only, and how it is initialised."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from attunet_jax.model import AttentionUNet3D
+
+
+class Network(Protocol):
+    """What training asks of a network: a Flax module, or a stand-in in a test."""
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
+
 
 @struct.dataclass
 class TrainState:
-    """A pytree of arrays; functions (network, optimizer) travel apart from it."""
+    """A pytree of arrays; network and optimizer, which are functions, are not in it."""
 
     step: jax.Array  # int32, batches seen
     params: Any
     batch_stats: Any
     opt_state: Any
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the network's `apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
-def initial_state(
-    key: jax.Array, network: Any, optimizer: optax.GradientTransformation
+
+def create_state(
+    key: jax.Array, network: AttentionUNet3D, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Random parameters and an empty optimizer; pure, to be jitted or `eval_shape`d."""
+    """Random parameters and an empty optimizer; pure, for `jit` and `eval_shape`."""
     size = 2 ** (len(network.widths) - 1)
     image = jnp.zeros((1, size, size, size, 1))
     variables = network.init(key, image, train=True)
-    params = variables["params"]
+    return state_of(variables, optimizer)
+
+
+def state_of(variables: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step with these parameters and statistics."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(variables["params"]),
     )
 
 
-def draw_state(
-    begin: Callable[[jax.Array], TrainState],
+def init_state(
+    create: Callable[[jax.Array], TrainState],
     key: jax.Array,
     sharding: jax.sharding.Sharding,
 ) -> TrainState:
-    """`begin(key)` laid out as `sharding` says, whole on no device.
+    """Returns `create(key)` laid out by `sharding`; no device holds more than its part.
 
-    Hundreds of random draws that run once: optimising them takes ten times as long as
-    not (3-scale network, 2 CPU cores, 2026-11-24: 30 s against 3 s).
+    Compiled without optimisation: it is hundreds of random draws that run once, and
+    optimising them takes far longer than running them.
     """
-    quick: Any = {"xla_backend_optimization_level": 0}
-    drawing = jax.jit(begin, out_shardings=sharding).lower(key)
-    return drawing.compile(compiler_options=quick)(key)
+    options: Any = {"xla_backend_optimization_level": 0}
+    lowered = jax.jit(create, out_shardings=sharding).lower(key)
+    return lowered.compile(compiler_options=options)(key)
 
 
 @jax.jit
 def copy_of(state: TrainState) -> TrainState:
-    """Arrays of their own; one program, not one for each shape."""
+    """A copy in other memory, made by one program instead of one for each shape."""
     return jax.tree.map(jnp.copy, state)
 
 
 def parameter_count(params: Any) -> int:
-    """Trainable numbers; BatchNorm's running statistics are not among them."""
+    """Number of trainable values, without BatchNorm's running statistics."""
     return sum(x.size for x in jax.tree.leaves(params))

@@ -1,16 +1,31 @@
-"""One update and one held-out measurement: pure functions of (state, batch[, key])."""
+"""One update and one evaluation: pure functions of (state, batch[, key])."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from attunet_jax.train.state import TrainState
+from attunet_jax.train.state import Network, TrainState
 
 Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label, logits) -> scalar
+
+
+class TrainStep(Protocol):
+    """`train_step` with its settings bound."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, key: jax.Array, /
+    ) -> tuple[TrainState, Metrics]: ...
+
+
+class EvalStep(Protocol):
+    """`eval_step` with its settings bound."""
+
+    def __call__(self, state: TrainState, batch: Batch, /) -> jax.Array: ...
 
 
 def train_step(
@@ -18,16 +33,17 @@ def train_step(
     batch: Batch,
     key: jax.Array,
     *,
-    network: Any,
+    network: Network,
     optimizer: optax.GradientTransformation,
     crops: Callable[[Batch, jax.Array], Batch],
     loss: Loss,
     auxiliary_weight: float,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Augments, goes forward and back, updates.
+) -> tuple[TrainState, Metrics]:
+    """Augments the batch, computes loss and gradient, and updates the state.
 
     `key` is the run's; the step's own is folded from it, so that a resumed run draws
-    the same. Metrics stay on the device: loss and norm of the gradient.
+    the same. Returns the new state and the metrics "loss" and "gradient_norm", as
+    arrays on the device.
     """
     seen = crops(batch, jax.random.fold_in(key, state.step))
 
@@ -56,25 +72,22 @@ def train_step(
     return state, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
 
 
-def count_step(
+def eval_step(
     state: TrainState,
     batch: Batch,
     *,
-    network: Any,
+    network: Network,
     crops: Callable[[Batch], Batch],
     classes: tuple[int, ...],
 ) -> jax.Array:
-    """Voxels of each case and class: int32 `[B, K, 3]` = (both, truth, prediction).
+    """Counts voxels of each case and class: int32 `[B, K, 3]`.
 
-    What the Dice of held-out crops is made of, with BatchNorm's running statistics.
-    The prediction is the best of `classes`, the output nodes that take part.
+    The last axis is (in both, in the truth, in the prediction), from which the Dice
+    score follows. BatchNorm uses its running statistics. The prediction is the best
+    of `classes`, the output nodes that take part.
     """
     seen = crops(batch)
-    logits = network.apply(
-        {"params": state.params, "batch_stats": state.batch_stats},
-        seen["image"],
-        train=False,
-    )
+    logits = network.apply(state.variables, seen["image"], train=False)
     chosen = jnp.asarray(classes)
     prediction = jnp.argmax(logits[..., chosen], -1)
     prediction = prediction[..., None] == jnp.arange(len(classes))

@@ -1,7 +1,4 @@
-"""A run's folder in, its network and the parameters of one of its checkpoints out.
-
-A finished run and an untrained state in, a state that begins where it ended out.
-"""
+"""Trained models: loaded from a run's folder, and as the beginning of another run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,23 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from attunet_jax.checkpoint import Checkpoints, open_existing, with_sharding
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import AttentionUNet3D, build_network
+from attunet_jax.train.config_checks import check_allowed, with_current_fields
 from attunet_jax.train.optimizer import make_optimizer
-from attunet_jax.train.state import TrainState, initial_state
+from attunet_jax.train.state import TrainState, state_of
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class TrainedModel:
     """What prediction and fine-tuning need to know of a run."""
 
     network: AttentionUNet3D
-    state: TrainState  # on one local device
-    run: dict  # see `Plan.run`
+    variables: dict[str, Any]  # params and batch_stats, on one local device
+    step: int
+    run: dict[str, Any]  # see `Experiment.run`
     workdir: Path
 
     @property
@@ -36,94 +34,101 @@ class FinishedRun:
         return tuple(self.run["outputs"])
 
 
-def load_finished(workdir: Path, overrides: Mapping[str, Any]) -> FinishedRun:
-    """The checkpoint that the run's `config.predict.checkpoint` names.
+def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
+    """Loads the checkpoint that the run's `config.predict.checkpoint` names.
 
-    `overrides` replaces fields of the run's `config.predict`. Without held-out cases
-    "best" is the latest. Raises `BadData` or `BadArguments` naming what does not fit.
+    Reads parameters and BatchNorm statistics only. `overrides` replaces fields of the
+    run's `config.predict`. Without validation cases "best" is the latest. Raises
+    `BadData` or `BadArguments` naming what does not fit.
     """
     with open_existing(workdir) as checkpoints:
-        newest = checkpoints.run(checkpoints.steps()[-1])
-        wanted = (newest["config"]["predict"] | dict(overrides))["checkpoint"]
-        step = _step(checkpoints, wanted, workdir)
-        run = checkpoints.run(step)
+        newest = stored_run(checkpoints, checkpoints.steps()[-1])
+        requested = (newest["config"]["predict"] | dict(overrides))["checkpoint"]
+        step = _step(checkpoints, requested, workdir)
+        run = stored_run(checkpoints, step)
         run["config"]["predict"].update(overrides)
+        check_allowed(run["config"])
         network = build_network(
             run["config"]["model"],
             num_classes=len(run["outputs"]),
             backend=jax.default_backend(),
-            device_count=run["config"]["predict"].get("spatial", 1),
+            device_count=run["config"]["predict"]["spatial"],
         )
-        optimizer = _optimizer(run)
-        abstract = jax.eval_shape(
-            lambda key: initial_state(key, network, optimizer), jax.random.key(0)
+        size = 2 ** (len(network.widths) - 1)
+        image = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
+        shapes = jax.eval_shape(
+            lambda key, image: network.init(key, image, train=True),
+            jax.random.key(0),
+            image,
         )
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        state, _ = checkpoints.restore(step, with_sharding(abstract, here))
-    return FinishedRun(network, state, run, workdir)
+        variables = checkpoints.restore_variables(
+            step,
+            with_sharding({k: shapes[k] for k in ("params", "batch_stats")}, here),
+        )
+    return TrainedModel(network, variables, step, run, workdir)
 
 
-def finished_state(variables: Mapping[str, Any], run: Mapping[str, Any]) -> TrainState:
-    """Weights `{params, batch_stats}` of elsewhere as the state of a finished run."""
-    params = jax.tree.map(jnp.asarray, variables["params"])
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=jax.tree.map(jnp.asarray, variables["batch_stats"]),
-        opt_state=_optimizer(run).init(params),
-    )
+def stored_run(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """Reads a checkpoint's `run`, its config with today's fields."""
+    run = checkpoints.run(step)
+    return run | {"config": with_current_fields(run["config"])}
 
 
-def _optimizer(run: Mapping[str, Any]) -> optax.GradientTransformation:
-    """One with a state of the run's shape; its schedule plays no part any more."""
+def state_of_weights(
+    variables: Mapping[str, Any], run: Mapping[str, Any]
+) -> TrainState:
+    """The state to save for weights `{params, batch_stats}` from elsewhere."""
     fields = dict(run["config"]["optimizer"])
     fields.pop("decay_every_epochs")
-    return make_optimizer(decay_every_steps=1, **fields)
+    # Its schedule is not stored: only the shapes of its state are.
+    optimizer = make_optimizer(decay_every_steps=1, **fields)
+    return state_of(jax.tree.map(jnp.asarray, dict(variables)), optimizer)
 
 
-def _step(checkpoints: Checkpoints, wanted: str, workdir: Path) -> int:
+def _step(checkpoints: Checkpoints, requested: str, workdir: Path) -> int:
     steps = checkpoints.steps()
-    if wanted == "latest":
+    if requested == "latest":
         return steps[-1]
-    if wanted == "best":
+    if requested == "best":
         best = checkpoints.best()
         return steps[-1] if best is None else best
-    if wanted.isdecimal() and int(wanted) in steps:
-        return int(wanted)
+    if requested.isdecimal() and int(requested) in steps:
+        return int(requested)
     raise BadArguments(
-        f"config.predict.checkpoint={wanted!r} is neither best, latest nor a step of "
-        f"{workdir}, which has: {', '.join(map(str, steps))}"
+        f"config.predict.checkpoint={requested!r} is neither best, latest nor a step "
+        f"of {workdir}, which has: {', '.join(map(str, steps))}"
     )
 
 
-# What may be trained anew: the layers whose size is the number of outputs.
+# Layers whose size is the number of outputs: only these may be new in a fine-tuning.
 HEAD = ("supervision_", "fusion")
 
 
-def begin_from(
-    source: FinishedRun, state: TrainState, outputs: tuple[str, ...]
+def init_from(
+    source: TrainedModel, state: TrainState, outputs: tuple[str, ...]
 ) -> tuple[TrainState, list[str]]:
-    """(`state` with the source's parameters and statistics, names of what is new).
+    """Replaces parameters and statistics of `state` by the source's.
 
-    The optimizer begins anew. Where `outputs` are not the source's, the head keeps its
-    random values: as many outputs of another meaning are no beginning.
+    Returns the state and the names of the arrays that keep their random values: where
+    `outputs` are not the source's, those of the head, since outputs of another meaning
+    are no beginning. The optimizer's state stays as it is.
     """
-    given, begun = _arrays(source.state), _arrays(state)
+    stored, initial = _flat(source.variables), _flat(state.variables)
     taken, new = {}, []
-    for path, fresh in begun.items():
-        old = given.get(path)
+    for path, random in initial.items():
+        old = stored.get(path)
         if outputs != source.outputs and path.split("/")[1].startswith(HEAD):
-            taken[path] = fresh
+            taken[path] = random
             new.append(path)
-        elif old is not None and old.shape == fresh.shape:
+        elif old is not None and old.shape == random.shape:
             # By way of the host: with several processes each has its own copy.
-            taken[path] = jax.device_put(np.asarray(old), fresh.sharding)
+            taken[path] = jax.device_put(np.asarray(old), random.sharding)
         else:
             raise BadArguments(f"config.init_from={source.workdir}: no {path} there")
     variables = unflatten_dict(taken, sep="/")
     return state.replace(**variables), new  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _arrays(state: TrainState) -> dict[str, Any]:
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+def _flat(variables: Mapping[str, Any]) -> dict[str, Any]:
     return flatten_dict(variables, sep="/")

@@ -1,12 +1,8 @@
-"""One training at a time in a working folder: the second is told of the first.
-
-Two would wait for each other inside a save, or each remove the other's checkpoints.
-
-What a run ran on, for its folder: versions, devices, source commit, command.
-"""
+"""A run's folder: its lock, config.json and environment.json."""
 
 import fcntl
 import importlib.metadata
+import json
 import os
 import platform
 import socket
@@ -14,21 +10,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import jax
 
 from attunet_jax.errors import BadArguments
+from attunet_jax.files import write_text
 
-# What was just killed may take a moment to end.
-PATIENCE_S = 5.0
+# A process that was just killed may take a moment to end.
+LOCK_PATIENCE_S = 5.0
 
 
-class Exclusive:
+class WorkdirLock:
     """Holds `workdir/.lock` until `close` or the end of the process, however it ends.
 
-    Raises `BadArguments` where another process holds it. File systems without locks
-    are gone on without.
+    Two trainings in one folder would remove each other's checkpoints. Raises
+    `BadArguments` if another process holds the lock. A file system without locks is
+    used without one.
     """
 
     def __init__(self, workdir: Path) -> None:
@@ -47,7 +45,7 @@ class Exclusive:
 
 
 def _lock(file: IO[str], workdir: Path) -> None:
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,16 +63,24 @@ def _lock(file: IO[str], workdir: Path) -> None:
             return
 
 
+def describe_run(workdir: Path, run: dict[str, Any]) -> None:
+    """Writes config.json, which holds `Experiment.run`, and environment.json."""
+    here = environment() | {"convolution": run["convolution"]}
+    for name, content in (("config", run), ("environment", here)):
+        write_text(workdir / f"{name}.json", json.dumps(content, indent=2) + "\n")
+
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def environment() -> dict:
-    """A JSON-able description."""
+def environment() -> dict[str, Any]:
+    """What the run runs on: versions, devices, source commit, command."""
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": [str(d.device_kind) for d in jax.devices()],
         "processes": jax.process_count(),
+        "glibc_tunables": "GLIBC_TUNABLES" in os.environ,
         "commit": source_commit(),
         "command": sys.argv,
     }

@@ -119,7 +119,8 @@ def _ours(
         ours = Ours(config, workload.make_dataset(target, sized), jax.devices()[0])
         runs[f"attunet_jax, {name}"] = functools.partial(feed, ours)
         if name == "scans":
-            augment = jax.jit(ours.plan.train_step.keywords["crops"])
+            train_step: Any = ours.experiment.train_step
+            augment = jax.jit(train_step.keywords["crops"])
             batches = ours.batches()
             batch = to_global(next(batches), ours.mesh)
             batches.close()

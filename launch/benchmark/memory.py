@@ -5,7 +5,7 @@ r"""Measures how much memory a train step needs, beside PyTorch's.
         --peer_python=OTHER/bin/python
 
 Each step runs in a process of its own: ours with and without rematerialisation
-(config.model.rematerialise), and the published network in PyTorch. Prints what the step
+(config.model.remat), and the published network in PyTorch. Prints what the step
 needs beside parameters and optimizer, the same for each voxel of a batch, and the
 largest cube that would train at batch 1 in --memory_gb.
 """
@@ -93,7 +93,7 @@ def _requests(
                 "network": network,
                 "size": size.name,
                 "compute_dtype": dtype,
-                "rematerialise": remat,
+                "remat": remat,
             }
             requests.append((sys.executable, request))
     config = workload.make_config(network, size, "float32")

@@ -22,16 +22,15 @@ from attunet_jax.evaluate.metrics import measure_case
 from attunet_jax.ops.conv import conv_1x1x1, conv_2x2x2_stride_2
 from attunet_jax.ops.resize import upsample
 from attunet_jax.predict.predictor import Predictor
-from attunet_jax.train.experiment import compile_step, make_plan
+from attunet_jax.train.experiment import compile_step, make_experiment
 from attunet_jax.train.setup import stream
 from attunet_jax.train.state import (
     TrainState,
     copy_of,
-    draw_state,
-    initial_state,
+    init_state,
     parameter_count,
 )
-from attunet_jax.train.trained import FinishedRun
+from attunet_jax.train.trained import TrainedModel
 from launch.benchmark.machine import free_bytes
 from launch.benchmark.timing import Runner, timed
 from launch.benchmark.workload import ORGANS, SPACING_MM, Size, make_case
@@ -51,14 +50,14 @@ class Ours:
     def __init__(self, config: Any, dataset: Dataset, device: Any) -> None:
         self.config, self.dataset, self.device = config, dataset, device
         self.mesh = make_mesh(1, 1)
-        self.plan = make_plan(config, dataset, self.mesh.size)
+        self.experiment = make_experiment(config, dataset, self.mesh)
         self.class_count = len(config.classes)
 
     @functools.cached_property
     def state(self) -> TrainState:
         """The initial state, compiled and drawn at its first use."""
-        return draw_state(
-            lambda key: initial_state(key, self.plan.network, self.plan.optimizer),
+        return init_state(
+            self.experiment.create_state,
             jax.random.key(self.config.seed),
             replicated(self.mesh),
         )
@@ -69,15 +68,14 @@ class Ours:
 
     def batches(self) -> Any:
         """Returns the endless iterator of host batches of a training; to be closed."""
-        return stream(self.config, self.dataset, self.plan.train_ids, self.mesh, 0)
+        return stream(
+            self.config, self.dataset, self.experiment.train_ids, self.mesh, 0
+        )
 
     def forward(self) -> Callable[[], object]:
         """Returns a forward pass of one volume with BatchNorm's running statistics."""
-        network = self.plan.network
-        variables = {
-            "params": self.state.params,
-            "batch_stats": self.state.batch_stats,
-        }
+        network = self.experiment.network
+        variables = self.state.variables
         # Noise: zeros cost a GPU less power, and so less time, than an image does.
         shape = (1, *self.config.data.crop_shape, 1)
         image = jax.random.normal(jax.random.key(1), shape, jnp.float32)
@@ -97,7 +95,7 @@ class Ours:
         state = copy_of(self.state)  # the step donates its state
         with jax.set_mesh(self.mesh):
             step = self._check_memory(
-                compile_step(self.plan, self.mesh, state, batch, key)
+                compile_step(self.experiment, self.mesh, state, batch, key)
             )
 
         def call() -> None:
@@ -110,7 +108,13 @@ class Ours:
     def predictor(self) -> Predictor:
         """Returns the predictor that a trained model of this config has."""
         return Predictor(
-            FinishedRun(self.plan.network, self.state, self.plan.run, Path())
+            TrainedModel(
+                self.experiment.network,
+                self.state.variables,
+                step=0,
+                run=self.experiment.run,
+                workdir=Path(),
+            )
         )
 
     def _check_memory(self, compiled: Any) -> Any:

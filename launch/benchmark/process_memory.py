@@ -135,7 +135,7 @@ def _our_step(request: dict) -> dict[str, int]:
 
     size = workload.find_size(request["size"], backend="cpu")
     config = workload.make_config(request["network"], size, request["compute_dtype"])
-    config.model.rematerialise = request["rematerialise"]
+    config.model.remat = request["remat"]
     rng = np.random.default_rng(0)
     shape = (size.batch, *size.read_shape)
     batch = whole_scans(

@@ -18,9 +18,9 @@ import numpy as np
 
 from attunet_jax.data.batch import HostBatch, whole_scans
 from attunet_jax.distributed.mesh import make_mesh, replicated
-from attunet_jax.train.aot import shapes_of
+from attunet_jax.train.aot import training_shapes
 from attunet_jax.train.experiment import compile_step
-from attunet_jax.train.state import copy_of, draw_state, initial_state
+from attunet_jax.train.state import copy_of, init_state
 
 # Tiny sizes on a CPU, to test the check itself.
 DRY = os.environ.get("DRY") == "1"
@@ -63,7 +63,7 @@ class Setting:
         config.optimizer.decay_every_epochs *= 2 if DRY else 4
         self.config, self.device = config, device
         self.mesh = make_mesh(1, 1, [device])
-        self.plan, shapes, batch_shapes = shapes_of(config, self.mesh)
+        self.training, _, batch_shapes = training_shapes(config, self.mesh)
         self.everywhere = replicated(self.mesh)
         self.drawn = self._draw() if drawn is None else drawn
         self.state = jax.device_put(self.drawn, self.everywhere)
@@ -75,8 +75,8 @@ class Setting:
 
     def _draw(self) -> Any:
         cpu = replicated(make_mesh(1, 1, [jax.devices("cpu")[0]]))
-        return draw_state(
-            lambda key: initial_state(key, self.plan.network, self.plan.optimizer),
+        return init_state(
+            self.training.create_state,
             jax.device_put(jax.random.key(0), cpu),
             cpu,
         )
@@ -84,7 +84,9 @@ class Setting:
     def step(self) -> Any:
         """Returns the compiled train step that `launch.train` runs."""
         with jax.set_mesh(self.mesh):
-            return compile_step(self.plan, self.mesh, self.state, self.batch, self.key)
+            return compile_step(
+                self.training, self.mesh, self.state, self.batch, self.key
+            )
 
     def fresh_state(self) -> Any:
         """Returns a state before the first step."""
@@ -101,7 +103,7 @@ class Setting:
             "params": self.state.params,
             "batch_stats": self.state.batch_stats,
         }
-        network = self.plan.network
+        network = self.training.network
         with jax.set_mesh(self.mesh):
             apply = jax.jit(lambda v, x: network.apply(v, x, train=False))
             return apply.lower(variables, image).compile(), variables, image

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 H100 = """
 gpu_device_info {
@@ -140,7 +141,7 @@ def main(
     from jax.experimental import topologies
 
     from attunet_jax.distributed.mesh import make_mesh
-    from attunet_jax.train.aot import collectives_of, rehearse
+    from attunet_jax.train.aot import collectives_of, compile_ahead_of_time
 
     data, spatial = map(int, mesh.split("x"))
     devices = topologies.get_topology_desc(
@@ -152,7 +153,8 @@ def main(
     config.data.read_shape = (depth, height * 13 // 10, width * 13 // 10)
     config.mesh.data, config.mesh.spatial = data, spatial
     began = time.perf_counter()
-    compiled, _ = rehearse(config, make_mesh(data, spatial, devices))
+    mesh_of_gpus = make_mesh(data, spatial, devices)
+    compiled: Any = compile_ahead_of_time(config, mesh_of_gpus)[0]
     hlo, memory = compiled.as_text(), compiled.memory_analysis()
     if "HLO" in os.environ:
         Path(os.environ["HLO"]).write_text(hlo)

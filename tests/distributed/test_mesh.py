@@ -10,7 +10,7 @@ import pytest
 from attunet_jax.distributed.mesh import (
     _is_block,
     data_shard,
-    from_every_process,
+    gather_from_processes,
     make_mesh,
     to_global,
 )
@@ -59,7 +59,7 @@ def test_a_process_must_own_a_rectangle_at_a_multiple_of_its_size(owners, blocks
 
 def test_numbers_of_every_process_come_to_all():
     mesh = make_mesh(4, 2)
-    got = from_every_process(np.array([3.0, 0.5], np.float32), mesh)
+    got = gather_from_processes(np.array([3.0, 0.5], np.float32), mesh)
     np.testing.assert_array_equal(got, [[3.0, 0.5]])  # this one process
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from attunet_jax.distributed.processes import (
     ALL_VISIBLE,
-    ALONE,
-    Way,
-    another_does_it,
-    find_way,
+    SINGLE_PROCESS,
+    ClusterSpec,
+    detect_cluster,
+    is_secondary_process,
 )
 from attunet_jax.errors import BadArguments
 
@@ -28,45 +28,49 @@ FOUR_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
 @pytest.mark.parametrize(
     "environment, packages, expected",
     [
-        ({}, (), ALONE),
-        (OURS | {"JAX_PROCESS_ID": "2"}, (), Way("explicit", "a:1", 4, 2)),
+        ({}, (), SINGLE_PROCESS),
+        (OURS | {"JAX_PROCESS_ID": "2"}, (), ClusterSpec("explicit", "a:1", 4, 2)),
         # An indexed job tells each pod its number under this name.
-        (OURS | KUBERNETES, (), Way("explicit", "a:1", 4, 3)),
-        (OURS | SLURM | {"JAX_PROCESS_ID": "0"}, (), Way("explicit", "a:1", 4, 0)),
+        (OURS | KUBERNETES, (), ClusterSpec("explicit", "a:1", 4, 3)),
+        (
+            OURS | SLURM | {"JAX_PROCESS_ID": "0"},
+            (),
+            ClusterSpec("explicit", "a:1", 4, 0),
+        ),
         # One task a node: all accelerators of the node are its own.
-        (SLURM, (), Way("slurm", local_devices=ALL_VISIBLE)),
-        (SLURM | FOUR_GPUS, (), Way("slurm", local_devices=ALL_VISIBLE)),
+        (SLURM, (), ClusterSpec("slurm", local_devices=ALL_VISIBLE)),
+        (SLURM | FOUR_GPUS, (), ClusterSpec("slurm", local_devices=ALL_VISIBLE)),
         # Four tasks that see four GPUs: JAX gives each the one of its local rank.
         (
             SLURM | FOUR_GPUS | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)"},
             (),
-            Way("slurm", local_devices=None),
+            ClusterSpec("slurm", local_devices=None),
         ),
         # SLURM has bound one GPU to each task already.
         (
             SLURM | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "0"},
             (),
-            Way("slurm", local_devices=ALL_VISIBLE),
+            ClusterSpec("slurm", local_devices=ALL_VISIBLE),
         ),
-        (SLURM | {"SLURM_NTASKS": "1"}, (), ALONE),
+        (SLURM | {"SLURM_NTASKS": "1"}, (), SINGLE_PROCESS),
         # A shell inside an allocation is no step of it.
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, (), ALONE),
-        (OPEN_MPI, ("mpi4py",), Way("mpi4py", local_devices=None)),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, (), SINGLE_PROCESS),
+        (OPEN_MPI, ("mpi4py",), ClusterSpec("mpi4py", local_devices=None)),
         (
             OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:34"},
             (),
-            Way("ompi", local_devices=None),
+            ClusterSpec("ompi", local_devices=None),
         ),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, (), ALONE),
-        (KUBERNETES, ("kubernetes",), Way("k8s")),
-        (KUBERNETES, (), ALONE),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, ("kubernetes",), ALONE),
-        ({}, ("libtpu",), Way(None)),
-        ({"JAX_PLATFORMS": "cpu"}, ("libtpu",), ALONE),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, (), SINGLE_PROCESS),
+        (KUBERNETES, ("kubernetes",), ClusterSpec("k8s")),
+        (KUBERNETES, (), SINGLE_PROCESS),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, ("kubernetes",), SINGLE_PROCESS),
+        ({}, ("libtpu",), ClusterSpec(None)),
+        ({"JAX_PLATFORMS": "cpu"}, ("libtpu",), SINGLE_PROCESS),
     ],
 )
 def test_each_cluster_is_found_by_its_own_variables(environment, packages, expected):
-    found = find_way(environment, has_package=lambda name: name in packages)
+    found = detect_cluster(environment, has_package=lambda name: name in packages)
     assert found == expected
 
 
@@ -82,12 +86,14 @@ def test_each_cluster_is_found_by_its_own_variables(environment, packages, expec
     ],
 )
 def test_a_program_that_needs_no_others_runs_in_process_0(environment, another):
-    assert another_does_it(environment) == another
+    assert is_secondary_process(environment) == another
 
 
 def test_flags_come_before_the_environment():
     environment = OURS | SLURM | {"JAX_PROCESS_ID": "2"}
-    assert find_way(environment, "b:2", 8, 7) == Way("explicit", "b:2", 8, 7)
+    assert detect_cluster(environment, "b:2", 8, 7) == ClusterSpec(
+        "explicit", "b:2", 8, 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,4 +110,4 @@ def test_flags_come_before_the_environment():
 )
 def test_what_does_not_fit_together_is_named(environment, given, words):
     with pytest.raises(BadArguments, match=words):
-        find_way(environment, *given, has_package=lambda name: False)
+        detect_cluster(environment, *given, has_package=lambda name: False)

@@ -42,7 +42,7 @@ def test_config_fields_take_the_type_of_their_default(flags):
             "--config.data.crop_shape=(16, 24,32)",
             "--config.augment.zoom_range=1,1.5",
             "--config.classes=background, 'liver'",
-            "--config.model.rematerialise",
+            "--config.model.remat",
             "--config.optimizer.learning_rate=1e-3",
         ]
     )
@@ -50,7 +50,7 @@ def test_config_fields_take_the_type_of_their_default(flags):
     assert config.data.batch_size == 4 and config.data.crop_shape == (16, 24, 32)
     assert config.augment.zoom_range == (1.0, 1.5)
     assert config.classes == ("background", "liver")
-    assert config.model.rematerialise is True
+    assert config.model.remat is True
     assert config.optimizer.learning_rate == 0.001
     assert config.is_locked and len(values.fields) == 6
     again = flags.parse(["--workdir=RUN", *values.config_words()])
@@ -92,7 +92,11 @@ def test_a_config_is_found_by_name_and_by_path_from_any_folder(
         ),
         ("--config.data.crop_shape=1,2,x", "must be three whole numbers"),
         ("--config.model.widths=a", "must be whole numbers, such as 16,32"),
-        ("--config.model.rematerialise=maybe", "must be true or false"),
+        ("--config.model.remat=maybe", "must be true or false"),
+        (
+            "--config.model.rematerialise=True",
+            "--config.model.rematerialise is now --config.model.remat",
+        ),
         ("--cases=1.5", "--cases=1.5: must be a whole number"),
         ("--size=huge", "--size=huge: must be one of small, full"),
         ("--spacing_mm=1,2", "--spacing_mm=1,2: must be one or three numbers"),

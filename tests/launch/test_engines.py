@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from attunet_jax.distributed.processes import Way, find_way
+from attunet_jax.distributed.processes import ClusterSpec, detect_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = [
@@ -51,7 +51,7 @@ def test_pods_find_each_other_by_what_the_manifest_sets():
     assert spec["parallelism"] == count
     for number in range(count):
         seen = environment | {"JOB_COMPLETION_INDEX": str(number)}
-        assert find_way(seen) == Way("explicit", first, count, number)
+        assert detect_cluster(seen) == ClusterSpec("explicit", first, count, number)
 
 
 def test_a_pod_stopped_with_all_saved_is_replaced_and_one_with_bad_data_is_not():

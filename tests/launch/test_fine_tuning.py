@@ -64,15 +64,15 @@ def test_fine_tuning_on_one_organ_leaves_the_other_outputs_alone(
     assert (before["encoder_1/conv_1/kernel"] != after["encoder_1/conv_1/kernel"]).any()
 
     scan = scan_folder / "images" / "ball_0.nii.gz"
-    for largest_of, allowed in (("classes", {0, 2}), ("outputs", {0, 1, 2, 3})):
-        folder = tmp_path / largest_of
+    for argmax_over, allowed in (("classes", {0, 2}), ("outputs", {0, 1, 2, 3})):
+        folder = tmp_path / argmax_over
         status, _, errors = finish(
             run_program(
                 "launch.predict",
                 f"--workdir={workdir}",
                 f"--input={scan}",
                 f"--output={folder}",
-                f"--config.predict.largest_of={largest_of}",
+                f"--config.predict.argmax_over={argmax_over}",
             )
         )
         assert status == 0, errors

@@ -83,7 +83,7 @@ def test_help_lists_the_fields_that_the_config_has_with_its_defaults():
     fields = dict(config_file.fields_of(config_file.load_config("base")))
     assert described.keys() == fields.keys()
     assert described["data.crop_shape"] == "96,160,160"
-    assert described["model.rematerialise"] == "false"
+    assert described["model.remat"] == "false"
     text = cli.Flags("Does it.", config="demo").help()
     assert "--config.data.batch_size: Cases a step, over all devices and hosts" in text
 

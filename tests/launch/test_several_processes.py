@@ -99,7 +99,7 @@ def test_two_processes_stopped_and_killed_equal_one_left_alone(train, tmp_path):
     printed = finish(job)
     assert re.search(r"\[0\] error: process 1 of 2 \(.*\) died", printed), printed
     assert "launch.cluster.local: process 1 was ended by SIGKILL" in printed
-    assert "going on at step" in printed and "2 processes" in printed
+    assert "continuing at step" in printed and "2 processes" in printed
     # Only process 0 speaks.
     assert not re.search(r"^\[1\] step", printed, re.M)
 
@@ -339,7 +339,7 @@ def test_a_damaged_newest_checkpoint_is_named_once_and_passed_over_by_all(
     named = [x for x in printed.splitlines() if "trying the one before" in x]
     assert len(named) == 1 and named[0].startswith("[0]")
     assert str(workdir / "checkpoints" / "8") in named[0]
-    assert "going on at step 6 of 8" in printed
+    assert "continuing at step 6 of 8" in printed
     assert (workdir / "checkpoints" / "8").is_dir()
 
 
@@ -379,7 +379,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     printed = finish(
         train(processes, 2 // processes, workdir, "--config.train.steps=6")
     )
-    assert re.search(r"going on at step [24] of", printed)
+    assert re.search(r"continuing at step [24] of", printed)
 
 
 @pytest.mark.cluster

@@ -48,6 +48,8 @@ def test_a_run_leaves_its_config_versions_commit_and_metrics(trained):
     assert re.fullmatch(r"[0-9a-f]{40}\+?", environment["commit"])
     assert environment["packages"].keys() >= {"jax", "flax", "optax", "grain"}
     assert environment["devices"] and environment["command"][1:]
+    assert environment["convolution"] == run["convolution"] == "compiler"
+    assert environment["glibc_tunables"] in (True, False)
     rows = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
     dice = {row["step"]: row for row in rows if "held_out_dice" in row}

@@ -301,7 +301,7 @@ def test_the_signal_only_gates_and_never_feeds_the_decoder():
         ("deep_supervision", "none"),
         ("align_corners", True),
         ("compute_dtype", "bfloat16"),
-        ("rematerialise", True),
+        ("remat", True),
         ("convolution", "matrix"),
         ("convolution", "auto"),
     ],
@@ -361,8 +361,8 @@ def test_recomputing_activations_changes_no_gradient():
     results, programs = [], []
     small = {"widths": (2, 3), "sub_gates": 0, "deep_supervision": "none"}
     values = single(random_variables(shapes(build(**small)), seed=3))
-    for rematerialise in (False, True):
-        network = build(**small, rematerialise=rematerialise)
+    for remat in (False, True):
+        network = build(**small, remat=remat)
 
         def total(params, network=network):
             logits, updates = network.apply(

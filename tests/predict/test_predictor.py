@@ -11,7 +11,7 @@ from attunet_jax.predict.predictor import Predictor
 from attunet_jax.volume import Volume
 
 SETTINGS = {
-    "largest_of": "classes",
+    "argmax_over": "classes",
     "spatial": 1,
     "average_flips": False,
     "whole_volume_limit_vox": 10**6,
@@ -32,7 +32,8 @@ def predictor():
             "blur_mm": 0.0,
             "config": {"predict": SETTINGS, "classes": ["background", "bright"]},
         },
-        state=SimpleNamespace(step=3, params={}, batch_stats={}),
+        step=3,
+        variables={"params": {}, "batch_stats": {}},
         outputs=("background", "bright", "untrained"),
         network=SimpleNamespace(
             widths=(1, 1), apply=above_and_below, convolution="compiler"

@@ -10,7 +10,7 @@ from attunet_jax import augment
 from attunet_jax.model import build_network
 from attunet_jax.train.loss import soft_dice_loss
 from attunet_jax.train.optimizer import make_optimizer
-from attunet_jax.train.state import initial_state
+from attunet_jax.train.state import create_state
 from attunet_jax.train.step import train_step
 from configs import base
 
@@ -37,7 +37,7 @@ def tiny():
             l2=1e-6,
             decay_factor=0.5,
             decay_every_steps=100,
-            average_batches=1,
+            grad_accum_steps=1,
         )
         step = partial(
             train_step,
@@ -67,7 +67,7 @@ def tiny():
             network,
             optimizer,
             step,
-            partial(initial_state, network=network, optimizer=optimizer),
+            partial(create_state, network=network, optimizer=optimizer),
         )
 
     return make

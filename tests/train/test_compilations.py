@@ -1,5 +1,6 @@
-"""What a run compiles, by the lines in which JAX says so."""
+"""What a run compiles, by JAX's own log, and how it continues in another form."""
 
+import json
 import re
 from collections import Counter
 
@@ -9,7 +10,9 @@ from attunet_jax.train.loop import train
 from configs import attention_unet
 
 
-def test_nothing_is_compiled_twice_in_a_run(prepared, tmp_path, caplog):
+def test_nothing_is_compiled_twice_in_a_run_and_another_convolution_is_reported(
+    prepared, tmp_path, caplog, capsys
+):
     config = attention_unet.get_config()
     config.data.directory = str(prepared)
     config.model.widths = (2, 3)
@@ -30,5 +33,13 @@ def test_nothing_is_compiled_twice_in_a_run(prepared, tmp_path, caplog):
         for line in said
         if (found := re.match(r"Finished XLA compilation of jit\((\w+)\)", line))
     )
-    assert {"train_step", "count_step", "begin", "copy_of"} <= compiled.keys()
+    assert {"train_step", "eval_step", "create_state", "copy_of"} <= compiled.keys()
     assert set(compiled.values()) == {1}, compiled
+
+    config.model.convolution = "matrix"
+    train(config, tmp_path / "run")  # nothing is left to do
+    assert "step 6 was trained with 'compiler', this run continues with 'matrix'" in (
+        capsys.readouterr().out
+    )
+    stored = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert stored["convolution"] == "matrix"

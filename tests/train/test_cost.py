@@ -22,7 +22,7 @@ def test_memory_work_and_messages_of_a_split_product_are_those_counted_by_hand()
     assert cost.arguments == 16 * 64 * 4 + 16 * 32 * 4
     result = 64 * 32 * 4
     assert result <= cost.temporaries <= 4 * result
-    assert cost.messages == {"all-reduce": (1, result)}
+    assert cost.collectives == {"all-reduce": (1, result)}
     products = 2 * 64 * 32 * 16
     assert cost.flops is not None
     assert products <= cost.flops <= 1.2 * products

@@ -1,4 +1,4 @@
-"""A config and a data set make a plan, or the field that does not fit is named."""
+"""A config and a data set make an experiment, or a field that cannot be is named."""
 
 import importlib
 import json
@@ -12,11 +12,12 @@ import pytest
 
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.labels import LabelMap
+from attunet_jax.distributed.mesh import make_mesh
 from attunet_jax.errors import BadArguments
 from attunet_jax.train.experiment import (
-    differing_fields,
+    Experiment,
     label_lookup,
-    make_plan,
+    make_experiment,
     output_names,
 )
 from configs import base
@@ -51,8 +52,16 @@ def config_with(**changes: Any) -> Any:
     return config
 
 
-def plan_with(train: int = 5, **changes: Any) -> Any:
-    return make_plan(config_with(**changes), dataset(train), 1)
+def make(config: Any, source: Any = None, train: int = 5) -> Experiment:
+    return make_experiment(config, dataset(train), make_mesh(1, 1), source)
+
+
+def experiment_with(train: int = 5, **changes: Any) -> Experiment:
+    return make(config_with(**changes), train=train)
+
+
+def loss_options(experiment: Any) -> dict[str, Any]:
+    return experiment.train_step.keywords["loss"].keywords
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,7 @@ def plan_with(train: int = 5, **changes: Any) -> Any:
 def test_an_epoch_is_as_many_steps_as_whole_batches_but_at_least_one(
     train, changes, steps
 ):
-    assert plan_with(train, **changes).steps == steps
+    assert experiment_with(train, **changes).steps == steps
 
 
 @pytest.mark.parametrize("average, updates", [(1, 4), (2, 2)])
@@ -77,9 +86,9 @@ def test_the_learning_rate_halves_after_the_epochs_that_were_asked_for(
     average, updates
 ):
     # Two epochs of two batches; averaging makes half as many updates of them.
-    optimizer = plan_with(
+    optimizer = experiment_with(
         optimizer__decay_every_epochs=2,
-        optimizer__average_batches=average,
+        optimizer__grad_accum_steps=average,
         optimizer__learning_rate=0.25,
         optimizer__l2=0.0,
     ).optimizer
@@ -96,13 +105,13 @@ def test_the_learning_rate_halves_after_the_epochs_that_were_asked_for(
     assert made == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_plan_says_who_trains_what_is_measured_and_what_the_run_is():
-    plan = plan_with(classes=("background", "liver", "spleen"))
-    assert plan.train_ids == tuple(f"case_{i}" for i in range(5))
-    assert plan.validation_ids == ("case_8", "case_9")
-    assert plan.organs == ("liver", "spleen")
-    assert plan.network.num_classes == 3
-    run = json.loads(json.dumps(plan.run))
+def test_an_experiment_says_who_trains_what_is_measured_and_what_the_run_is():
+    experiment = experiment_with(classes=("background", "liver", "spleen"))
+    assert experiment.train_ids == tuple(f"case_{i}" for i in range(5))
+    assert experiment.validation_ids == ("case_8", "case_9")
+    assert experiment.organs == ("liver", "spleen")
+    assert experiment.network.num_classes == 3
+    run = json.loads(json.dumps(experiment.run))
     assert run["config"]["classes"] == ["background", "liver", "spleen"]
     assert run["config"]["data"]["batch_size"] == 2
     assert run["outputs"] == ["background", "liver", "spleen"]
@@ -111,15 +120,13 @@ def test_a_plan_says_who_trains_what_is_measured_and_what_the_run_is():
     assert run["manifest_sha256"] == "abc"
 
 
-def test_the_loss_of_a_plan_takes_the_configs_fields():
-    options = (
-        plan_with(
+def test_the_loss_of_an_experiment_takes_the_configs_fields():
+    options = loss_options(
+        experiment_with(
             loss__smoothing=0.5,
             loss__smoothing_inside_factor=True,
             loss__include_background=False,
         )
-        .train_step.keywords["loss"]
-        .keywords
     )
     assert options == {
         "classes": (0, 1, 2, 3),
@@ -147,15 +154,16 @@ def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
     assert output_names(classes, None) == classes
     # Spleen and kidney keep their nodes in the label, which count for neither class.
     assert label_lookup(LabelMap(ORGANS), source.outputs, classes)[:4] == (0, 1, 2, 3)
-    plan = make_plan(config_with(classes=classes), dataset(), 1, source)
-    assert plan.network.num_classes == 4
-    assert plan.organs == ("pancreas",)
-    options = plan.train_step.keywords["loss"].keywords
+    experiment = make(config_with(classes=classes), source)
+    assert experiment.network.num_classes == 4
+    assert experiment.organs == ("pancreas",)
+    options = loss_options(experiment)
     assert (options["classes"], options["averaged_over"]) == ((0, 2), 2)
-    assert plan.count_step.keywords["classes"] == (0, 2)
-    published = config_with(classes=classes, loss__mean_over="outputs")
-    plan = make_plan(published, dataset(), 1, source)
-    assert plan.train_step.keywords["loss"].keywords["averaged_over"] == 4
+    eval_step: Any = experiment.eval_step
+    assert eval_step.keywords["classes"] == (0, 2)
+    published = config_with(classes=classes, loss__reduce_over="outputs")
+    experiment = make(published, source)
+    assert loss_options(experiment)["averaged_over"] == 4
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
 )
 def test_classes_that_are_not_background_and_organs_are_refused(classes):
     with pytest.raises(BadArguments) as caught:
-        plan_with(classes=classes)
+        experiment_with(classes=classes)
     message = str(caught.value)
     assert message.startswith(f"config.classes={classes}: ")
     assert "spleen, pancreas, kidney, liver" in message
@@ -187,7 +195,7 @@ def test_classes_that_are_not_background_and_organs_are_refused(classes):
                 "data.threads",
                 "data.prefetch_batches",
                 "optimizer.learning_rate",
-                "optimizer.average_batches",
+                "optimizer.grad_accum_steps",
                 "optimizer.decay_every_epochs",
                 "train.epochs",
                 "train.log_every_steps",
@@ -206,8 +214,8 @@ def test_classes_that_are_not_background_and_organs_are_refused(classes):
         ("data.read_shape", (80, 208, 208)),
         ("data.padding", "edge"),
         ("augment.normalise_over", "batch"),
-        ("loss.mean_over", "voxels"),
-        ("predict.largest_of", "organs"),
+        ("loss.reduce_over", "voxels"),
+        ("predict.argmax_over", "organs"),
         ("predict.region", "crop"),
         ("model.gate_source", "encoder"),
         ("model.widths", (16,)),
@@ -216,74 +224,23 @@ def test_classes_that_are_not_background_and_organs_are_refused(classes):
 )
 def test_a_field_that_cannot_be_is_named_in_one_line(field, value):
     with pytest.raises(BadArguments) as caught:
-        plan_with(**{field.replace(".", "__"): value})
+        experiment_with(**{field.replace(".", "__"): value})
     message = str(caught.value)
     assert f"config.{field}={value!r}" in message and "\n" not in message
 
 
 def test_a_split_that_is_not_there_or_has_no_training_cases_is_named():
     with pytest.raises(BadArguments, match="no split 'cv_1'; it has: 80_20"):
-        plan_with(data__split="cv_1")
+        experiment_with(data__split="cv_1")
     with pytest.raises(BadArguments, match="split 80_20 has no training cases"):
-        plan_with(train=0)
+        experiment_with(train=0)
 
 
 @pytest.mark.parametrize(
     "path", sorted(Path(base.__file__).parent.glob("[a-z]*.py")), ids=lambda p: p.stem
 )
-def test_every_config_makes_a_plan(path):
+def test_every_config_makes_an_experiment(path):
     config = importlib.import_module(f"configs.{path.stem}").get_config()
-    plan = make_plan(config, dataset(), 1)
-    assert plan.steps >= 300
-    assert plan.run["config"] == json.loads(config.to_json())
-
-
-def resolved(**changes: Any) -> dict[str, Any]:
-    return json.loads(config_with(**changes).to_json())
-
-
-def test_the_same_run_differs_in_nothing_wherever_and_however_fast_it_runs():
-    elsewhere = resolved(
-        data__directory="/mnt/data",
-        data__threads=1,
-        data__prefetch_batches=1,
-        model__convolution="matrix",
-        model__rematerialise=True,
-        train__steps=10,
-        train__keep_best=3,
-        mesh__spatial=4,
-        predict__average_flips=True,
-        name="another",
-    )
-    assert differing_fields(resolved(), elsewhere) == []
-
-
-def test_what_decides_the_parameters_is_named_with_both_values():
-    other = resolved(
-        seed=1,
-        classes=("background", "liver"),
-        init_from="RUN",
-        model__sub_gates=1,
-        data__crop_shape=(16, 16, 16),
-        augment__rotation_degrees=0.0,
-        loss__smoothing=1.0,
-        optimizer__learning_rate=0.5,
-    )
-    assert differing_fields(resolved(), other) == [
-        "seed (0 there, 1 here)",
-        "classes (['background', 'spleen', 'pancreas', 'kidney'] there, "
-        "['background', 'liver'] here)",
-        "init_from ( there, RUN here)",
-        "model.sub_gates (2 there, 1 here)",
-        "data.crop_shape ([96, 160, 160] there, [16, 16, 16] here)",
-        "augment.rotation_degrees (15.0 there, 0.0 here)",
-        "loss.smoothing (0.01 there, 1.0 here)",
-        "optimizer.learning_rate (0.0001 there, 0.5 here)",
-    ]
-
-
-def test_a_field_that_one_side_lacks_differs():
-    older = resolved()
-    del older["loss"]["auxiliary_weight"]
-    said = differing_fields(older, resolved())
-    assert said == ["loss.auxiliary_weight (None there, 0.5 here)"]
+    experiment = make(config)
+    assert experiment.steps >= 300
+    assert experiment.run["config"] == json.loads(config.to_json())

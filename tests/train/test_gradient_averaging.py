@@ -8,7 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from attunet_jax.train.optimizer import make_optimizer
-from attunet_jax.train.state import TrainState, initial_state
+from attunet_jax.train.state import TrainState, create_state
 from attunet_jax.train.step import train_step
 
 BATCHES = 4
@@ -28,17 +28,17 @@ class WithoutBatchStatistics:
 def test_four_micro_batches_make_the_update_of_the_large_batch(tiny, host_batch):
     network, _, step, _ = tiny(sub_gates=1)
 
-    def update(average_batches: int) -> tuple[TrainState, Any]:
+    def update(grad_accum_steps: int) -> tuple[TrainState, Any]:
         optimizer = make_optimizer(
             name="sgd",
             learning_rate=1.0,
             l2=1e-6,
             decay_factor=0.5,
             decay_every_steps=100,
-            average_batches=average_batches,
+            grad_accum_steps=grad_accum_steps,
         )
         quick: Any = {"xla_backend_optimization_level": 0}
-        begin = jax.jit(lambda key: initial_state(key, network, optimizer))
+        begin = jax.jit(lambda key: create_state(key, network, optimizer))
         key = jax.random.key(0)
         state = begin.lower(key).compile(compiler_options=quick)(key)
         first = state.params
@@ -56,8 +56,8 @@ def test_four_micro_batches_make_the_update_of_the_large_batch(tiny, host_batch)
                 auxiliary_weight=0.5,
             )
 
-        rows = len(host_batch["label"]) // average_batches
-        for i in range(average_batches):
+        rows = len(host_batch["label"]) // grad_accum_steps
+        for i in range(grad_accum_steps):
             part = {k: v[i * rows : (i + 1) * rows] for k, v in host_batch.items()}
             assert i == 0 or all(
                 jax.tree.leaves(jax.tree.map(np.array_equal, state.params, first))

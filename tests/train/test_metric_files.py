@@ -2,7 +2,7 @@
 
 import json
 
-from attunet_jax.train.metrics import Journal, duration
+from attunet_jax.train.metrics import MetricWriter, duration
 
 
 def steps_in(workdir):
@@ -11,13 +11,13 @@ def steps_in(workdir):
 
 
 def test_a_resumed_journal_drops_rows_beyond_the_checkpoint(tmp_path):
-    journal = Journal(tmp_path, step=0, steps=10)
+    writer = MetricWriter(tmp_path, step=0, steps=10, enabled=True)
     for step in (2, 4, 6):
-        journal.record(step, {"loss": 0.5})
-    journal.close()
+        writer.record(step, {"loss": 0.5})
+    writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')  # a kill in the middle of a line
-    resumed = Journal(tmp_path, step=4, steps=10)
+    resumed = MetricWriter(tmp_path, step=4, steps=10, enabled=True)
     assert steps_in(tmp_path) == [2, 4]
     resumed.record(6, {"loss": 0.25})
     resumed.close()
@@ -25,16 +25,16 @@ def test_a_resumed_journal_drops_rows_beyond_the_checkpoint(tmp_path):
 
 
 def test_a_line_says_step_loss_speed_waiting_and_time_left(tmp_path, capsys):
-    journal = Journal(tmp_path, step=0, steps=30)
-    figures = {
+    writer = MetricWriter(tmp_path, step=0, steps=30, enabled=True)
+    speed = {
         "seconds_per_step": 0.25,
         "steps_per_second": 4.0,
         "cases_per_second": 32.0,
         "data_wait_share": 1.0,
         "device_memory_share": 0.71,
     }
-    journal.log(10, {"loss": 0.75}, figures, left_s=65)
-    journal.close()
+    writer.log(10, {"loss": 0.75}, speed, remaining_s=65)
+    writer.close()
     assert capsys.readouterr().out == (
         "step 10/30  loss 0.7500  0.250 s/step  32 cases/s  waiting for data 100%  "
         "memory 71%  left 1:05\n"

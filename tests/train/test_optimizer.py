@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = dict(
     l2=0.01,
     decay_factor=0.5,
     decay_every_steps=2,
-    average_batches=1,
+    grad_accum_steps=1,
 )
 GRADIENTS = [np.array([0.5, -2.0]), np.array([1.0, 1.0]), np.array([-0.3, 0.2])]
 
@@ -54,7 +54,7 @@ def test_sgd_is_nesterov_with_momentum_of_the_published_head():
 
 
 def test_averaging_two_batches_equals_one_step_on_their_mean():
-    twice = run(GRADIENTS[:2], average_batches=2)
+    twice = run(GRADIENTS[:2], grad_accum_steps=2)
     once = run([(GRADIENTS[0] + GRADIENTS[1]) / 2])
     np.testing.assert_array_equal(twice[0], [1.0, -1.0])  # no update in between
     np.testing.assert_allclose(twice[1], once[0], rtol=1e-6)

@@ -84,7 +84,7 @@ def test_resumed_run_equals_uninterrupted_run(train, tmp_path):
     status, _ = stop_after(train(broken), 9, signal.SIGKILL)
     assert status == -signal.SIGKILL
     output = finish(train(broken))
-    assert "going on at step" in output
+    assert "continuing at step" in output
 
     expected, got = final_state(alone), final_state(broken)
     assert expected.keys() == got.keys() and len(expected) > 50
@@ -94,7 +94,7 @@ def test_resumed_run_equals_uninterrupted_run(train, tmp_path):
     assert sorted(losses(broken)) == list(range(1, STEPS + 1))
 
     # Same command once more: nothing left to do, nothing changed.
-    assert "going on at step 14 of 14" in finish(train(broken))
+    assert "continuing at step 14 of 14" in finish(train(broken))
 
     # Another network in the same folder is refused, and the field named.
     process = train(broken, "--config.model.sub_gates=1")

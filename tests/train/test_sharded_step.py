@@ -13,7 +13,7 @@ from attunet_jax.distributed.mesh import (
     replicated,
     to_global,
 )
-from attunet_jax.train.state import draw_state
+from attunet_jax.train.state import init_state
 
 STEPS = 3
 
@@ -34,7 +34,7 @@ def run(tiny, deep_host_batch, step_key):
         mesh = make_mesh(data, spatial)
         everywhere = replicated(mesh)
         with jax.set_mesh(mesh):
-            state = draw_state(begin, jax.random.key(0), everywhere)
+            state = init_state(begin, jax.random.key(0), everywhere)
             batch = to_global(deep_host_batch, mesh)
             lowered = jax.jit(
                 step,

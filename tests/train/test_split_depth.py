@@ -17,8 +17,8 @@ from attunet_jax.distributed.mesh import batch_shardings, make_mesh, replicated
 from attunet_jax.errors import BadArguments
 from attunet_jax.ops.dispatch import conv3x3x3
 from attunet_jax.ops.resize import upsample
-from attunet_jax.train.aot import collectives_of, rehearse, shapes_of
-from attunet_jax.train.setup import check_fits_mesh
+from attunet_jax.train.aot import collectives_of, compile_ahead_of_time, training_shapes
+from attunet_jax.train.config_checks import check_fits_mesh
 from configs import base
 
 HALO = 1  # slices that a neighbour may be sent at once
@@ -69,7 +69,7 @@ def assert_only_halos_and_sums(compiled, params) -> None:
 @pytest.mark.parametrize("spatial", [4, 8])
 def test_train_step_sends_halos_and_sums_alone(spatial):
     config = small_config(spatial)
-    compiled, state = rehearse(config, make_mesh(8 // spatial, spatial))
+    compiled, state = compile_ahead_of_time(config, make_mesh(8 // spatial, spatial))
     assert_only_halos_and_sums(compiled, state.params)
 
 
@@ -77,7 +77,7 @@ def test_train_step_sends_halos_and_sums_alone(spatial):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rematerialise": True},
+        {"remat": True},
         {"gate_kernel": 1, "gate_source": "bottleneck"},
         {"deep_supervision": "auxiliary", "attention_coefficients": "vector"},
         {"compute_dtype": "bfloat16"},
@@ -85,7 +85,7 @@ def test_train_step_sends_halos_and_sums_alone(spatial):
     ids=lambda changes: "-".join(changes),
 )
 def test_train_step_of_other_networks_sends_halos_and_sums_alone(changes):
-    compiled, state = rehearse(small_config(8, changes), make_mesh(1, 8))
+    compiled, state = compile_ahead_of_time(small_config(8, changes), make_mesh(1, 8))
     assert_only_halos_and_sums(compiled, state.params)
 
 
@@ -93,7 +93,7 @@ def test_train_step_of_other_networks_sends_halos_and_sums_alone(changes):
 def test_statistics_of_the_warped_window_send_halos_and_sums_alone():
     config = small_config(4)
     config.augment.normalise_over = "window"
-    compiled, state = rehearse(config, make_mesh(2, 4))
+    compiled, state = compile_ahead_of_time(config, make_mesh(2, 4))
     assert_only_halos_and_sums(compiled, state.params)
 
 
@@ -101,10 +101,10 @@ def test_held_out_counts_send_halos_and_sums_alone():
     mesh = make_mesh(1, 8)
     config = small_config(8)
     config.data.read_shape = config.data.crop_shape
-    plan, state, batch = shapes_of(config, mesh)
+    training, state, batch = training_shapes(config, mesh)
     everywhere = replicated(mesh)
     counting = jax.jit(
-        plan.count_step,
+        training.eval_step,
         in_shardings=(everywhere, batch_shardings(mesh, batch)),
         out_shardings=everywhere,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, parameter_count
-from attunet_jax.train.step import count_step, train_step
+from attunet_jax.train.step import eval_step, train_step
 
 QUICK: Any = {"xla_backend_optimization_level": 0}
 IMAGE = np.arange(1.0, 9.0, dtype=np.float32).reshape(1, 2, 2, 2, 1)
@@ -48,7 +48,7 @@ def setting():
         l2=0.0,
         decay_factor=1.0,
         decay_every_steps=1,
-        average_batches=1,
+        grad_accum_steps=1,
     )
     params = {"w": jnp.array([2.0, 1.0])}
     state = TrainState(
@@ -123,7 +123,7 @@ def test_voxels_are_counted_for_each_case_and_class():
     state: Any = TrainState(
         step=jnp.int32(0), params={}, batch_stats={}, opt_state=None
     )
-    counts = count_step(
+    counts = eval_step(
         state,
         {"image": jnp.asarray(image), "label": jnp.asarray(label)},
         network=Says(),

@@ -11,7 +11,7 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case, to_bytes
 from attunet_jax.data.shards import write_shard
 from attunet_jax.distributed.mesh import make_mesh
-from attunet_jax.train.validation import HeldOut, dice_from_counts
+from attunet_jax.train.validation import Validation, dice_from_counts
 
 BACKGROUND = (100, 100, 100)
 
@@ -71,20 +71,23 @@ def dataset(tmp_path) -> Dataset:
     return Dataset(tmp_path, manifest | {"cases": entries}, {}, "sha")
 
 
-def held_out(dataset: Dataset, ids: tuple[str, ...], data: int) -> HeldOut:
-    def count_step(state, batch):
+def held_out(dataset: Dataset, ids: tuple[str, ...], data: int) -> Validation:
+    def eval_step(state, batch):
         prediction, truth = batch["image_hu"] > 0, batch["label"] > 0
         organ = [truth & prediction, truth, prediction]
         counted = jnp.stack([x.sum((1, 2, 3)) for x in organ], -1)
         return jnp.stack([jnp.zeros_like(counted), counted * state], 1)
 
     plan: Any = SimpleNamespace(
-        validation_ids=ids, count_step=count_step, organs=("organ",)
+        network=SimpleNamespace(convolution="compiler"),
+        validation_ids=ids,
+        eval_step=eval_step,
+        organs=("organ",),
     )
     config: Any = SimpleNamespace(
         data=SimpleNamespace(batch_size=2, crop_shape=(4, 4, 4), padding="lowest")
     )
-    return HeldOut(config, plan, dataset, make_mesh(data, 1))
+    return Validation(config, plan, dataset, make_mesh(data, 1))
 
 
 @pytest.mark.parametrize("data", [1, 2])
