@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from absl import flags as absl_flags
 
 from attunet_jax.errors import BadArguments, exit_status, one_line
-from launch.config_file import base_fields, fields_of, load_config
+from launch.config_file import ROOT, base_fields, fields_of, load_config
 from launch.flag_types import KINDS, as_typed, of_field
 from launch.flag_types import names as names  # for the programs' own flags
 from launch.flag_types import spacing_mm as spacing_mm
@@ -93,6 +93,8 @@ class _Flag:
     required: bool
 
     def parse(self, text: str) -> Any:
+        if self.kind is Path and not text:
+            return None  # Path("") would be the current folder
         if self.choices and text not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}")
         return KINDS.get(self.kind, self.kind)(text)
@@ -267,18 +269,15 @@ def _config_word(words: list[str]) -> str | None:
     """What the last --config=NAME or --config NAME gives."""
     given = None
     for word, following in zip(words, [*words[1:], ""], strict=False):
-        name, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            given = value if equals else following
+        if word.lstrip("-").partition("=")[0] == "config" and word.startswith("-"):
+            given = word.partition("=")[2] if "=" in word else following
     return given
 
 
 def print_programs(package: str) -> int:
     """Prints the programs of a folder with the first sentence of each docstring."""
-    folder = Path(__file__).resolve().parents[1] / package
-    files = [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
-    rows = {}
-    for file in sorted(files):
+    folder, rows = ROOT / package, {}
+    for file in sorted([*folder.glob("*.py"), *folder.glob("*/__main__.py")]):
         text = file.read_text(encoding="utf-8")
         name = file.parent.name if file.stem == "__main__" else file.stem
         if file != folder / "__main__.py" and "\nif __name__ ==" in text:
@@ -349,5 +348,6 @@ def _processor() -> str:
         instructions = next(x for x in lines if x.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         instructions = platform.processor()
-    digest = hashlib.sha256(instructions.encode()).hexdigest()[:12]
-    return f"{platform.machine()}-{digest}"
+    return (
+        f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:12]}"
+    )

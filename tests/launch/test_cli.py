@@ -123,6 +123,7 @@ def test_what_is_missing_surplus_or_broken_is_named(flags, tmp_path):
             flags.parse(["--workdir=RUN", f"--config={broken}"])
     for words, message in [
         ([], "--workdir=... is needed"),
+        (["--workdir="], "--workdir=... is needed"),
         (["--workdir=RUN", "surplus"], "surplus: every argument is --name=value"),
         (["--workdir=RUN", "--config=unet3"], "unet3: no such file; there are .*demo"),
     ]:
