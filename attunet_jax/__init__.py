@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from attunet_jax.volume.scan import read_scan
     from attunet_jax.volume.volume import Volume
 
+    __version__: str
+
 # Public name -> (module, name there). Imported at first use: `--help` needs no JAX.
 _PUBLIC = {
     "AttentionUNet3D": ("attunet_jax.model.unet", "AttentionUNet3D"),

@@ -91,13 +91,18 @@ def compiler_options(convolution: str) -> dict[str, str | bool]:
     return conv_onednn.compiler_options()
 
 
+def compiled_at_every_start(convolution: str) -> bool:
+    """Whether programs with `convolution` cannot be kept in the compilation cache.
+
+    XLA cannot serialise oneDNN's calls.
+    """
+    return convolution == ONEDNN
+
+
 @contextmanager
 def compilation_cache(convolution: str) -> Iterator[None]:
-    """Within, programs with `convolution` are compiled: no writing what cannot be.
-
-    XLA cannot serialise oneDNN's calls, so such a program is compiled at every start.
-    """
-    if convolution != ONEDNN:
+    """Switches writing to the cache off for what cannot be kept."""
+    if not compiled_at_every_start(convolution):
         yield
         return
     name = "jax_persistent_cache_min_compile_time_secs"

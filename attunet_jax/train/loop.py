@@ -14,6 +14,7 @@ from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import data_shard, to_global
 from attunet_jax.distributed.processes import is_main_process, print_on_main
 from attunet_jax.errors import BadArguments, Interrupted
+from attunet_jax.ops import dispatch
 from attunet_jax.train.config_checks import Config
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.metrics import MetricWriter, ProcessLog, duration, speed_text
@@ -192,7 +193,12 @@ def _compile(run: Run, state: TrainState, batch: dict[str, jax.Array]):
     """Compiles the train step before the clock of the steps starts."""
     began = time.perf_counter()
     compiled = compile_step(run.experiment, run.mesh, state, batch, run.step_key)
-    print_on_main(f"compiled in {duration(time.perf_counter() - began)}")
+    convolution = run.experiment.network.convolution
+    every_start = dispatch.compiled_at_every_start(convolution)
+    print_on_main(
+        f"compiled in {duration(time.perf_counter() - began)}, convolution "
+        f"{convolution}" + (" (compiled at every start)" if every_start else "")
+    )
     return compiled
 
 
