@@ -44,7 +44,7 @@ def being_written(folder: Path) -> list[Path]:
     ]
 
 
-def until(condition, process, timeout_s: float = 60.0) -> None:
+def until(condition, process, timeout_s: float = 300.0) -> None:
     """Waits for it to be true while the process runs."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -192,7 +192,7 @@ def test_a_killed_run_leaves_whole_files_and_no_process_and_the_same_command_goe
     }
     assert len(before) >= kills[-1] - count
     process = start(program, count)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert files(tmp_path) == undisturbed[program]
     assert written(tmp_path, program).items() >= before.items()
@@ -207,7 +207,7 @@ def test_a_stopped_run_says_so_in_one_line_and_the_same_command_goes_on(
     until(lambda: written(tmp_path, "prepare"), process)
     started = workers(process.pid)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75
     assert said(err).startswith("error: SIGTERM: stopped; the same command continues")
     assert not any(map(alive, started))
@@ -216,7 +216,7 @@ def test_a_stopped_run_says_so_in_one_line_and_the_same_command_goes_on(
     for name, content in files(tmp_path).items():
         assert content == undisturbed["prepare"][name]
     process = start("prepare", count)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert files(tmp_path) == undisturbed["prepare"]
 
@@ -241,7 +241,7 @@ def test_a_signal_to_the_whole_group_is_the_same_as_to_the_program(
         os.kill(pid, number)
     time.sleep(0.05)  # the program comes last: it must not take this for a crash
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75
     assert said(err).endswith("the same command continues from here")
     assert len(written(tmp_path, program)) < OUTPUTS[program][1]
@@ -253,7 +253,7 @@ def test_a_signal_sent_again_and_again_is_said_once(tmp_path, start):
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.005)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 75
     assert said(err).startswith("error: SIGTERM: stopped")
 
@@ -264,7 +264,7 @@ def test_a_worker_that_is_killed_is_said_in_one_line(tmp_path, start, undisturbe
     process = start("prepare", 2)
     until(lambda: written(tmp_path, "prepare"), process)
     os.kill(workers(process.pid)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 3
     line = said(err)
     assert line.startswith(f"error: {tmp_path}: ") and "--workers" in line
