@@ -19,6 +19,7 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.distributed.mesh import make_mesh, replicated, to_global
 from attunet_jax.errors import BadData
 from attunet_jax.evaluate.metrics import measure_case
+from attunet_jax.ops import dispatch
 from attunet_jax.ops.conv import conv_1x1x1, conv_2x2x2_stride_2
 from attunet_jax.ops.resize import upsample
 from attunet_jax.predict.predictor import Predictor
@@ -80,7 +81,10 @@ class Ours:
         shape = (1, *self.config.data.crop_shape, 1)
         image = jax.random.normal(jax.random.key(1), shape, jnp.float32)
         apply = jax.jit(lambda v, x: network.apply(v, x, train=False))
-        compiled = self._check_memory(apply.lower(variables, image).compile())
+        lowered = apply.lower(variables, image)
+        with dispatch.compilation_cache(network.convolution):
+            options = dispatch.compiler_options(network.convolution) or None
+            compiled = self._check_memory(lowered.compile(compiler_options=options))
         return lambda: jax.block_until_ready(compiled(variables, image))
 
     def train_step(self, host_batch: HostBatch | None = None) -> Callable[[], object]:

@@ -212,10 +212,10 @@ for step in $steps; do
   fi
   [ "$limit" -gt $left ] && limit=$left
   [ "$dry" = 1 ] && limit=600
-  began=$SECONDS
+  start=$SECONDS
   timeout -k 5 "$limit" bash -c "one $name" > "$results/$name.log" 2>&1 & running=$!
   wait "$running"; status=$?
-  message="== $name: status $status, $((SECONDS - began)) s of $limit"
+  message="== $name: status $status, $((SECONDS - start)) s of $limit"
   [ $status -eq 124 ] && message="$message: TIME-OUT"
   [ $status -ne 0 ] && failed=1
   {

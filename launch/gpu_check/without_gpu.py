@@ -152,7 +152,7 @@ def main(
     depth, height, width = config.data.crop_shape = tuple(map(int, crop.split(",")))
     config.data.read_shape = (depth, height * 13 // 10, width * 13 // 10)
     config.mesh.data, config.mesh.spatial = data, spatial
-    began = time.perf_counter()
+    start = time.perf_counter()
     mesh_of_gpus = make_mesh(data, spatial, devices)
     compiled: Any = compile_ahead_of_time(config, mesh_of_gpus)[0]
     hlo, memory = compiled.as_text(), compiled.memory_analysis()
@@ -162,7 +162,7 @@ def main(
     total = sum(size for *_, size in found)
     print(
         f"{network} {dtype} {mesh}, {batch} of {crop}: compiled in "
-        f"{time.perf_counter() - began:.0f} s; {len(found)} kernels, "
+        f"{time.perf_counter() - start:.0f} s; {len(found)} kernels, "
         f"{sum(size < 1e6 for *_, size in found)} of them below 1 MB; "
         f"{total / 1e9:.1f} GB: {total / 3.0e9:.1f} ms at an H100's 3.0 TB/s, "
         f"{total / 4.3e9:.1f} at an H200's 4.3"

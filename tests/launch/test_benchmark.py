@@ -13,6 +13,7 @@ import pytest
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import build_network
+from attunet_jax.ops import dispatch
 from attunet_jax.train.state import parameter_count
 from configs import attention_unet, attention_unet_published, unet
 from launch.benchmark import cpu_forms, flops, speed
@@ -143,6 +144,8 @@ def test_rates_shares_and_ratios_are_those_by_hand():
 
 
 def test_the_gain_of_a_cpu_form_is_the_ratio_within_each_round():
+    assert cpu_forms.SWITCH == dispatch.SWITCH
+    assert set(cpu_forms.CONVOLUTIONS) == set(dispatch.CONVOLUTIONS)
     series = {
         cpu_forms.ALL_FORMS: Series((1.0, 2.0, 3.0)),
         "bf16_bits": Series((2.0, 4.0, 12.0)),
