@@ -14,7 +14,6 @@ import platform
 import sys
 import textwrap
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,10 +324,6 @@ def keep_compiled() -> None:
     `JAX_ENABLE_COMPILATION_CACHE=false` switches it off. The folder can be removed.
     Sets JAX's own variables, so it must be called before JAX is imported.
     """
-    # Programs with oneDNN's convolution in them cannot be kept; nothing else fails so.
-    warnings.filterwarnings(
-        "ignore", "Error writing persistent compilation cache entry.*bad_alloc"
-    )
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
