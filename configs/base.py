@@ -135,11 +135,11 @@ def get_config() -> Any:
     # Steps instead of epochs where above 0.
     train.steps = 0
     train.log_every_steps = 20
-    # Held-out Dice on the validation cases' centre crops, and a checkpoint with it.
+    # Validation Dice on the validation cases' centre crops, and a checkpoint with it.
     train.evaluate_every_steps = 500
     # Further checkpoints in between, against kills.
     train.checkpoint_every_steps = 100
-    # Kept: this many newest and this many best by held-out Dice.
+    # Kept: this many newest and this many best by validation Dice.
     train.keep_latest = 1
     train.keep_best = 1
     # Each process names the cases of each step, in workdir/logs.
@@ -153,7 +153,7 @@ def get_config() -> Any:
 
     predict: Any = ConfigDict()
     config.predict = predict
-    # "best" by held-out Dice, "latest", or the number of a step that is kept.
+    # "best" by validation Dice, "latest", or the number of a step that is kept.
     predict.checkpoint = "best"
     # The label of a voxel is the largest of the "classes" that were trained, or of all
     # "outputs" (published code, after fine-tuning on fewer classes).

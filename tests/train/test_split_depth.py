@@ -69,7 +69,9 @@ def assert_only_halos_and_sums(compiled, params) -> None:
 @pytest.mark.parametrize("spatial", [4, 8])
 def test_train_step_sends_halos_and_sums_alone(spatial):
     config = small_config(spatial)
+    before = config.to_json()
     compiled, state = compile_ahead_of_time(config, make_mesh(8 // spatial, spatial))
+    assert config.to_json() == before
     assert_only_halos_and_sums(compiled, state.params)
 
 

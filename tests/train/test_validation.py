@@ -1,4 +1,4 @@
-"""Held-out Dice by hand: from counts, and from cases that do not fill the batches."""
+"""Validation Dice by hand: from counts, and from cases that do not fill the batches."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,8 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case, to_bytes
 from attunet_jax.data.shards import write_shard
 from attunet_jax.distributed.mesh import make_mesh
+from attunet_jax.errors import BadData
+from attunet_jax.train import validation
 from attunet_jax.train.validation import Validation, dice_from_counts
 
 BACKGROUND = (100, 100, 100)
@@ -103,6 +105,24 @@ def test_every_validation_case_counts_once_however_batches_are_filled(dataset, d
     assert held_out(dataset, other_order, data).dice(
         jnp.int32(1)  # pyright: ignore[reportArgumentType]
     ) == pytest.approx({"dice": expected, "organ": expected})
+
+
+def test_crops_are_read_once_where_they_are_small(dataset, monkeypatch):
+    expected = pytest.approx({"dice": 0.75, "organ": 0.75})
+    for kept in (10**9, 0):
+        monkeypatch.setattr(validation, "MAX_KEPT_BYTES", kept)
+        measure = held_out(dataset, ("case_0", "case_1"), 1)
+        (shard,) = dataset.shard_paths
+        assert measure.dice(jnp.int32(1)) == expected  # pyright: ignore
+        away = shard.rename(shard.with_suffix(".away"))
+        try:
+            if kept:
+                assert measure.dice(jnp.int32(1)) == expected  # pyright: ignore
+            else:
+                with pytest.raises(BadData):
+                    measure.dice(jnp.int32(1))  # pyright: ignore
+        finally:
+            away.rename(shard)
 
 
 def test_without_validation_cases_nothing_is_measured(dataset):
