@@ -18,7 +18,35 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Grain asks absl for flags even where no program has parsed any.
 flags.FLAGS.mark_as_parsed()
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-docs",
+        action="store_true",
+        help="write the generated tables of docs/ instead of comparing them",
+    )
+
+
+@pytest.fixture
+def check_generated(request):
+    """Compares a generated block of a page of docs/, or writes it (--write-docs)."""
+
+    def check(page: str, block: str, content: str) -> None:
+        text = (DOCS / page).read_text(encoding="utf-8")
+        begin, end = f"<!-- {block}: begin -->\n", f"<!-- {block}: end -->\n"
+        before, _, rest = text.partition(begin)
+        written, found, after = rest.partition(end)
+        assert found, f"docs/{page} has no block {block}"
+        if request.config.getoption("--write-docs"):
+            text = before + begin + content + end + after
+            (DOCS / page).write_text(text, encoding="utf-8")
+        else:
+            assert written == content, f"docs/{page}: run with --write-docs"
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,6 @@ from attunet_jax.errors import exit_status
 from data_prep import prepare
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--write-docs",
-        action="store_true",
-        help="write the tables of docs/data.md instead of comparing them",
-    )
-
-
 class Outcome(NamedTuple):
     status: int
     out: str

@@ -27,15 +27,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 FOR_USERS = {"file_that_may_not_be_read"}  # root may read everything
 
 
-def split_page(page: str, block: str) -> tuple[str, str, str]:
-    """The text before a generated block of the page, the block, and the text after."""
-    begin, end = f"<!-- {block}: begin -->\n", f"<!-- {block}: end -->\n"
-    before, _, rest = page.partition(begin)
-    content, found, after = rest.partition(end)
-    assert found, f"docs/data.md has no block {block}"
-    return before + begin, content, end + after
-
-
 class Runs(NamedTuple):
     everything: Path  # folder with scans, data and look
     err: str  # what prepare said of it
@@ -91,7 +82,7 @@ def rejected(folder: Path) -> dict[str, str]:
     return {row["case_id"]: row["reason"] for row in rows["rejected"]}
 
 
-def test_the_tables_of_the_page_are_what_the_programs_report(runs, request):
+def test_the_tables_of_the_page_are_what_the_programs_report(runs, check_generated):
     folder = runs.everything
     cases, reasons = examined(folder), rejected(folder)
     accepted, refused = {}, {}
@@ -113,12 +104,7 @@ def test_the_tables_of_the_page_are_what_the_programs_report(runs, request):
     ):
         lines = [f"| `{name}` | {text} |" for name, text in rows.items()]
         table = "\n".join([heading, "|---|---|", *lines, ""])
-        before, content, after = split_page(page, block)
-        if request.config.getoption("--write-docs", default=False):
-            page = before + table + after
-            PAGE.write_text(page, encoding="utf-8")
-        else:
-            assert content == table
+        check_generated("data.md", block, table)
 
 
 def test_prepare_and_verify_say_the_same_without_a_traceback(runs):
