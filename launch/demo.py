@@ -62,7 +62,7 @@ def main(values: cli.Values) -> None:
         about=ABOUT,
     )
     trained = runs / SPLIT / "attention_unet"
-    splits = json.loads((data / "splits.json").read_text(encoding="utf-8"))
+    splits = json.loads((data / "splits.json").read_text(encoding="utf-8"))["splits"]
     scan = f"{splits[SPLIT]['test'][0]}.nii.gz"
     predictions = output / "predictions"
     _run(

@@ -30,7 +30,7 @@ def test_the_demo_leaves_pictures_curves_and_a_label_map(demo):
     assert len(pictures) == 2 and all(str(p) in printed for p in pictures)
     for picture in (*pictures, run / "progress.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
-    splits = json.loads((output / "data" / "splits.json").read_text())
+    splits = json.loads((output / "data" / "splits.json").read_text())["splits"]
     case_id = splits["80_20"]["test"][0]
     assert (output / "predictions" / f"{case_id}.nii.gz").is_file()
     report = printed.partition(f"A test case, {case_id}.nii.gz:\n")[2].splitlines()
