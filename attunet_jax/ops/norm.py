@@ -60,28 +60,11 @@ def _normalise_backward(residuals, cotangent):
 normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
-@jax.custom_vjp
 def normalise_relu(
     x: jax.Array, mean: jax.Array, scale: jax.Array, bias: jax.Array
 ) -> jax.Array:
     """`normalise`, then negative values to zero, in the type of x."""
     return jax.nn.relu(normalise(x, mean, scale, bias)).astype(x.dtype)
-
-
-def _relu_forward(x, mean, scale, bias):
-    y = normalise_relu(x, mean, scale, bias)
-    return y, (x, mean, scale, y)
-
-
-def _relu_backward(residuals, cotangent):
-    *given, y = residuals
-    # Where y is above zero is where the gradient passes: y is kept by what follows,
-    # so no mask is.
-    passed = jnp.where(y > 0, _widened(cotangent), 0)
-    return _normalise_backward(given, passed)
-
-
-normalise_relu.defvjp(_relu_forward, _relu_backward)
 
 
 def _widened(x):
