@@ -98,6 +98,17 @@ def test_every_dependency_has_one_door():
     assert offenders == []
 
 
+def test_forms_for_one_cpu_are_imported_where_they_are_chosen_alone():
+    inside = ("attunet_jax/ops/cpu/", "attunet_jax/ops/dispatch.py")
+    offenders = [
+        f"{place(path)} imports {name}"
+        for path in sources(*LIBRARY, *PROGRAMS)
+        for name in imports(path)
+        if name.startswith("attunet_jax.ops.cpu") and not place(path).startswith(inside)
+    ]
+    assert offenders == []
+
+
 def test_names_and_lengths_of_files_keep_to_the_house_rules():
     offenders = []
     for path in sources(*LIBRARY, *PROGRAMS):
