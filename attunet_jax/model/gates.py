@@ -4,7 +4,8 @@ Equations 1 and 2 of the paper, for every voxel i of the coarser grid:
 
     q = psi^T relu(W_x^T x_i + W_g^T g_i + b_g) + b_psi,     alpha_i = sigmoid(q)
 
-`alpha` is resized trilinearly to the grid of x and multiplies it: x_hat = alpha x.
+`alpha` is resized trilinearly to the grid of x and multiplies it: x_hat = alpha x. In
+the code theta is W_x^T x and phi is W_g^T g + b_g (docs/model.md has a table).
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from attunet_jax.model.layers import BatchNorm, Conv, PointwiseBlock, kaiming_no
 from attunet_jax.ops.dispatch import concatenate
 from attunet_jax.ops.resize import upsample
 
-# sigmoid(3) = 0.953: features pass, and the gate's gradient is still alive.
+# Before the sigmoid: sigmoid(3) = 0.953, so features pass and gradients are alive.
 PASS_THROUGH_BIAS = 3.0
 
 
@@ -51,7 +52,8 @@ class AttentionGate(nn.Module):
         channels = x.shape[-1]
         inner = max(channels // settings.reduction, 1)
 
-        # W_x has stride 2: x is compared with g on the coarser grid.
+        # W_x has stride 2, so that x is compared with g on the coarser grid: a 2x2x2
+        # convolution of disjoint blocks, or a 1x1x1 of every second voxel.
         if settings.kernel == 2:
             theta = Conv(inner, 2, dtype, use_bias=False, name="W_x")(x)
         else:
@@ -87,7 +89,7 @@ class MultiGate(nn.Module):
 
     "In each sub-AG, complementary information is extracted and fused to define the
     output of skip connection" (section 2). One gate without an output transform leaves
-    nothing to fuse: the result is alpha x, as in equation 1.
+    nothing to fuse: the result is alpha x.
     """
 
     sub_gates: int

@@ -37,7 +37,11 @@ def _scale_init(key, shape, dtype=jnp.float32):
 
 
 class Biased(NamedTuple):
-    """`volume + bias`, not added yet: the BatchNorm that follows subtracts it again."""
+    """A convolution's result and its bias, kept apart.
+
+    BatchNorm subtracts each channel's mean, in which a constant of the channel cancels.
+    This holds for no norm over several channels.
+    """
 
     volume: jax.Array
     bias: jax.Array  # float32 [C]
@@ -90,23 +94,24 @@ class BatchNorm(nn.Module):
     """Normalises each channel over batch and space; statistics in float32.
 
     Under a mesh that splits the batch or the depth the statistics are those of the
-    whole batch: the sums run over the global array, and the compiler adds what devices
-    have. The running variance is the unbiased one, as in PyTorch and so in the
-    published weights; Flax's own BatchNorm keeps the biased one and reads a volume
-    more often.
+    whole batch: `jit` sees the global array, and XLA inserts the all-reduce. The
+    running variance is the unbiased one, as in PyTorch and so in the published weights;
+    Flax's own BatchNorm keeps the biased one and reads a volume more often.
     """
 
     def __call__(self, x: jax.Array | Biased, train: bool) -> jax.Array:
-        volume, *constants = self.constants(x, train)
-        return normalise(volume, *constants).astype(volume.dtype)
+        volume, *vectors = self.normalise_arguments(x, train)
+        return normalise(volume, *vectors).astype(volume.dtype)
 
     @nn.compact
-    def constants(self, x: jax.Array | Biased, train: bool) -> tuple[jax.Array, ...]:
+    def normalise_arguments(
+        self, x: jax.Array | Biased, train: bool
+    ) -> tuple[jax.Array, ...]:
         """Arguments of `ops.norm.normalise`; updates the running statistics.
 
-        The volume without its bias, and float32 `[C]` each: what is subtracted, the
-        factor, what is added. The bias is part of the mean, so in training it has no
-        influence and no gradient.
+        Returns `(volume, mean, scale / sqrt(var + EPSILON), bias)`, the last three
+        float32 `[C]`. The convolution's bias is part of the mean, so in training it has
+        no influence and no gradient.
         """
         volume, shift = x if isinstance(x, Biased) else (x, 0.0)
         channels = volume.shape[-1]
@@ -131,7 +136,7 @@ class BatchNormRelu(BatchNorm):
     """BatchNorm, then negative values to zero: deferred to where it is needed."""
 
     def __call__(self, x: jax.Array | Biased, train: bool) -> Deferred:
-        return Deferred(normalise_relu, self.constants(x, train))
+        return Deferred(normalise_relu, self.normalise_arguments(x, train))
 
 
 class ConvBlock(nn.Module):

@@ -62,11 +62,11 @@ class AttentionUNet3D(nn.Module):
         for scale in reversed(range(1, scales)):
             skip = skips.pop(scale)
             if self.sub_gates and scale > 1:
-                gate = MultiGate(self.sub_gates, self._gate, name=f"gate_{scale}")
-                from_bottleneck = (
-                    scale == scales - 1 or self.gate_source == "bottleneck"
-                )
-                skip = gate(skip, signal if from_bottleneck else x, train)
+                deepest = scale == scales - 1
+                g = signal if deepest or self.gate_source == "bottleneck" else x
+                settings = self._gate_settings
+                gate = MultiGate(self.sub_gates, settings, name=f"gate_{scale}")
+                skip = gate(skip, g, train)
             x = upsample_concat(skip, x, align_corners=self.align_corners)
             x = decoded[scale] = self._block(scale, f"decoder_{scale}")(x, train)
 
@@ -75,18 +75,21 @@ class AttentionUNet3D(nn.Module):
     def _block(self, scale: int, name: str) -> nn.Module:
         block = ConvBlock
         if self.remat:
-            block = nn.remat(ConvBlock, static_argnums=(2,))
+            block = nn.remat(ConvBlock, static_argnums=(2,))  # `train`; `self` is 0
         return block(self.widths[scale - 1], self.dtype, self.convolution, name=name)
 
     def _gating_signal(self, bottleneck: jax.Array, train: bool) -> jax.Array:
-        """Only gates: the decoder itself starts from the bottleneck's features."""
+        """g of the deepest gate, or of all with `gate_source="bottleneck"`.
+
+        No decoder block reads it: the deepest one reads the bottleneck's features.
+        """
         if not (self.sub_gates and self.gating_channels):
             return bottleneck
         block = PointwiseBlock(self.gating_channels, self.dtype, name="gating_signal")
         return block(bottleneck, train)
 
     @property
-    def _gate(self) -> GateSettings:
+    def _gate_settings(self) -> GateSettings:
         return GateSettings(
             kernel=self.gate_kernel,
             reduction=self.gate_reduction,
@@ -107,9 +110,9 @@ class AttentionUNet3D(nn.Module):
         if self.deep_supervision == "fused":
             fusion = Fusion(*fields, name="fusion")
             logits = []
-            for scale, share in enumerate(fusion.shares(len(decoded)), start=1):
+            for scale, part in enumerate(fusion.parts(len(decoded)), start=1):
                 of_scale = ScaleLogits(*fields, name=f"supervision_{scale}")
-                logits.append(upsampled(of_scale(decoded[scale], share), scale))
+                logits.append(upsampled(of_scale(decoded[scale], part), scale))
             return fusion(*logits)
 
         def logits_of(scale: int) -> jax.Array:
@@ -130,27 +133,28 @@ class UNet3D(AttentionUNet3D):
 
 # The published network upsamples the logits of each scale, concatenates them and mixes
 # them by a 1x1x1 convolution ("fusion"). Both convolutions are linear for each voxel
-# and upsampling keeps constants, so each scale's logits are mixed on their own grid,
-# within the product that makes them, and only summed at the finest: the same numbers.
+# and upsampling keeps constants, so the fusion kernel is split into one part a scale,
+# multiplied into that scale's kernel (`ScaleLogits`), and the upsampled results are
+# added (`Fusion`): equal up to rounding.
 
 
 class ScaleLogits(Conv):
-    """1x1x1 convolution of one scale's features, and after it its share of the fusion.
+    """1x1x1 convolution of one scale's features, then its part of the fusion kernel.
 
-    x [B, D, H, W, C], share [1, 1, 1, features, O] -> [B, D, H, W, O] in float32.
+    x [B, D, H, W, C], part [1, 1, 1, features, O] -> [B, D, H, W, O] in float32.
     """
 
-    def __call__(self, x: jax.Array, share: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, part: jax.Array) -> jax.Array:
         kernel, bias = self.kernel_and_bias(x.shape[-1])
         assert bias is not None
-        y = conv_1x1x1(x, _exact_product(kernel, share).astype(x.dtype))
-        return _widened(y) + _exact_product(bias, share[0, 0, 0])
+        y = conv_1x1x1(x, _exact_product(kernel, part).astype(x.dtype))
+        return _widened(y) + _exact_product(bias, part[0, 0, 0])
 
 
 class Fusion(Conv):
-    """The rest of the fusion, once every scale has had its share: sum and bias."""
+    """The rest of the fusion, after each scale's part of the kernel: sum and bias."""
 
-    def shares(self, count: int) -> list[jax.Array]:
+    def parts(self, count: int) -> list[jax.Array]:
         """The kernel, [1, 1, 1, features, features] in float32 for each scale."""
         kernel, _ = self.kernel_and_bias(count * self.features)
         return jnp.split(kernel, count, axis=3)

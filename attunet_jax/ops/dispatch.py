@@ -1,9 +1,10 @@
 """Decides which form of an operation computes: the only importer of `ops/cpu`.
 
-"compiler" is XLA's own convolution: right for GPUs and TPUs, and on a mesh it exchanges
-one slice a side. "matrix" and "onednn" are for a single CPU device, where XLA's own is
-several times slower: their scans walk over batch and depth, so on a mesh they would
-gather what the mesh splits. All agree to rounding.
+A form is one implementation of an operation. "compiler" is XLA's own convolution: right
+for GPUs and TPUs; on a mesh it needs one neighbouring slice from each side. "matrix"
+and "onednn" are for a single CPU device, where XLA's own is several times slower: they
+loop (`lax.scan`) over batch and depth, so a mesh would gather the whole volume. All
+agree to rounding.
 """
 
 import os
@@ -69,7 +70,11 @@ def conv3x3x3(
 
 
 def concatenate(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
-    """`jnp.concatenate` of arrays of one type."""
+    """`jnp.concatenate` of arrays of one type.
+
+    2-byte floats go through `ops/cpu/bf16_bits`, which picks the CPU's form when the
+    program is lowered for a CPU, and the plain form elsewhere.
+    """
     if arrays[0].dtype.itemsize != 2 or switched_off("bf16_bits"):
         return jnp.concatenate(arrays, axis)
     from attunet_jax.ops.cpu import bf16_bits

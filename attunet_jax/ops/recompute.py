@@ -1,4 +1,4 @@
-"""`Deferred`: an array described by how it is made, so that it need not be kept."""
+"""`Deferred`: a lazy array, described by how it is made and so not kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
