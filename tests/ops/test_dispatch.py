@@ -57,6 +57,19 @@ def test_a_crash_of_the_trial_means_not_available_and_is_remembered(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is in Linux wheels only")
+def test_a_trial_that_does_not_end_is_not_remembered_as_wrong(tmp_path, monkeypatch):
+    ask = onednn_probe.available.__wrapped__
+    monkeypatch.setattr(onednn_probe.platform, "machine", lambda: "x86_64")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(onednn_probe, "TIMEOUT_S", 0.2)
+    slow = program(tmp_path, "exec sleep 5")
+    monkeypatch.setattr(onednn_probe.sys, "executable", slow)
+    assert not ask("float32")
+    monkeypatch.setattr(onednn_probe.sys, "executable", program(tmp_path, "exit 0"))
+    assert ask("float32")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is in Linux wheels only")
 def test_what_the_trial_found_right_is_available(tmp_path, monkeypatch):
     monkeypatch.setattr(onednn_probe.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(onednn_probe.sys, "executable", program(tmp_path, "exit 0"))

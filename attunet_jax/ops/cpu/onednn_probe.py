@@ -17,6 +17,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from attunet_jax.files import write_text
+
 RIGHT, WRONG = "right", "wrong"
 TIMEOUT_S = 300
 
@@ -36,13 +38,13 @@ def available(dtype: str) -> bool:
         answer = remembered.read_text(encoding="utf-8").strip()
         if answer in (RIGHT, WRONG):
             return answer == RIGHT
-    answer = RIGHT if _child_agrees(dtype) else WRONG
+    agrees = _child_agrees(dtype)
+    if agrees is None:
+        return False
     with contextlib.suppress(OSError):  # a home that cannot be written: ask every time
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        beside = remembered.with_suffix(f".{os.getpid()}")
-        beside.write_text(answer + "\n", encoding="utf-8")
-        beside.replace(remembered)
-    return answer == RIGHT
+        write_text(remembered, (RIGHT if agrees else WRONG) + "\n")
+    return agrees
 
 
 def processor_flags() -> set[str]:
@@ -66,7 +68,8 @@ def _remembered(dtype: str) -> Path:
     return base / "attunet_jax" / "onednn" / name
 
 
-def _child_agrees(dtype: str) -> bool:
+def _child_agrees(dtype: str) -> bool | None:
+    """None where the child did not come to an answer: asked again at the next start."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     package = Path(__file__).resolve().parents[3]
@@ -79,7 +82,7 @@ def _child_agrees(dtype: str) -> bool:
             timeout=TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return None
     return done.returncode == 0
 
 
