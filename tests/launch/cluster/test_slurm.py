@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from slurm_cluster import Slurm, find_programs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def slurm(tmp_path):
     programs = find_programs()
     if programs is None:
-        pytest.skip("no SLURM: see tests/launch/slurm_cluster.py for how to have one")
+        pytest.skip("no SLURM: tests/launch/cluster/slurm_cluster.py says how to have one")
     (tmp_path / "slurm").mkdir()
     cluster = Slurm(tmp_path / "slurm", programs)
     try:

@@ -20,7 +20,7 @@ from launch.benchmark import cpu_forms, flops, speed
 from launch.benchmark.report import make_result, ratios, with_work
 from launch.benchmark.timing import Series, alternating, with_warmup
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAPER_SHAPE = (96, 160, 160)
 CONFIGS: dict[str, Any] = {
     "unet": unet,

@@ -11,7 +11,7 @@ import yaml
 
 from attunet_jax.distributed.processes import ClusterSpec, detect_cluster
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = [
     *sorted((ROOT / "launch").rglob("*.yaml")),
     *sorted((ROOT / "data_prep").rglob("*.yaml")),
