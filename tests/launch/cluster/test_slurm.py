@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def slurm(tmp_path):
     programs = find_programs()
     if programs is None:
-        pytest.skip("no SLURM: tests/launch/cluster/slurm_cluster.py says how to have one")
+        pytest.skip("no SLURM here: slurm_cluster.py says how to have one")
     (tmp_path / "slurm").mkdir()
     cluster = Slurm(tmp_path / "slurm", programs)
     try:
