@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo_output
+# The suite compiles more than it computes: two processes keep two cores busy.
+TEST_PROCESSES ?= 2
 ACCELERATOR ?= cpu
 EXTRAS := $(if $(filter cpu,$(ACCELERATOR)),dev,dev$(comma)$(ACCELERATOR))
 # glibc asks Linux for huge pages: a train step on a CPU is faster.
@@ -32,7 +34,7 @@ demo: $(INSTALLED)
 	    $(BIN)/python -m launch.demo --output=$(DEMO)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest -m 'not cluster' --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 
 test-cluster: $(INSTALLED)
 	$(BIN)/python -m pytest -m cluster
