@@ -45,10 +45,8 @@ FLAGS.add(
 def main(values: cli.Values) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     size = workload.find_size(values.size, backend="cpu")
-    lines = [
-        "| type | with / without | ratio of seconds (quartiles) |",
-        "|---|---|---|",
-    ]
+    print("| type | with / without | ratio of seconds (quartiles) |")
+    print("|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="attunet_cpu_forms_") as folder:
         dataset = workload.make_dataset(Path(folder), size)
         for dtype in values.compute_dtype:
@@ -59,12 +57,25 @@ def main(values: cli.Values) -> None:
             runners = {ALL_FORMS: _train_step(config(), dataset)}
             for form in values.forms:
                 runners[form] = _train_step(config(), dataset, forms_off=form)
-            for name in values.convolutions:
+            convolutions = available_convolutions(values.convolutions, dtype)
+            for name in convolutions:
                 runners[name] = _train_step(config(name), dataset)
             print(f"{dtype}: {len(runners)} steps alternate", file=sys.stderr)
             series = alternating(runners, values.rounds)
-            lines += ratio_lines(dtype, series, values.forms, values.convolutions)
-    print("\n".join(lines))
+            lines = ratio_lines(dtype, series, values.forms, convolutions)
+            print("\n".join(lines), flush=True)
+
+
+def available_convolutions(
+    convolutions: tuple[str, ...], dtype: str
+) -> tuple[str, ...]:
+    """Leaves out oneDNN's convolution where it is absent, and says so."""
+    from attunet_jax.ops import dispatch  # late: --help needs no jax
+
+    if dispatch.ONEDNN not in convolutions or dispatch.onednn_available(dtype):
+        return convolutions
+    print(f"{dtype}: not measured: onednn is not available here", file=sys.stderr)
+    return tuple(name for name in convolutions if name != dispatch.ONEDNN)
 
 
 def _train_step(config: Any, dataset: Any, forms_off: str = "") -> Runner:

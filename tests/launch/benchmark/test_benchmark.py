@@ -143,6 +143,14 @@ def test_rates_shares_and_ratios_are_those_by_hand():
         assert [peer for peer, ratio in by_peer.items() if ratio[field]] == [best]
 
 
+def test_a_convolution_that_is_absent_here_is_left_out_and_named(monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "onednn_available", lambda dtype: dtype == "float32")
+    names = ("onednn", "matrix")
+    assert cpu_forms.available_convolutions(names, "float32") == names
+    assert cpu_forms.available_convolutions(names, "bfloat16") == ("matrix",)
+    assert "onednn" in capsys.readouterr().err
+
+
 def test_the_gain_of_a_cpu_form_is_the_ratio_within_each_round():
     assert cpu_forms.SWITCH == dispatch.SWITCH
     assert set(cpu_forms.CONVOLUTIONS) == set(dispatch.CONVOLUTIONS)
