@@ -76,6 +76,11 @@ def get_config() -> Any:
     # What the host cuts out of a scan [D, H, W]; the device warps it and takes the
     # crop out of it. In-plane larger than the crop, so that warping finds real voxels.
     data.read_shape = (96, 208, 208)
+    # "ct": HU are clipped to percentiles 0.5 and 99.5 of the organs' voxels in the
+    # training cases and normalised by their mean and deviation (nnU-Net's scheme):
+    # padding, metal and the field of view decide nothing. "scan": by mean and deviation
+    # of each whole scan, without clipping (paper). A fine-tuning does as its source.
+    data.normalisation = "ct"
     # What surrounds a scan smaller than a crop: "lowest", its lowest HU and label 0;
     # "line_minimum", the minimum of each line of voxels, labels too (published code).
     data.padding = "lowest"
@@ -95,8 +100,8 @@ def get_config() -> Any:
     augment.zoom_range = (0.7, 1.3)
     # Probability of a flip left-right, and of a flip front-back.
     augment.flip_probability = 0.5
-    # "case": mean and deviation of the whole scan (the same at prediction);
-    # "window": of the warped voxels that were read (published code).
+    # "case": as data.normalisation says, the same at prediction; "window": by mean and
+    # deviation of the warped voxels that were read (published code; only with "scan").
     augment.normalise_over = "case"
 
     loss: Any = ConfigDict()

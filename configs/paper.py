@@ -24,6 +24,7 @@ def get_config() -> Any:
     # Windows that hold whole scans: they are warped about their own centre.
     config.data.read_shape = (256, 256, 256)
     config.data.padding = "line_minimum"
+    config.data.normalisation = "scan"
     config.augment.normalise_over = "window"
     config.loss.reduce_over = "outputs"
     config.predict.argmax_over = "outputs"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,13 @@ import numpy as np
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
-from attunet_jax.intensity import HuStatistics
-from attunet_jax.volume import blur, resample
+from attunet_jax.intensity import (
+    HU_RANGE,
+    HuHistogram,
+    HuLevels,
+    HuStatistics,
+)
+from attunet_jax.volume import as_ct, blur, resample
 from data_prep.read import (
     different_grids,
     image_files,
@@ -34,6 +38,9 @@ class Settings:
     spacing_mm: tuple[float, float, float]  # D, H, W
     blur_mm: float
     ignore_unknown_labels: bool
+    # Values outside are padding and metal; data prepared before there was a range keep
+    # theirs as stored.
+    hu_range: tuple[int, int] = HU_RANGE
 
     def as_json(self) -> dict:
         """As it is read back from a JSON file: with lists for tuples."""
@@ -59,6 +66,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     label = label_lut[resampled.voxels]
     del labels, resampled
     original = image.spacing_mm
+    image = as_ct(image, settings.hu_range, in_place=True)
     if settings.blur_mm:
         image = blur(image, settings.blur_mm)
     image = resample(image, settings.spacing_mm, order="linear")
@@ -82,6 +90,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
         "original_shape": list(image.grid.shape),
         "original_spacing_mm": [round(float(s), 6) for s in original],
         "hu": _hu_statistics(voxels, case.hu),
+        "labelled_hu": _labelled_hu(case, len(settings.organs)).as_json(),
         "voxels": {
             organ: int(np.count_nonzero(label == value))
             for organ, value in LabelMap.numbered(settings.organs).values.items()
@@ -149,29 +158,26 @@ def _label_lut(
     return label_lut
 
 
+def _labelled_hu(case: Case, organ_count: int) -> HuHistogram:
+    """Counts the HU of the voxels of all organs, by which training normalises."""
+    organs = (case.label > 0) & (case.label <= organ_count)
+    return HuHistogram.of(case.image_hu[organs])
+
+
 def _hu_statistics(image_hu: np.ndarray, hu: HuStatistics) -> dict[str, float]:
-    """Returns range, mean, deviation and percentiles of int16 `[D, H, W]`.
+    """Returns range, mean, deviation, percentiles and levels of int16 `[D, H, W]`.
 
     Percentiles come from a histogram: exact, and the same on every machine.
     """
-    counts = np.zeros(2**16, np.int64)
-    for part in image_hu:
-        bits = np.ascontiguousarray(part).view(np.uint16)
-        counts += np.bincount(bits.ravel(), minlength=2**16)
-    up_to = np.roll(counts, 2**15).cumsum()  # from -32768 on
-    values = np.arange(-(2**15), 2**15)
-
-    def percentile(percent: float) -> float:
-        rank = percent / 100 * (image_hu.size - 1)
-        ends = np.searchsorted(up_to, [int(rank), math.ceil(rank)], "right")
-        low, high = values[ends]
-        return round(float(low + (high - low) * (rank % 1)), 4)
-
+    voxels = HuHistogram.of(image_hu)
+    levels = HuLevels.of(voxels)
     return {
         "min": int(hu.min),
         "max": int(image_hu.max()),
         "mean": round(hu.mean, 4),
         "std": round(hu.std, 4),
-        "p0_5": percentile(0.5),
-        "p99_5": percentile(99.5),
+        "p0_5": round(voxels.percentile(0.5), 4),
+        "p99_5": round(voxels.percentile(99.5), 4),
+        "tissue": round(levels.tissue_hu, 4),
+        "tissue_share": round(levels.tissue_share, 6),
     }

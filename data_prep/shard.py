@@ -21,7 +21,7 @@ from data_prep.sources.layout import ScanPair
 DESCRIPTIONS = ".parts"  # folder of the descriptions of shards, below --output
 # Increase it when the voxels made of a file change, so that no folder holds cases of
 # both kinds.
-_PREPARATION_VERSION = 1
+_PREPARATION_VERSION = 2
 VERSION = [_PREPARATION_VERSION, FORMAT_VERSION]
 
 

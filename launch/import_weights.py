@@ -48,6 +48,7 @@ def main(values: cli.Values) -> None:
             f"{tuple(config.classes)} names {len(config.classes)}"
         )
     config.model.update(fields)
+    config.data.normalisation = "scan"  # the only one the authors' code has
     config.name = source.name.removesuffix(source.suffix)
     run = {
         "format": 1,

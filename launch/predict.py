@@ -70,6 +70,13 @@ def main(values: cli.Values) -> int:
         try:
             start_s = time.perf_counter()
             volume = volumes.read_scan(scan, values.series)
+            if unlike := predictor.unlike_training(volume):
+                print(
+                    f"note: {scan}: not the values of training: {unlike}; is the scan "
+                    "in HU?",
+                    file=sys.stderr,
+                    flush=True,
+                )
             volumes_ml = _predict(predictor, volume, target, values.pictures)
         except BadData as error:
             failed.append(scan)

@@ -33,6 +33,7 @@ CHANGES = {
             "model.align_corners": True,
             "data.read_shape": (256, 256, 256),
             "data.padding": "line_minimum",
+            "data.normalisation": "scan",
             "augment.normalise_over": "window",
             "loss.reduce_over": "outputs",
             "predict.argmax_over": "outputs",

@@ -21,10 +21,10 @@ class ArraySpec(NamedTuple):
 def batch_schema(count: int, window_shape: Sequence[int]) -> dict[str, ArraySpec]:
     """Returns name -> shape and type of a batch of `count` windows.
 
-    `image_hu` and `label` are windows of the scans. `mean_hu` and `std_hu` are those of
-    the whole scan. `scan_start` and `scan_size` say where in the window the scan lies,
-    its padding up to the minimum shape included. `case_index` is the position of the
-    case in `Dataset.case_ids`.
+    `image_hu` and `label` are windows of the scans. `mean_hu` and `std_hu`, by which
+    they are normalised, are those of the whole scan, or of the run. `scan_start` and
+    `scan_size` say where in the window the scan lies, its padding up to the minimum
+    shape included. `case_index` is the position of the case in `Dataset.case_ids`.
     """
     window = tuple(window_shape)
     fields: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {

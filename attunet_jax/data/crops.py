@@ -11,6 +11,7 @@ import numpy as np
 
 from attunet_jax.data.records import Case, PackedCase
 from attunet_jax.errors import BadArguments
+from attunet_jax.intensity import CtNormalisation
 
 Window = dict[str, np.ndarray]
 PADDINGS = LOWEST, LINE_MINIMUM = ("lowest", "line_minimum")
@@ -22,14 +23,16 @@ class CropSpec:
 
     Scans are padded to `min_shape`, so that the network's crop fits: with "lowest" by
     the scan's lowest HU and label 0, with "line_minimum" by the minimum of each line of
-    voxels, labels too (the published code). Raises `BadArguments` for a fraction
-    outside 0..1.
+    voxels, labels too (the published code). With a `normalisation` values are clipped
+    to its range and its mean and deviation stand in the window, else those of the scan.
+    Raises `BadArguments` for a fraction outside 0..1.
     """
 
     window_shape: tuple[int, int, int]  # D, H, W
     min_shape: tuple[int, int, int]
     padding: str = LOWEST
     foreground_fraction: float = 0.0  # of random windows, centred on an organ
+    normalisation: CtNormalisation | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.foreground_fraction <= 1:
@@ -39,10 +42,15 @@ class CropSpec:
             )
 
     @classmethod
-    def exact(cls, shape: Sequence[int], padding: str) -> "CropSpec":
+    def exact(
+        cls,
+        shape: Sequence[int],
+        padding: str,
+        normalisation: CtNormalisation | None = None,
+    ) -> "CropSpec":
         """Returns the spec of windows as large as the network's crop."""
         d, h, w = shape
-        return cls((d, h, w), (d, h, w), padding)
+        return cls((d, h, w), (d, h, w), padding, normalisation=normalisation)
 
 
 def random_crop(
@@ -78,9 +86,12 @@ def _cut(case: Case | PackedCase, start: np.ndarray, spec: CropSpec) -> Window:
     scan_start = (window - scan_size) // 2
     before = (scan_size - np.minimum(size, scan_size)) // 2
     d, h, w = _slices(start, scan_size)
+    mean_hu, std_hu = case.hu.mean, case.hu.std
+    if spec.normalisation is not None:
+        mean_hu, std_hu = spec.normalisation.mean_hu, spec.normalisation.std_hu
     cut = {
-        "mean_hu": np.array(case.hu.mean, np.float32),
-        "std_hu": np.array(case.hu.std, np.float32),
+        "mean_hu": np.array(mean_hu, np.float32),
+        "std_hu": np.array(std_hu, np.float32),
         "scan_start": scan_start.astype(np.int32),
         "scan_size": scan_size.astype(np.int32),
     }
@@ -98,6 +109,8 @@ def _cut(case: Case | PackedCase, start: np.ndarray, spec: CropSpec) -> Window:
             cut[name][tuple(_slices(place, part.shape))] = part
         else:
             cut[name] = np.ascontiguousarray(part)
+    if spec.normalisation is not None:
+        cut["image_hu"] = spec.normalisation.clip(cut["image_hu"])
     return cut
 
 

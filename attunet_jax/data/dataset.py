@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from attunet_jax.data import shards
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.data.records import CASE_ID, Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.intensity import HuHistogram, HuLevels
 
 FORMAT = "attunet_jax.cases"
 FORMAT_VERSION = 1
@@ -60,6 +61,30 @@ class Dataset:
                 + ", ".join(self.splits)
             )
         return self.splits[name]
+
+    @property
+    def hu_range(self) -> list[int] | None:
+        """What values of the scans were clipped to; None in data prepared before."""
+        return self.manifest["settings"].get("hu_range")
+
+    def labelled_hu(self, case_ids: Iterable[str]) -> HuHistogram | None:
+        """Adds up the HU of the labelled voxels of cases.
+
+        None where a case has no histogram: the data were prepared before.
+        """
+        stored = [self._entry(case_id).get("labelled_hu") for case_id in case_ids]
+        if None in stored:
+            return None
+        return HuHistogram.total(map(HuHistogram.from_json, stored))
+
+    def hu_levels(self, case_ids: Iterable[str]) -> list[HuLevels]:
+        """Returns the levels of whole scans; none in data prepared before."""
+        stored = [self._entry(case_id).get("hu", {}) for case_id in case_ids]
+        return [
+            HuLevels(hu["p0_5"], hu["tissue"], hu["tissue_share"])
+            for hu in stored
+            if "tissue" in hu
+        ]
 
     def index(self, case_id: str) -> int:
         """Returns the number of the case's record, counted through all shards."""
@@ -246,6 +271,11 @@ def _problem_of_cases(shard_list: Any, case_list: Any) -> str | None:
                     return f"case {case_id} is in shard {i}, record {j}: there is none"
             case _:
                 return f"case {entry} lacks case_id, shard or record"
+        if "labelled_hu" in entry:
+            try:
+                HuHistogram.from_json(entry["labelled_hu"])
+            except ValueError as error:
+                return f"labelled_hu of case {case_id} is damaged ({error})"
         ids.add(case_id)
         places.add((i, j))
     if len(places) != len(case_list):

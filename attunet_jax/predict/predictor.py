@@ -14,12 +14,21 @@ from jax.sharding import Mesh, NamedSharding
 
 from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
-from attunet_jax.intensity import HuStatistics
+from attunet_jax.intensity import (
+    CtNormalisation,
+    HuHistogram,
+    HuLevels,
+    HuStatistics,
+    clip_hu,
+)
 from attunet_jax.model import check_divisible
 from attunet_jax.ops import dispatch
 from attunet_jax.predict import sliding_window
 from attunet_jax.train.trained import TrainedModel, load_trained
-from attunet_jax.volume import Volume, blur, labels_onto_grid, resample
+from attunet_jax.volume import Volume, as_ct, blur, labels_onto_grid, resample
+
+# Of larger scans some slices tell the levels of their values.
+_LEVELS_VOX = 2**24
 
 
 class Predictor:
@@ -34,6 +43,10 @@ class Predictor:
         # The name of each value of a label map.
         self.classes = trained.outputs
         self.spacing_mm: tuple[float, ...] = tuple(run["spacing_mm"])
+        # None: each scan by its own mean and deviation.
+        self.normalisation = CtNormalisation.of_run(run)
+        # Runs from before there was a range take the values as they are.
+        self._hu_range: list[int] | None = run.get("hu_range")
         self.network = network = trained.network
         self.variables = trained.variables
         self._divisor = 2 ** (len(network.widths) - 1)
@@ -85,8 +98,10 @@ class Predictor:
         """
         scan = _scan_of(volume, spacing_mm)
         resampled = scan
+        if self._hu_range:
+            resampled = as_ct(scan, self._hu_range)
         if self.run["blur_mm"]:
-            resampled = blur(scan, self.run["blur_mm"])
+            resampled = blur(resampled, self.run["blur_mm"])
         resampled = resample(resampled, self.spacing_mm, order="linear")
         return labels_onto_grid(
             self.probabilities(resampled.voxels), resampled.affine, scan.grid
@@ -97,11 +112,10 @@ class Predictor:
     ) -> np.ndarray:
         """Predicts softmax `[K, D, H, W]` float32 of `image_hu [D, H, W]`.
 
-        The image has the network's `spacing_mm`. As in training it is normalised by the
-        statistics of the whole scan: `whole_hu` where `image_hu` is only a part of it.
+        The image has the network's `spacing_mm`. It is normalised as in training, where
+        that is by the whole scan by `whole_hu` if `image_hu` is only a part of it.
         """
-        whole = HuStatistics.of(image_hu if whole_hu is None else whole_hu)
-        image = whole.normalise(image_hu)
+        image = self._normalised(image_hu, image_hu if whole_hu is None else whole_hu)
         if not self._settings["average_flips"]:
             return self._once(image)
         total = 0
@@ -110,6 +124,32 @@ class Predictor:
             flipped = self._once(np.flip(image, axes))
             total = total + np.flip(flipped, tuple(a + 1 for a in axes))
         return np.asarray(total) / 4
+
+    def _normalised(self, image_hu: np.ndarray, whole_hu: np.ndarray) -> np.ndarray:
+        if self.normalisation is not None:
+            return self.normalisation.normalise(image_hu)
+        if self._hu_range:
+            image_hu, whole_hu = (
+                clip_hu(values, self._hu_range) for values in (image_hu, whole_hu)
+            )
+        return HuStatistics.of(whole_hu).normalise(image_hu)
+
+    def unlike_training(
+        self,
+        volume: Volume | np.ndarray,
+        *,
+        spacing_mm: Sequence[float] | np.ndarray | None = None,
+    ) -> str | None:
+        """Says in what the values of a scan are unlike those of the training cases.
+
+        None where they are alike, and for runs that do not know.
+        """
+        spans = self.run.get("training_hu")
+        if not spans:
+            return None
+        voxels = as_ct(_scan_of(volume, spacing_mm)).voxels
+        every = max(1, voxels.size // _LEVELS_VOX)
+        return HuLevels.of(HuHistogram.of(voxels[::every])).unlike(spans)
 
     def forward_seconds(self, shape: tuple[int, int, int], repeats: int = 5) -> float:
         """Measures the median seconds of one compiled forward pass of `shape`."""

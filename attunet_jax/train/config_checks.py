@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from attunet_jax.data.crops import PADDINGS
 from attunet_jax.errors import BadArguments
+from attunet_jax.intensity import NORMALISATIONS, SCAN
 from attunet_jax.model.config import CHOICES
 from attunet_jax.train.optimizer import RULES
 
@@ -35,6 +36,7 @@ RENAMED = {
 
 # Fields that stored configs of before lack, with what they meant then.
 ADDED = {
+    "data.normalisation": SCAN,
     "predict.argmax_over": "classes",
     "predict.region": "whole",
     "predict.spatial": 1,
@@ -43,6 +45,7 @@ ADDED = {
 ALLOWED: dict[str, tuple[Any, ...]] = {
     **{f"model.{field}": choices for field, choices in CHOICES.items()},
     "data.padding": PADDINGS,
+    "data.normalisation": NORMALISATIONS,
     "augment.normalise_over": ("case", "window"),
     "loss.reduce_over": ("classes", "outputs"),
     "optimizer.name": tuple(RULES),
@@ -144,6 +147,22 @@ def with_current_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         if group in current:
             current[group].setdefault(field, value)
     return current
+
+
+def meant_before(
+    stored: Mapping[str, Any], current: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns dotted name -> value of fields that `stored` lacks and meant otherwise.
+
+    Only those that decide a run's parameters; `current` is a resolved config.
+    """
+    meant = {}
+    for name, value in ADDED.items():
+        group, field = name.split(".")
+        if group in FIXED_GROUPS and field not in stored[group]:
+            if current[group][field] != value:
+                meant[name] = value
+    return meant
 
 
 def differing_fields(

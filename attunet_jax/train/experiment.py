@@ -19,10 +19,12 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import batch_shardings, replicated
 from attunet_jax.errors import BadArguments
+from attunet_jax.intensity import CtNormalisation, HuLevels
 from attunet_jax.model import AttentionUNet3D, build_network, check_divisible
 from attunet_jax.ops import dispatch
 from attunet_jax.train.config_checks import Config, check_config, differing_fields
 from attunet_jax.train.loss import soft_dice_loss
+from attunet_jax.train.normalisation import run_normalisation
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, create_state
 from attunet_jax.train.step import EvalStep, TrainStep, eval_step, train_step
@@ -53,6 +55,11 @@ class Experiment(Training):
     steps: int
     run: dict[str, Any]  # stored with every checkpoint: resolved config, outputs, ...
 
+    @property
+    def normalisation(self) -> CtNormalisation | None:
+        """None where each scan is normalised by its own mean and deviation."""
+        return CtNormalisation.of_run(self.run)
+
 
 def make_experiment(
     config: Config, dataset: Dataset, mesh: Mesh, source: TrainedModel | None = None
@@ -71,6 +78,8 @@ def make_experiment(
     if source is not None:
         _check_same_network(source, resolved["model"])
     outputs = output_names(config.classes, source)
+    normalisation = run_normalisation(config, dataset, parts["train"], source)
+    levels = dataset.hu_levels(parts["train"])
     # An epoch of fewer cases than a batch is still a step.
     epoch_steps = max(len(parts["train"]) // config.data.batch_size, 1)
     training = make_training(
@@ -91,6 +100,9 @@ def make_experiment(
             "outputs": list(outputs),
             "spacing_mm": list(dataset.manifest["spacing_mm"]),
             "blur_mm": dataset.manifest["settings"].get("blur_mm", 0.0),
+            "normalisation": normalisation and normalisation.as_json(),
+            "hu_range": dataset.hu_range,
+            "training_hu": HuLevels.spans(levels) if levels else None,
             "manifest_sha256": dataset.manifest_sha256,
         },
     )

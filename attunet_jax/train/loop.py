@@ -19,7 +19,13 @@ from attunet_jax.train.config_checks import Config
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.metrics import MetricWriter, ProcessLog, duration, speed_text
 from attunet_jax.train.monitor import Monitor, Profile, StopSignal, StopVote
-from attunet_jax.train.setup import Run, batches_from, init_or_restore, setup
+from attunet_jax.train.setup import (
+    Run,
+    as_begun,
+    batches_from,
+    init_or_restore,
+    setup,
+)
 from attunet_jax.train.state import TrainState, copy_of, parameter_count
 from attunet_jax.train.validation import Validation
 from attunet_jax.train.workdir import WorkdirLock, describe_run
@@ -41,7 +47,10 @@ def train(
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
     with StopSignal() as stop:
+        config, changed = as_begun(config, workdir)
         run = setup(config)
+        for line in changed:
+            print_on_main(line)
         lock = raise_on_all(lambda: _lock(workdir))
         # A single process reports everything on the terminal.
         logged = jax.process_count() > 1 or config.train.log_cases

@@ -1,5 +1,6 @@
 """Sets up a run from its config, with checks whose errors all processes raise."""
 
+import copy
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,13 @@ from attunet_jax.distributed.consensus import (
 )
 from attunet_jax.distributed.mesh import data_shard, make_mesh, replicated
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.train.config_checks import Config, check_fits_mesh, differing_fields
+from attunet_jax.intensity import CtNormalisation
+from attunet_jax.train.config_checks import (
+    Config,
+    check_fits_mesh,
+    differing_fields,
+    meant_before,
+)
 from attunet_jax.train.experiment import Experiment, make_experiment
 from attunet_jax.train.state import TrainState, init_state
 from attunet_jax.train.trained import TrainedModel, init_from, load_trained, stored_run
@@ -62,7 +69,10 @@ def setup(config: Config) -> Run:
             f"config.{name}": x
             for name, x in _shared_fields(json.loads(config.to_json()))
         }
-        | {"manifest.json of the data": dataset.manifest_sha256}
+        | {
+            "manifest.json of the data": dataset.manifest_sha256,
+            "splits.json of the data": dataset.splits.get(config.data.split),
+        }
     )
     # Not within raise_on_all: reading a checkpoint is itself a collective.
     source = load_trained(Path(config.init_from), {}) if config.init_from else None
@@ -85,6 +95,29 @@ def setup(config: Config) -> Run:
     )
 
 
+def as_begun(config: Config, workdir: Path) -> tuple[Config, list[str]]:
+    """Returns the config to go on with in `workdir`, and a line for each change.
+
+    Where the run there was begun before a field existed, the field keeps what it meant
+    then: the command of that time goes on.
+    """
+    try:
+        if not any((workdir / "checkpoints").iterdir()):
+            return config, []
+        text = (workdir / "config.json").read_text(encoding="utf-8")
+        changes = meant_before(json.loads(text)["config"], json.loads(config.to_json()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return config, []  # a new run, or what restoring will name
+    lines = []
+    if changes:
+        config = copy.deepcopy(config)
+    for name, value in changes.items():
+        group, field = name.split(".")
+        config[group][field] = value
+        lines.append(f"{workdir} was begun before config.{name}: goes on with {value}")
+    return config, lines
+
+
 def init_or_restore(
     run: Run, checkpoints: Checkpoints, workdir: Path
 ) -> tuple[TrainState, int, str | None]:
@@ -94,9 +127,7 @@ def init_or_restore(
     of random parameters, replaced by those of `config.init_from` if given.
     """
     experiment = run.experiment
-    raise_on_all(
-        lambda: _check_same_run(checkpoints, experiment.run["config"], workdir)
-    )
+    raise_on_all(lambda: _check_same_run(checkpoints, experiment.run, workdir))
     restored = checkpoints.restore_newest(run.abstract_state)
     if restored is not None:
         state, position = restored
@@ -119,7 +150,15 @@ def init_or_restore(
 
 def batches_from(run: Run, step: int) -> Generator[HostBatch, None, None]:
     """This process's rows of the batches of step `step + 1` and later."""
-    return stream(run.config, run.dataset, run.experiment.train_ids, run.mesh, step)
+    experiment = run.experiment
+    return stream(
+        run.config,
+        run.dataset,
+        experiment.train_ids,
+        run.mesh,
+        step,
+        experiment.normalisation,
+    )
 
 
 def stream(
@@ -128,6 +167,7 @@ def stream(
     case_ids: Sequence[str],
     mesh: Mesh,
     position: int,
+    normalisation: CtNormalisation | None,
 ) -> Generator[HostBatch, None, None]:
     """Training's host batches of a config, for this process's part of the mesh."""
     data = config.data
@@ -139,6 +179,7 @@ def stream(
             min_shape=tuple(data.crop_shape),
             padding=data.padding,
             foreground_fraction=data.foreground_fraction,
+            normalisation=normalisation,
         ),
         batch_size=data.batch_size,
         seed=config.seed,
@@ -150,20 +191,26 @@ def stream(
 
 
 def _check_same_run(
-    checkpoints: Checkpoints, config: dict[str, Any], workdir: Path
+    checkpoints: Checkpoints, run: dict[str, Any], workdir: Path
 ) -> None:
     steps = checkpoints.steps()
     if not steps:
         return
     try:
-        stored = stored_run(checkpoints, steps[-1])["config"]
+        stored = stored_run(checkpoints, steps[-1])
     except BadData:
         return  # damaged: restoring names it and continues with the one before
-    differing = differing_fields(stored, config)
+    differing = differing_fields(stored["config"], run["config"])
     if differing:
         raise BadArguments(
             f"{workdir} holds a run with another {'; '.join(differing)}: "
             "use another --workdir"
+        )
+    if stored.get("normalisation") != run["normalisation"]:
+        raise BadArguments(
+            f"{workdir} holds a run whose scans are normalised by other numbers: its "
+            "training cases, or the run it began from, are others now: use another "
+            "--workdir"
         )
 
 

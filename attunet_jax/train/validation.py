@@ -59,7 +59,11 @@ class Validation:
         for rows in centre_crops(
             self._dataset,
             self._experiment.validation_ids,
-            CropSpec.exact(self._data.crop_shape, self._data.padding),
+            CropSpec.exact(
+                self._data.crop_shape,
+                self._data.padding,
+                self._experiment.normalisation,
+            ),
             batch_size=self._data.batch_size,
             shard=data_shard(self._mesh),
         ):

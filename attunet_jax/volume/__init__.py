@@ -24,11 +24,12 @@ from attunet_jax.volume.resample import (
     resampled_shape,
 )
 from attunet_jax.volume.scan import find_scans, read_scan
-from attunet_jax.volume.volume import Grid, Volume
+from attunet_jax.volume.volume import Grid, Volume, as_ct
 
 __all__ = [
     "Grid",
     "Volume",
+    "as_ct",
     "axis_codes",
     "blur",
     "canonical",

@@ -1,9 +1,11 @@
 """A scan or label map with its geometry, and the grid of the file it came from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from attunet_jax.intensity import AIR_HU, HU_RANGE, clip_hu
 
 # 16 GiB of int16, far above any CT: a header or spacing that leads there is wrong.
 MAX_VOXELS = 2**33
@@ -27,13 +29,16 @@ class Volume:
 
     `voxels [D, H, W]`: D feet to head, H front to back, W patient's right to left, as
     in a radiological picture and in DICOM's LPS order. `affine` (4, 4) float64 takes
-    (d, h, w, 1) to world mm, RAS+. `grid` is that of the file at `path`.
+    (d, h, w, 1) to world mm, RAS+. `grid` is that of the file at `path`. `padding`,
+    bool `[D, H, W]`, is what the file says was never scanned, where its values do not
+    show it.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     grid: Grid
     path: str
+    padding: np.ndarray | None = None
 
     @classmethod
     def of_array(
@@ -66,6 +71,24 @@ class Volume:
     def spacing_mm(self) -> np.ndarray:
         """Distance between voxel centres, (3,) float64 in D, H, W order."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+def as_ct(
+    scan: Volume, hu_range: Sequence[int] = HU_RANGE, *, in_place: bool = False
+) -> Volume:
+    """Returns the scan with air for padding and its values within `hu_range`.
+
+    What lies below the range is padding too: -2000 or -3024 outside a round field of
+    view. With `in_place` the scan's own voxels are changed, else never.
+    """
+    voxels = scan.voxels
+    if scan.padding is not None:
+        if not in_place:
+            voxels = voxels.copy()
+        voxels[scan.padding] = AIR_HU
+        in_place = True
+    voxels = clip_hu(voxels, hu_range, in_place=in_place)
+    return replace(scan, voxels=voxels, padding=None)
 
 
 def sizes_text(sizes: Sequence[float] | np.ndarray) -> str:

@@ -70,7 +70,12 @@ class Ours:
     def batches(self) -> Any:
         """Returns the endless iterator of host batches of a training; to be closed."""
         return stream(
-            self.config, self.dataset, self.experiment.train_ids, self.mesh, 0
+            self.config,
+            self.dataset,
+            self.experiment.train_ids,
+            self.mesh,
+            0,
+            self.experiment.normalisation,
         )
 
     def forward(self) -> Callable[[], object]:

@@ -17,6 +17,7 @@ from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION, Dataset, open_datas
 from attunet_jax.data.records import Case, to_bytes
 from attunet_jax.data.shards import write_shard
 from attunet_jax.errors import BadArguments
+from attunet_jax.intensity import HuHistogram
 
 NETWORKS = ("unet", "attention_unet")
 DTYPES = ("float32", "bfloat16")
@@ -161,11 +162,19 @@ def make_dataset(folder: Path, size: Size) -> Dataset:
     for first in range(0, size.scans, CASES_PER_SHARD):
         numbers = range(first, min(first + CASES_PER_SHARD, size.scans))
         path = folder / f"cases-{len(shards):05}.array_record"
-        records = [to_bytes(make_case(number, size.scan_shape)) for number in numbers]
+        records = []
         for record, number in enumerate(numbers):
-            case_ids.append(f"synthetic_{number:03}")
+            case = make_case(number, size.scan_shape)
+            labelled = HuHistogram.of(case.image_hu[case.label > 0])
+            records.append(to_bytes(case))
+            case_ids.append(case.case_id)
             cases.append(
-                {"case_id": case_ids[-1], "shard": len(shards), "record": record}
+                {
+                    "case_id": case.case_id,
+                    "shard": len(shards),
+                    "record": record,
+                    "labelled_hu": labelled.as_json(),
+                }
             )
         count = write_shard(path, records)
         content = path.read_bytes()

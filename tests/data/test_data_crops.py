@@ -8,6 +8,7 @@ import pytest
 
 from attunet_jax.data.crops import CropSpec, centre_crop, random_crop
 from attunet_jax.errors import BadArguments
+from attunet_jax.intensity import CtNormalisation
 
 
 @pytest.fixture
@@ -172,6 +173,22 @@ def test_mean_and_deviation_are_those_of_the_whole_case(make_case):
     assert crop["mean_hu"] == np.float32(values.mean())
     np.testing.assert_allclose(crop["std_hu"], values.std(), rtol=1e-7)
     assert crop["mean_hu"].dtype == crop["std_hu"].dtype == np.float32
+
+
+def test_a_run_with_numbers_of_its_own_clips_the_crop_and_says_its_mean(make_case):
+    numbers = CtNormalisation(low_hu=-90, high_hu=210, mean_hu=61.5, std_hu=40.25)
+    case = make_case(shape=(5, 4, 6), seed=2)
+    before = case.image_hu.copy()
+    for shape, padding in (((3, 4, 2), "lowest"), ((7, 6, 6), "line_minimum")):
+        plain = centre_crop(case, CropSpec.exact(shape, padding))
+        crop = centre_crop(case, CropSpec.exact(shape, padding, numbers))
+        expected = plain["image_hu"].clip(-90, 210)
+        np.testing.assert_array_equal(crop["image_hu"], expected)
+        assert crop["image_hu"].dtype == np.int16
+        assert (crop["mean_hu"], crop["std_hu"]) == (61.5, 40.25)
+        for name in plain.keys() - {"image_hu", "mean_hu", "std_hu"}:
+            np.testing.assert_array_equal(crop[name], plain[name])
+    np.testing.assert_array_equal(case.image_hu, before)
 
 
 def test_nothing_as_large_as_the_scan_is_made(make_case):

@@ -85,6 +85,7 @@ def test_shapes_and_spacings_of_the_manifest_are_those_of_the_files(
         "spacing_mm": [4, 4, 4],
         "blur_mm": 0,
         "ignore_unknown_labels": False,
+        "hu_range": [-1024, 3071],
         "source": "nifti",
         "cases_per_shard": 4,
     }

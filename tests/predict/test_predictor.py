@@ -24,14 +24,14 @@ def above_and_below(variables, image, train):
     return jnp.concatenate([0.5 - image, image - 0.5, image + 9], -1)
 
 
-@pytest.fixture
-def predictor():
+def predictor_of(**run_fields: Any) -> Predictor:
     run: Any = SimpleNamespace(
         run={
             "spacing_mm": [2.0, 1.0, 1.0],
             "blur_mm": 0.0,
             "config": {"predict": SETTINGS, "classes": ["background", "bright"]},
-        },
+        }
+        | run_fields,
         step=3,
         variables={"params": {}, "batch_stats": {}},
         outputs=("background", "bright", "untrained"),
@@ -40,6 +40,12 @@ def predictor():
         ),
     )
     return Predictor(run)
+
+
+@pytest.fixture
+def predictor():
+    """Of a run that says nothing of normalisation, as those of before."""
+    return predictor_of()
 
 
 @pytest.fixture
@@ -71,6 +77,53 @@ def test_a_part_is_normalised_by_the_whole_scan(predictor, image):
     part = np.s_[1:4, :, 2:5]
     found = predictor.probabilities(image[part], image).argmax(0)
     np.testing.assert_array_equal(found, bright[part])
+
+
+def test_a_run_from_before_takes_padding_and_metal_as_they_are(predictor, image):
+    image[:, 0], image[2, 3, 4] = -3024, 30000
+    expected = (image - image.mean()) / image.std() > 0.5
+    np.testing.assert_array_equal(predictor(image, spacing_mm=(2, 1, 1)), expected)
+
+
+def test_a_run_that_normalises_each_scan_takes_the_values_within_its_range(image):
+    predictor = predictor_of(normalisation=None, hu_range=[-1024, 3071])
+    usual = np.where(image == image, image, 0)
+    usual[:, 0], usual[2, 3, 4] = -1024, 3071
+    image[:, 0], image[2, 3, 4] = -3024, 30000
+    expected = (usual - usual.mean()) / usual.std() > 0.5
+    np.testing.assert_array_equal(predictor(image, spacing_mm=(2, 1, 1)), expected)
+    part = np.s_[1:4, :, 2:5]
+    found = predictor.probabilities(image[part], image).argmax(0)
+    np.testing.assert_array_equal(found, expected[part])
+    assert image.min() == -3024
+
+
+def test_a_run_with_numbers_of_its_own_normalises_every_scan_by_them(image):
+    numbers = {"low_hu": -200, "high_hu": 250, "mean_hu": 60.0, "std_hu": 50.0}
+    predictor = predictor_of(normalisation=numbers, hu_range=[-1024, 3071])
+    expected = (image.clip(-200, 250) - 60.0) / 50 > 0.5
+    for outside in (None, -3024, 30000):
+        if outside is not None:
+            image[:, 0] = outside
+            expected[:, 0] = outside > 0
+        labels = predictor(image, spacing_mm=(2, 1, 1))
+        np.testing.assert_array_equal(labels, expected)
+    part = np.s_[1:4, :, 2:5]
+    found = predictor.probabilities(image[part], image).argmax(0)
+    np.testing.assert_array_equal(found, expected[part])
+
+
+def test_values_unlike_those_of_training_are_said(predictor, image):
+    spans = {
+        "air_hu": [-895, -890],
+        "tissue_hu": [280, 310],
+        "tissue_share": [0.6, 0.7],
+    }
+    knows = predictor_of(training_hu=spans)
+    assert knows.unlike_training(image, spacing_mm=(2, 1, 1)) is None
+    said = knows.unlike_training(Volume.of_array(image + np.int16(2000), (2, 1, 1)))
+    assert said and "darkest voxels" in said
+    assert predictor.unlike_training(image + 2000, spacing_mm=(2, 1, 1)) is None
 
 
 def test_what_is_no_scan_is_refused_in_words(predictor, image):

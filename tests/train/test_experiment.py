@@ -31,10 +31,16 @@ def dataset(train: int = 5) -> Dataset:
         "validation": ("case_8", "case_9"),
         "test": (),
     }
+    cases = [
+        {"case_id": i, "labelled_hu": {"first": 40, "counts": "5 0 5"}}
+        for part in parts.values()
+        for i in part
+    ]
     manifest = {
         "organs": ORGANS,
         "spacing_mm": [2.0, 2.0, 2.0],
         "settings": {"blur_mm": 0.75},
+        "cases": cases,
     }
     return Dataset(Path("data"), manifest, {"80_20": parts}, "abc")
 
@@ -213,6 +219,7 @@ def test_classes_that_are_not_background_and_organs_are_refused(classes):
         ("data.read_shape", (96, 208)),
         ("data.read_shape", (80, 208, 208)),
         ("data.padding", "edge"),
+        ("data.normalisation", "window"),
         ("augment.normalise_over", "batch"),
         ("loss.reduce_over", "voxels"),
         ("predict.argmax_over", "organs"),

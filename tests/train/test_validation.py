@@ -85,6 +85,7 @@ def held_out(dataset: Dataset, ids: tuple[str, ...], data: int) -> Validation:
         validation_ids=ids,
         eval_step=eval_step,
         organs=("organ",),
+        normalisation=None,
     )
     config: Any = SimpleNamespace(
         data=SimpleNamespace(batch_size=2, crop_shape=(4, 4, 4), padding="lowest")

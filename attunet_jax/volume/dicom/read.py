@@ -5,10 +5,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume.dicom.files import dicom_files
+from attunet_jax.volume.dicom.padding import padding_of
 from attunet_jax.volume.dicom.series import (
     SliceHeader,
     dicom_errors,
@@ -41,19 +43,25 @@ def read_dicom(
     folder = Path(folder)
     ordered, affine = stack(folder, series_headers(folder, series, one_of))
     _check_sizes(ordered)
-    pixels = _read_slices(folder, ordered)
+    pixels, padding = _read_slices(folder, ordered)
     # Rows grow upwards in dcm2niix's files; world positions stay the same.
     rows_flipped = np.diag([1.0, -1.0, 1.0, 1.0])
     rows_flipped[1, 3] = ordered[0].rows - 1
     affine = affine @ rows_flipped
-    voxels, view_affine = canonical(pixels[:, ::-1].transpose(2, 1, 0), affine)
+    voxels, view_affine = _canonical(pixels, affine)
     slices, rows, columns = pixels.shape
     return Volume(
-        voxels=np.ascontiguousarray(voxels),
+        voxels=voxels,
         affine=view_affine,
         grid=Grid((columns, rows, slices), affine),
         path=str(folder),
+        padding=None if padding is None else _canonical(padding, affine)[0],
     )
+
+
+def _canonical(pixels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    voxels, view_affine = canonical(pixels[:, ::-1].transpose(2, 1, 0), affine)
+    return np.ascontiguousarray(voxels), view_affine
 
 
 def max_voxels(folder: Path) -> int:
@@ -84,19 +92,28 @@ def _check_sizes(ordered: Sequence[SliceHeader]) -> None:
             )
 
 
-def _read_slices(folder: Path, ordered: Sequence[SliceHeader]) -> np.ndarray:
-    """Returns `[slice, row, column]` in HU, int16 if that holds all values."""
+def _read_slices(
+    folder: Path, ordered: Sequence[SliceHeader]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns `[slice, row, column]` in HU, int16 if that holds all values; and which
+    of them are padding, bool, None where none are."""
     shape = (len(ordered), ordered[0].rows, ordered[0].columns)
+    padding = None
     try:
         volume = np.empty(shape, np.int16)
         for index, header in enumerate(ordered):
-            hu = _decoded(header) * header.slope + header.intercept
+            stored, dataset = _decoded(header)
+            hu = stored * header.slope + header.intercept
             if volume.dtype == np.int16 and not _fits_int16(hu):
                 volume = volume.astype(np.float32)
             volume[index] = hu
+            of_slice = padding_of(dataset, stored, hu)
+            if of_slice is not None:
+                padding = np.zeros(shape, bool) if padding is None else padding
+                padding[index] = of_slice
     except MemoryError as error:
         raise BadData(f"{folder}: too large for the memory of this machine") from error
-    return volume
+    return volume, padding
 
 
 def _fits_int16(hu: np.ndarray) -> bool:
@@ -104,8 +121,8 @@ def _fits_int16(hu: np.ndarray) -> bool:
     return bool(within and (np.rint(hu) == hu).all())
 
 
-def _decoded(header: SliceHeader) -> np.ndarray:
-    """Returns the stored numbers of a slice, float64 `[row, column]`."""
+def _decoded(header: SliceHeader) -> tuple[np.ndarray, pydicom.Dataset]:
+    """Returns the stored numbers of a slice, float64 `[row, column]`, and its tags."""
     dataset = read_dataset(header.path, headers_only=False)
     if "PixelData" not in dataset:
         raise BadData(f"{header.path}: no pixels in it; export the series again")
@@ -129,7 +146,7 @@ def _decoded(header: SliceHeader) -> np.ndarray:
         ) from error
     if pixels.shape != (header.rows, header.columns):
         raise BadData(f"{header.path}: its pixels do not have the size of its header")
-    return pixels.astype(np.float64)
+    return pixels.astype(np.float64), dataset
 
 
 def _has_decoder(header: SliceHeader) -> bool:
