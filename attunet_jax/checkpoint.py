@@ -3,7 +3,7 @@
 `workdir/checkpoints/<step>/{state,position,run,metrics}`: the training state, the
 position in the data, the resolved config with what else describes the run, and the
 validation Dice. A step is written whole or not at all: a kill during a save leaves the
-step before it.
+step before it. A state with a number that is not finite is never written.
 """
 
 import errno
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -24,6 +25,13 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 from attunet_jax.errors import BadData, Interrupted, one_line
 
 BEST_METRIC = "dice"
+# A metric beside it, 1 where the Dice is that of crops centred on organs. Without it,
+# it is that of the middles of the scans, and no score to compare others with.
+CENTRED_ON_ORGANS = "centred_on_organs"
+
+
+class NotFinite(BadData):
+    """A state holds numbers that are not finite, and is not saved."""
 
 
 class Checkpoints:
@@ -41,7 +49,7 @@ class Checkpoints:
                 preserve.LatestN(n=keep_latest),
                 preserve.BestN(
                     n=keep_best,
-                    get_metric_fn=lambda m: m[BEST_METRIC],
+                    get_metric_fn=_rank,
                     reverse=False,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -49,7 +57,7 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=lambda m: m[BEST_METRIC],
+            best_fn=_rank,
             best_mode="max",
             cleanup_tmp_directories=clean_up,
         )
@@ -87,7 +95,7 @@ class Checkpoints:
     def best(self) -> int | None:
         """The step with the highest validation Dice, if any was saved with one."""
         scored = [
-            (metrics[BEST_METRIC], step)
+            (_rank(metrics), step)
             for step in self.steps()
             if (metrics := self._manager.metrics(step))
         ]
@@ -102,9 +110,18 @@ class Checkpoints:
         run: dict,
         metrics: dict[str, float] | None,
     ) -> None:
-        """Saves in the background; an existing step is left as it is."""
+        """Saves in the background; an existing step is left as it is.
+
+        Raises `NotFinite`, in all processes, where the state of any of them holds a
+        number that is not finite; then nothing is saved.
+        """
         if step in self._manager.all_steps():
             return
+        if not _true_on_all(is_finite(state)):
+            raise NotFinite(
+                f"{self._directory}: step {step} is not saved: "
+                f"{_first_not_finite(state)} is not finite"
+            )
         with self._writing():
             self._manager.save(
                 step,
@@ -219,6 +236,11 @@ class Checkpoints:
             found, error = None, None
             try:
                 found = self.restore(step, abstract_state)
+                if not is_finite(found[0]):
+                    raise BadData(
+                        f"{self._directory / str(step)}: {_first_not_finite(found[0])} "
+                        "is not finite"
+                    )
             except BadData as raised:
                 error = raised
             if not _true_on_all(error is None):
@@ -266,6 +288,33 @@ def open_existing(workdir: Path) -> Checkpoints:
         checkpoints.close()
         raise BadData(f"{directory}: no complete checkpoint; train a little longer")
     return checkpoints
+
+
+def is_finite(tree: Any) -> bool:
+    """Whether every number of the arrays and its square is finite, so below 1.8e19.
+
+    A network with larger ones is lost too: the variances in BatchNorm overflow. It is
+    computed where the arrays are.
+    """
+    return bool(_is_finite(tree))
+
+
+@jax.jit
+def _is_finite(tree: Any) -> jax.Array:
+    found = [jnp.isfinite(jnp.square(x)).all() for x in jax.tree.leaves(tree)]
+    return jnp.stack(found).all()
+
+
+def _first_not_finite(tree: Any) -> str:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not is_finite(leaf):
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return "that of another process"
+
+
+def _rank(metrics: dict[str, float]) -> float:
+    """What the best checkpoint has most of: a Dice on organs goes before any other."""
+    return metrics[BEST_METRIC] + metrics.get(CENTRED_ON_ORGANS, 0)
 
 
 def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:

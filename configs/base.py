@@ -2,7 +2,8 @@
 
 The other configs override a few of these. On the command line any field is
 `--config.GROUP.FIELD=value`; an unknown field is an error. "Paper" is Oktay et al.
-2018, "published code" the authors' PyTorch repository.
+2018, "published code" the authors' PyTorch repository. The values that each field may
+have are in attunet_jax/config_fields.py.
 """
 
 from typing import Any
@@ -140,11 +141,12 @@ def get_config() -> Any:
     # Steps instead of epochs where above 0.
     train.steps = 0
     train.log_every_steps = 20
-    # Validation Dice on the validation cases' centre crops, and a checkpoint with it.
+    # Validation Dice of each organ on crops centred on it, one of each validation case
+    # that has it; and a checkpoint with it.
     train.evaluate_every_steps = 500
     # Further checkpoints in between, against kills.
     train.checkpoint_every_steps = 100
-    # Kept: this many newest and this many best by validation Dice.
+    # Kept: this many newest and this many best by validation Dice (mean over organs).
     train.keep_latest = 1
     train.keep_best = 1
     # Each process names the cases of each step, in workdir/logs.

@@ -22,9 +22,16 @@ from typing import Any, NoReturn
 
 from absl import flags as absl_flags
 
+from attunet_jax.config_fields import (
+    FIELDS,
+    as_typed,
+    check_fields,
+    meant_by,
+    unknown_field,
+)
 from attunet_jax.errors import BadArguments, exit_status, one_line
 from launch.config_file import ROOT, base_fields, fields_of, load_config
-from launch.flag_types import KINDS, as_typed, of_field
+from launch.flag_types import KINDS
 from launch.flag_types import names as names  # for the programs' own flags
 from launch.flag_types import spacing_mm as spacing_mm
 
@@ -58,7 +65,7 @@ class Values(SimpleNamespace):
 
     def config_words(self) -> list[str]:
         """Returns the words that give another program the same config."""
-        given = [f"--config.{name}={value}" for name, value in self.fields.items()]
+        given = [f"--config.{k}={as_typed(v)}" for k, v in self.fields.items()]
         return [f"--config={self.config_name}", *given]
 
     def process_options(self) -> dict[str, Any]:
@@ -149,13 +156,16 @@ class Flags:
         absl_flags.FLAGS.mark_as_parsed()  # Grain asks there for flags of its own
         own = absl_flags.FlagValues()
         for flag in self._flags:
-            _define(own, flag.name, flag.parse, flag.default)
+            is_switch = isinstance(flag.default, bool)
+            _define(own, flag.name, flag.parse, flag.default, boolean=is_switch)
         config, fields = None, {}
         if self._config:
             config = load_config(_config_word(words) or self._config)
-            fields = dict(fields_of(config))
+            fields = {k: v for k, v in fields_of(config) if k in FIELDS}
             for name, value in fields.items():
-                _define(own, f"config.{name}", of_field(name, value), value)
+                # Without a default, which absl would parse: a file may hold anything.
+                parse, is_switch = FIELDS[name].parse, isinstance(value, bool)
+                _define(own, f"config.{name}", parse, None, boolean=is_switch)
         rest = _parse(own, words, fields)
         if rest:
             raise BadArguments(f"{' '.join(rest)}: every argument is --name=value")
@@ -172,6 +182,7 @@ class Flags:
                 if own[f"config.{name}"].present
             }
             config.update_from_flattened_dict(values.fields)
+            check_fields(config)  # a config file may hold anything
             values.config = config
         return values
 
@@ -191,7 +202,8 @@ class Flags:
             lines += ["", "Config fields (defaults of configs/base.py):"]
             for name, default, comment in base_fields():
                 if name.startswith(self._group):
-                    words = f"{comment} (default {default or 'empty'})".strip()
+                    taken = f"; {FIELDS[name].range}" if FIELDS[name].range else ""
+                    words = f"{comment} (default {default or 'empty'}{taken})".strip()
                     lines.append(_WRAP.fill(f"--config.{name}: {words}"))
         return "\n".join(lines)
 
@@ -220,7 +232,12 @@ class _Parser(absl_flags.ArgumentParser):
 
 
 def _define(
-    own: absl_flags.FlagValues, name: str, kind: Callable[[str], Any], default: Any
+    own: absl_flags.FlagValues,
+    name: str,
+    kind: Callable[[str], Any],
+    default: Any,
+    *,
+    boolean: bool,
 ) -> None:
     flag = absl_flags.Flag(
         parser=_Parser(kind),
@@ -228,7 +245,7 @@ def _define(
         name=name,
         default=default,
         help_string="",
-        boolean=isinstance(default, bool),
+        boolean=boolean,
     )
     absl_flags.DEFINE_flag(flag, own)
 
@@ -249,18 +266,11 @@ def _parse(
 def _unknown(name: str, flags: list[str], fields: dict[str, Any]) -> str:
     """Says that there is no such flag, and which one may be meant."""
     if name.startswith("config.") and fields:
-        from attunet_jax.train.config_checks import RENAMED  # late: this imports jax
-
-        field = name.removeprefix("config.")
-        if field in RENAMED:
-            return f"--{name} is now --config.{RENAMED[field]}"
-        # The group may be missing or another: a field of this name is meant.
-        near = [f for f in fields if f.split(".")[-1] == field.split(".")[-1]]
-        near = near or difflib.get_close_matches(field, fields)
-        hint = f', did you mean "{near[0]}"?' if near else ""
-        return f"unknown config field: '{field}'{hint}"
-    near = [f"config.{f}" for f in fields if f.split(".")[-1] == name]
-    near = near or difflib.get_close_matches(name, flags)
+        return unknown_field(name.removeprefix("config."))
+    field = meant_by(name) if fields else None
+    near = difflib.get_close_matches(name, [x for x in flags if "." not in x], 1)
+    if field and (not near or field.rpartition(".")[2] == name):
+        near = [f"config.{field}"]
     return f"unknown flag --{name}" + (f", did you mean --{near[0]}?" if near else "")
 
 

@@ -1,6 +1,7 @@
 """A program's config: its file by path or name, its fields and their documentation."""
 
 import ast
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from attunet_jax.config_fields import FIELDS, as_typed
 from attunet_jax.errors import BadArguments, one_line
-from launch.flag_types import as_typed
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -28,8 +29,18 @@ def load_config(name: str) -> Any:
     except SyntaxError as error:
         raise BadArguments(f"--config={name}: not Python: {one_line(error)}") from None
     except Exception as error:  # noqa: BLE001 - it is the user's own program
-        reason = f"{type(error).__name__}: {one_line(error)}"
+        reason = _wrong_type(error) or f"{type(error).__name__}: {one_line(error)}"
         raise BadArguments(f"--config={name}: {reason[:300]}") from None
+
+
+def _wrong_type(error: Exception) -> str | None:
+    """Says in the table's words what ml_collections says of a value of another type."""
+    text = one_line(error)
+    found = re.search(r"override field '(\w+)'[^.]*\. (.*) is of original type", text)
+    fields = [x for x in FIELDS if found and x.rpartition(".")[2] == found[1]]
+    if not isinstance(error, TypeError) or found is None or len(fields) != 1:
+        return None
+    return f"--config.{fields[0]}={found[2]}: {FIELDS[fields[0]].problem(None)}"
 
 
 def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

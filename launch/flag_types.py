@@ -1,10 +1,12 @@
-"""What the text of a flag becomes: numbers, names, spacings, the fields of a config.
+"""What the text of a program's own flag becomes: numbers, names, spacings.
 
 Each function raises `ValueError` with words that follow on "--NAME=TEXT: ".
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from attunet_jax.config_fields import BOOLEANS
 
 
 def names(text: str) -> list[str]:
@@ -63,10 +65,9 @@ def number(text: str) -> float:
 
 
 def boolean(text: str) -> bool:
-    known = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-    if text.lower() not in known:
+    if text.lower() not in BOOLEANS:
         raise ValueError("must be true or false")
-    return known[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
 KINDS: dict[Any, Callable[[str], Any]] = {
@@ -74,36 +75,3 @@ KINDS: dict[Any, Callable[[str], Any]] = {
     float: number,
     bool: boolean,
 }
-
-
-def of_field(name: str, default: Any) -> Callable[[str], Any]:
-    """Turns the text of a config field into a value of its default's type."""
-    if not isinstance(default, tuple):
-        return KINDS.get(type(default), type(default))
-    if any(isinstance(value, str) for value in default):
-        return lambda text: tuple(names(text.strip("[]() ")))
-    whole = all(isinstance(value, int) for value in default)
-    # Of a volume [D, H, W]; from and to.
-    counts = {"shape": 3, "range": 2}
-    count = counts.get(name.rpartition("_")[2])
-
-    def numbers(text: str) -> tuple[int | float, ...]:
-        words = names(text.strip("[]() "))
-        try:
-            values = tuple((int if whole else float)(word) for word in words)
-        except ValueError:
-            values = ()
-        if not values or len(values) != (count or len(values)):
-            many = {2: "two ", 3: "three "}.get(count or 0, "")
-            kind = "whole numbers" if whole else "numbers"
-            raise ValueError(f"must be {many}{kind}, such as {as_typed(default)}")
-        return values
-
-    return numbers
-
-
-def as_typed(value: Any) -> str:
-    """A default as the command line takes it."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(as_typed, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # A stage may import itself and the stages named here (OPEN_TO_ALL: to every stage).
+OPEN_TO_ALL = {"config_fields", "errors", "files", "intensity"}
 LEAVES = {"volume", "ops", "data", "augment", "distributed", "checkpoint"}
 MAY_IMPORT = {
-    **{leaf: set() for leaf in LEAVES | {"errors", "files", "intensity"}},
+    **{leaf: set() for leaf in LEAVES | OPEN_TO_ALL},
     "data": {"volume"},
     "model": {"ops"},
     "train": LEAVES | {"model"},
     "predict": LEAVES | {"model", "train"},
     "evaluate": LEAVES | {"model", "train", "predict"},
 }
-OPEN_TO_ALL = {"errors", "files", "intensity"}
 # What data preparation may use of the library.
 FOR_DATA_PREP = {"volume", "data"} | OPEN_TO_ALL
 # The one part of launch that data preparation uses; the first only checks packages.

@@ -14,6 +14,7 @@ from attunet_jax.errors import BadArguments
 from attunet_jax.intensity import CtNormalisation
 
 Window = dict[str, np.ndarray]
+Voxel = tuple[int, int, int]  # d, h, w
 PADDINGS = LOWEST, LINE_MINIMUM = ("lowest", "line_minimum")
 
 
@@ -37,8 +38,8 @@ class CropSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.foreground_fraction <= 1:
             raise BadArguments(
-                f"config.data.foreground_fraction={self.foreground_fraction} is not in "
-                "0..1"
+                f"--config.data.foreground_fraction={self.foreground_fraction}: "
+                "must be from 0 to 1"
             )
 
     @classmethod
@@ -77,6 +78,23 @@ def centre_crop(case: Case | PackedCase, spec: CropSpec) -> Window:
     """Cuts the window in the middle of the case."""
     room = np.array(case.image_hu.shape) - spec.window_shape
     return _cut(case, np.maximum(room, 0) // 2, spec)
+
+
+def start_around(centre: Voxel, shape: Sequence[int], spec: CropSpec) -> Voxel:
+    """Returns the first voxel of a window of a scan of `shape` around `centre`.
+
+    The window is moved as far as it must to lie inside the scan.
+    """
+    d, h, w = (
+        min(max(c - n // 2, 0), max(size - n, 0))
+        for c, n, size in zip(centre, spec.window_shape, shape, strict=True)
+    )
+    return d, h, w
+
+
+def crop_from(case: Case | PackedCase, start: Voxel, spec: CropSpec) -> Window:
+    """Cuts the window that begins at `start`."""
+    return _cut(case, np.array(start), spec)
 
 
 def _cut(case: Case | PackedCase, start: np.ndarray, spec: CropSpec) -> Window:

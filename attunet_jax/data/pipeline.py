@@ -5,7 +5,7 @@ stream alone, not on the number of processes or threads. Each process reads cont
 rows of every global batch, so the step is the whole position to save.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from attunet_jax.data.batch import HostBatch
-from attunet_jax.data.crops import CropSpec, Window, centre_crop, random_crop
+from attunet_jax.data.crops import CropSpec, Window, random_crop
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.shards import damaged
 from attunet_jax.errors import BadArguments
@@ -44,8 +44,8 @@ def training_batches(
     if not case_ids:
         raise BadArguments(f"{dataset.directory}: no cases to make batches of")
     if not 0 <= seed < 2**32:
-        raise BadArguments(f"config.seed={seed} is not in 0..{2**32 - 1}")
-    rows = _rows_of_shard(batch_size, shard)
+        raise BadArguments(f"--config.seed={seed}: must be from 0 to {2**32 - 1}")
+    rows = rows_of_shard(batch_size, shard)
     records = _Records(dataset, case_ids)
     cut = partial(_random_window, dataset=dataset, crop=crop)
     # All randomness stands before the split by process, keyed by stream position.
@@ -63,32 +63,6 @@ def training_batches(
         )
     )
     return _until_closed(iter(batches), records)
-
-
-def centre_crops(
-    dataset: Dataset,
-    case_ids: Sequence[str],
-    crop: CropSpec,
-    *,
-    batch_size: int,
-    shard: tuple[int, int],
-) -> Iterator[HostBatch]:
-    """Yields the centre crop of each case once, in order, in batches like training's.
-
-    The last batch is filled up with rows that repeat the last case.
-    """
-    rows = _rows_of_shard(batch_size, shard)
-    place = {case_id: i for i, case_id in enumerate(dataset.case_ids)}
-    last = len(case_ids) - 1
-    for first in range(0, len(case_ids), batch_size):
-        windows = []
-        for row in rows:
-            case_id = case_ids[min(first + row, last)]
-            case = dataset.open(case_id)
-            with dataset.error_context(case_id):
-                window = centre_crop(case, crop)
-            windows.append(_with_index(window, place[case_id]))
-        yield {name: np.stack([w[name] for w in windows]) for name in windows[0]}
 
 
 class _Records:
@@ -142,10 +116,11 @@ def _random_window(
     case_id = dataset.case_ids[place]
     case = dataset.open(case_id, record)
     with dataset.error_context(case_id):
-        return _with_index(random_crop(case, rng, crop), place)
+        return with_index(random_crop(case, rng, crop), place)
 
 
-def _with_index(window: Window, place: int) -> Window:
+def with_index(window: Window, place: int) -> Window:
+    """Adds which case it is: its position in `Dataset.case_ids`."""
     return window | {"case_index": np.array(place, np.int32)}
 
 
@@ -170,12 +145,12 @@ class _HostRows(grain.MapDataset):
         return self._parent[batch * self._batch_size + self._rows[row]]
 
 
-def _rows_of_shard(batch_size: int, shard: tuple[int, int]) -> range:
+def rows_of_shard(batch_size: int, shard: tuple[int, int]) -> range:
     """Returns which rows of a global batch are this process's."""
     index, count = shard
     if batch_size < 1 or batch_size % count:
         raise BadArguments(
-            f"config.data.batch_size={batch_size} cannot be split over {count} "
+            f"--config.data.batch_size={batch_size}: cannot be split over {count} "
             f"processes: use a multiple of {count}"
         )
     rows = batch_size // count

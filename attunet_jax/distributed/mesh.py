@@ -30,19 +30,19 @@ def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> 
     processes = {device.process_index for device in devices}
     if spatial < 1 or count % spatial:
         raise BadArguments(
-            f"config.mesh.spatial={spatial} does not divide the {count} devices"
+            f"--config.mesh.spatial={spatial}: does not divide the {count} devices"
         )
     if data == -1:
         data = count // spatial
     if data * spatial > count or data < 1:
         raise BadArguments(
-            f"a mesh of data={data} x spatial={spatial} needs {data * spatial} "
-            f"devices; there are {count}"
+            f"--config.mesh.data={data} x --config.mesh.spatial={spatial} needs "
+            f"{data * spatial} devices; there are {count}"
         )
     if data * spatial < count and len(processes) > 1:
         raise BadArguments(
-            f"a mesh of {data * spatial} devices leaves some of {count} idle; "
-            "with several processes it must use all"
+            f"--config.mesh.data={data} x --config.mesh.spatial={spatial} leaves some "
+            f"of {count} devices idle; with several processes it must use all"
         )
     # Axes are pinned to Auto: under Explicit, Linen's layers fail (see docs/design.md).
     axes = ("data", "spatial")
@@ -62,8 +62,8 @@ def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> 
     if all(_is_block(mesh, process) for process in processes):
         return mesh
     raise BadArguments(
-        f"a mesh of data={data} x spatial={spatial} cuts across the "
-        f"{count // len(processes)} devices of a process: use a config.mesh.spatial "
+        f"--config.mesh.data={data} x --config.mesh.spatial={spatial} cuts across the "
+        f"{count // len(processes)} devices of a process: use a --config.mesh.spatial "
         "that divides them or is a multiple of them"
     )
 

@@ -5,20 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from attunet_jax.config_fields import as_typed, check_fields
 from attunet_jax.errors import BadArguments
 from attunet_jax.model.unet import AttentionUNet3D, UNet3D
 from attunet_jax.ops import dispatch
-
-# Allowed values of the fields that have only a few.
-CHOICES = {
-    "gate_source": ("decoder", "bottleneck"),
-    "gate_kernel": (1, 2),
-    "attention_coefficients": ("scalar", "vector"),
-    "gate_initialisation": ("pass_through", "kaiming"),
-    "deep_supervision": ("fused", "auxiliary", "none"),
-    "compute_dtype": ("float32", "bfloat16"),
-    "convolution": (dispatch.AUTO, *dispatch.CONVOLUTIONS),
-}
 
 
 def build_network(
@@ -29,23 +19,8 @@ def build_network(
     `fields` is the config's `model` group. Raises `BadArguments` naming the field and
     the values it may have.
     """
-    for field, choices in CHOICES.items():
-        if fields[field] not in choices:
-            allowed = ", ".join(map(str, choices))
-            raise BadArguments(
-                f"config.model.{field}={fields[field]!r} is none of: {allowed}"
-            )
+    check_fields(fields, "model")
     widths = tuple(fields["widths"])
-    if len(widths) < 2 or min(widths) < 1 or fields["sub_gates"] < 0:
-        raise BadArguments(
-            f"config.model.widths={widths} needs two or more positive numbers, and "
-            f"config.model.sub_gates={fields['sub_gates']} 0 or more"
-        )
-    for field, least in (("gating_channels", 0), ("gate_reduction", 1)):
-        if fields[field] < least:
-            raise BadArguments(
-                f"config.model.{field}={fields[field]} must be {least} or more"
-            )
     switches = dict(fields, widths=widths)
     dtype = switches.pop("compute_dtype")
     convolution = switches["convolution"]
@@ -55,8 +30,8 @@ def build_network(
         backend == "cpu" and dispatch.onednn_available(dtype)
     ):
         raise BadArguments(
-            "config.model.convolution='onednn' is not available here (this processor, "
-            "jaxlib or compute_dtype); use 'auto'"
+            "--config.model.convolution=onednn: is not available here (this processor, "
+            "jaxlib or compute_dtype): use auto"
         )
     switches["convolution"] = convolution
     network = AttentionUNet3D if switches["sub_gates"] else UNet3D
@@ -70,6 +45,6 @@ def check_divisible(
     divisor = 2 ** (len(widths) - 1)
     if any(size % divisor or size < divisor for size in shape):
         raise BadArguments(
-            f"{field}={tuple(shape)}: each size must be divisible by {divisor}, for "
-            f"{len(widths)} scales"
+            f"{field}={as_typed(tuple(shape))}: each size must be divisible by "
+            f"{divisor}, for {len(widths)} scales"
         )

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from attunet_jax.config_fields import as_typed
 from attunet_jax.errors import BadArguments, BadData, one_line
 from attunet_jax.model.unet import AttentionUNet3D, UNet3D
 
@@ -130,7 +131,9 @@ def to_published(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if fault:
         raise BadArguments(
             f"the published code has no such network: {fault} (its networks have "
-            + ", ".join(f"config.model.{k}={v}" for k, v in _FIXED_FIELDS.items())
+            + ", ".join(
+                f"--config.model.{k}={as_typed(v)}" for k, v in _FIXED_FIELDS.items()
+            )
             + ")"
         )
     for name in [name for name in tensors if name.endswith(".running_mean")]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from attunet_jax.config_fields import as_typed
 from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
 from attunet_jax.intensity import (
@@ -173,12 +174,12 @@ class Predictor:
                 self._apply, image, divisor=self._divisor, shards=self._spatial
             )
         shape = settings["window_shape"]
-        check_divisible("config.predict.window_shape", shape, self.network.widths)
+        check_divisible("--config.predict.window_shape", shape, self.network.widths)
         if shape[0] % (self._divisor * self._spatial):
             raise BadArguments(
-                f"config.predict.window_shape={tuple(shape)}: its depth must be "
+                f"--config.predict.window_shape={as_typed(shape)}: its depth must be "
                 f"divisible by {self._divisor * self._spatial} for "
-                f"config.predict.spatial={self._spatial}"
+                f"--config.predict.spatial={self._spatial}"
             )
         return sliding_window.sliding(
             self._apply,
@@ -195,7 +196,7 @@ class Predictor:
     def _place(self, image: np.ndarray) -> jax.Array:
         if image.shape[0] % self._spatial:
             raise BadArguments(
-                f"config.predict.spatial={self._spatial} does not divide a depth of "
+                f"--config.predict.spatial={self._spatial}: does not divide a depth of "
                 f"{image.shape[0]}"
             )
         return jax.device_put(image, self._volume_sharding)
@@ -232,7 +233,8 @@ def _mesh_of(spatial: int) -> Mesh:
     devices = jax.local_devices()
     if not 0 < spatial <= len(devices):
         raise BadArguments(
-            f"config.predict.spatial={spatial}: this process has {len(devices)} devices"
+            f"--config.predict.spatial={spatial}: this process has {len(devices)} "
+            "devices"
         )
     return make_mesh(1, spatial, devices[:spatial])
 

@@ -22,7 +22,13 @@ from attunet_jax.distributed.mesh import (
     replicated,
     to_global,
 )
-from attunet_jax.train.config_checks import Config, check_config, check_fits_mesh
+from attunet_jax.train.config_checks import (
+    Config,
+    check_config,
+    check_fits_mesh,
+    epochs_text,
+    warnings_of,
+)
 from attunet_jax.train.experiment import Training, compile_step, make_training
 from attunet_jax.train.setup import Run, batches_from
 from attunet_jax.train.state import TrainState, parameter_count
@@ -80,6 +86,7 @@ def dry_run(run: Run) -> str:
     data, experiment = run.config.data, run.experiment
     kinds = Counter(device.device_kind for device in jax.devices())
     per_host = Counter(zip(run.hosts, range(len(run.hosts)), strict=True))
+    train_cases = len(experiment.train_ids)
     rows = data.batch_size // data_shard(run.mesh)[1]
     lines = {
         "mesh": "  ".join(f"{k} {n}" for k, n in run.mesh.shape.items()),
@@ -89,13 +96,13 @@ def dry_run(run: Run) -> str:
         "batch": f"{data.batch_size} cases of {_size(data.crop_shape)}, "
         f"{rows} read by each process",
         "parameters": f"{parameter_count(abstract.params):,}",
-        "cases": f"{len(experiment.train_ids)} training, "
-        f"{len(experiment.validation_ids)} validation",
-        "steps": f"{experiment.steps:,}",
+        "cases": f"{train_cases} training, {len(experiment.validation_ids)} validation",
+        "steps": epochs_text(experiment.steps, data.batch_size, train_cases),
         **_memory(compiled),
     }
     width = max(map(len, lines))
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+    text += "".join(f"\n{line}" for line in warnings_of(run.config, train_cases))
     if jax.default_backend() == "cpu":
         text += (
             "\nThe memory is that of the program compiled for CPU: it shows how memory "

@@ -1,6 +1,6 @@
-"""Checks of a config that need no data set, and how stored configs of before are read.
+"""Checks of fields against each other, and how stored configs of before are read.
 
-`ALLOWED` is the one table of the fields that have only a few values.
+What each field may be by itself is the table in `config_fields.py`.
 """
 
 import math
@@ -9,11 +9,9 @@ from typing import Any, Protocol
 
 from jax.sharding import Mesh
 
-from attunet_jax.data.crops import PADDINGS
+from attunet_jax.config_fields import ADDED, RENAMED, as_typed, check_fields
 from attunet_jax.errors import BadArguments
-from attunet_jax.intensity import NORMALISATIONS, SCAN
-from attunet_jax.model.config import CHOICES
-from attunet_jax.train.optimizer import RULES
+from attunet_jax.model import check_divisible
 
 
 class Config(Protocol):
@@ -26,46 +24,8 @@ class Config(Protocol):
     def to_json(self) -> str: ...
 
 
-# Field today by its name in configs and checkpoints of before.
-RENAMED = {
-    "model.rematerialise": "model.remat",
-    "optimizer.average_batches": "optimizer.grad_accum_steps",
-    "loss.mean_over": "loss.reduce_over",
-    "predict.largest_of": "predict.argmax_over",
-}
-
-# Fields that stored configs of before lack, with what they meant then.
-ADDED = {
-    "data.normalisation": SCAN,
-    "predict.argmax_over": "classes",
-    "predict.region": "whole",
-    "predict.spatial": 1,
-}
-
-ALLOWED: dict[str, tuple[Any, ...]] = {
-    **{f"model.{field}": choices for field, choices in CHOICES.items()},
-    "data.padding": PADDINGS,
-    "data.normalisation": NORMALISATIONS,
-    "augment.normalise_over": ("case", "window"),
-    "loss.reduce_over": ("classes", "outputs"),
-    "optimizer.name": tuple(RULES),
-    "predict.argmax_over": ("classes", "outputs"),
-    "predict.region": ("whole", "centre_crop"),
-}
-
-POSITIVE = (
-    "data.batch_size",
-    "data.threads",
-    "data.prefetch_batches",
-    "optimizer.learning_rate",
-    "optimizer.grad_accum_steps",
-    "optimizer.decay_every_epochs",
-    "train.epochs",
-    "train.log_every_steps",
-    "train.evaluate_every_steps",
-    "train.checkpoint_every_steps",
-    "train.keep_latest",
-)
+# Over fewer numbers the statistics of BatchNorm are noise.
+MIN_BATCH_NORM_NUMBERS = 32
 
 # What decides the parameters of a run: a resumed run must agree on all of it.
 FIXED_GROUPS = ("model", "data", "augment", "loss", "optimizer")
@@ -79,38 +39,57 @@ FREE_FIELDS = {
 }
 
 
-def check_allowed(config: Config | Mapping[str, Any]) -> None:
-    """Raises `BadArguments` naming a field whose value is not in `ALLOWED`.
-
-    Fields that `config` lacks are not checked: runs of before may lack some.
-    """
-    for name, choices in ALLOWED.items():
-        group, field = name.split(".")
-        value = config.get(group, {}).get(field, choices[0])
-        if value not in choices:
-            raise BadArguments(
-                f"config.{name}={value!r} is none of: {', '.join(map(str, choices))}"
-            )
-
-
 def check_config(config: Config) -> None:
     """Raises `BadArguments` naming a field that cannot be used, whatever the data."""
-    for name in POSITIVE:
-        group, field = name.split(".")
-        value = config[group][field]
-        if not value > 0:
-            raise BadArguments(f"config.{name}={value} must be above 0")
-    crop, read = config.data.crop_shape, config.data.read_shape
-    if (
-        len(crop) != 3
-        or len(read) != 3
-        or any(c > r for c, r in zip(crop, read, strict=True))
-    ):
+    check_fields(config.to_dict())
+    data, predict = config.data, config.predict
+    if any(c > r for c, r in zip(data.crop_shape, data.read_shape, strict=True)):
         raise BadArguments(
-            f"config.data.read_shape={tuple(read)} must be as large as "
-            f"config.data.crop_shape={tuple(crop)} along D, H and W"
+            f"--config.data.read_shape={as_typed(data.read_shape)}: must be as large "
+            f"as --config.data.crop_shape={as_typed(data.crop_shape)} along D, H and W"
         )
-    check_allowed(config)
+    for field, shape in (
+        ("data.crop_shape", data.crop_shape),
+        ("predict.window_shape", predict.window_shape),
+    ):
+        check_divisible(f"--config.{field}", shape, config.model.widths)
+    slices = predict.spatial * 2 ** (len(config.model.widths) - 1)
+    if predict.window_shape[0] % slices:
+        raise BadArguments(
+            f"--config.predict.window_shape={as_typed(predict.window_shape)}: with "
+            f"--config.predict.spatial={predict.spatial} its depth must be divisible "
+            f"by {slices}"
+        )
+
+
+def warnings_of(config: Config, train_cases: int) -> list[str]:
+    """Lines on fields that can be used, but are hardly meant."""
+    lines, data = [], config.data
+    if data.batch_size > train_cases:
+        lines.append(
+            f"--config.data.batch_size={data.batch_size}: there are {train_cases} "
+            "training cases, so a batch holds some of them more than once"
+        )
+    halvings = len(config.model.widths) - 1
+    coarsest = [size // 2**halvings for size in data.crop_shape]
+    voxels = math.prod(coarsest)
+    if data.batch_size * voxels < MIN_BATCH_NORM_NUMBERS:
+        enough = -(-MIN_BATCH_NORM_NUMBERS // voxels)
+        lines.append(
+            f"BatchNorm at the coarsest scale has {data.batch_size * voxels} numbers a "
+            f"channel ({data.batch_size} cases of {'x'.join(map(str, coarsest))}), "
+            f"fewer than {MIN_BATCH_NORM_NUMBERS}: its statistics are hardly more than "
+            f"chance; use --config.data.batch_size={enough} or a larger "
+            "--config.data.crop_shape"
+        )
+    return [f"warning: {line}" for line in lines]
+
+
+def epochs_text(steps: int, batch_size: int, train_cases: int) -> str:
+    """300 steps (540 epochs of 5 cases)"""
+    epochs = steps * batch_size / train_cases
+    text = f"{epochs:,.0f}" if epochs >= 100 else f"{epochs:.3g}"
+    return f"{steps:,} steps ({text} epochs of {train_cases} cases)"
 
 
 def check_fits_mesh(config: Config, mesh: Mesh) -> None:
@@ -118,17 +97,17 @@ def check_fits_mesh(config: Config, mesh: Mesh) -> None:
     data, spatial = mesh.devices.shape
     if config.data.batch_size % data:
         raise BadArguments(
-            f"config.data.batch_size={config.data.batch_size} cannot be split over "
-            f"{data} devices: use a multiple, or config.mesh.data="
+            f"--config.data.batch_size={config.data.batch_size}: cannot be split over "
+            f"{data} devices: use a multiple, or --config.mesh.data="
             f"{math.gcd(data, config.data.batch_size)}"
         )
     depth, read_depth = config.data.crop_shape[0], config.data.read_shape[0]
     slices = spatial * 2 ** (len(config.model.widths) - 1)
     if spatial > 1 and (depth % slices or depth != read_depth):
         raise BadArguments(
-            f"with config.mesh.spatial={spatial} the depth of config.data.crop_shape "
+            f"--config.mesh.spatial={spatial}: the depth of --config.data.crop_shape "
             f"({depth}) must be divisible by {slices} and equal that of "
-            f"config.data.read_shape ({read_depth})"
+            f"--config.data.read_shape ({read_depth})"
         )
 
 
@@ -177,5 +156,6 @@ def differing_fields(
         for field in sorted(x.keys() | y.keys()):
             name = f"{group}.{field}" if field else group
             if name not in FREE_FIELDS and x.get(field) != y.get(field):
-                differing.append(f"{name} ({x.get(field)} there, {y.get(field)} here)")
+                there, here = as_typed(x.get(field)), as_typed(y.get(field))
+                differing.append(f"--config.{name} ({there} there, {here} here)")
     return differing

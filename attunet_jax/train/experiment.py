@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from attunet_jax import augment
+from attunet_jax.config_fields import as_typed
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import batch_shardings, replicated
@@ -137,7 +138,7 @@ def make_network(config: Config, num_outputs: int, mesh: Mesh) -> AttentionUNet3
         backend=mesh.devices.flat[0].platform,
         device_count=mesh.size,
     )
-    check_divisible("config.data.crop_shape", config.data.crop_shape, network.widths)
+    check_divisible("--config.data.crop_shape", config.data.crop_shape, network.widths)
     return network
 
 
@@ -217,8 +218,8 @@ def label_lookup(
     repeated = len(set(classes)) < len(classes)
     if not classes or classes[0] != "background" or missing or repeated:
         raise BadArguments(
-            f"config.classes={classes}: must be 'background' and then organs of the "
-            f"prepared data, each once, which are: {', '.join(labels.organs)}"
+            f"--config.classes={as_typed(classes)}: must be background and then organs "
+            f"of the prepared data, each once: {', '.join(labels.organs)}"
         )
     return labels.lookup(outputs)
 
@@ -254,6 +255,6 @@ def _check_same_network(source: TrainedModel, model: dict[str, Any]) -> None:
     differing = differing_fields(stored, {"model": model})
     if differing:
         raise BadArguments(
-            f"config.init_from={source.workdir} was trained with another "
+            f"--config.init_from={source.workdir}: was trained with another "
             + "; ".join(differing)
         )

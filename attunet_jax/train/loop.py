@@ -1,6 +1,5 @@
 """Runs a training from its config: data, steps, logging, validation, checkpoints."""
 
-import math
 import time
 from collections import deque
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -8,15 +7,21 @@ from pathlib import Path
 
 import jax
 
-from attunet_jax.checkpoint import BEST_METRIC, Checkpoints
+from attunet_jax.checkpoint import (
+    BEST_METRIC,
+    CENTRED_ON_ORGANS,
+    Checkpoints,
+    NotFinite,
+)
 from attunet_jax.data.pipeline import HostBatch
 from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import data_shard, to_global
 from attunet_jax.distributed.processes import is_main_process, print_on_main
-from attunet_jax.errors import BadArguments, Interrupted
+from attunet_jax.errors import Interrupted, one_line
 from attunet_jax.ops import dispatch
-from attunet_jax.train.config_checks import Config
+from attunet_jax.train.config_checks import Config, epochs_text, warnings_of
 from attunet_jax.train.experiment import compile_step
+from attunet_jax.train.health import Health, check_metrics, diverged
 from attunet_jax.train.metrics import MetricWriter, ProcessLog, duration, speed_text
 from attunet_jax.train.monitor import Monitor, Profile, StopSignal, StopVote
 from attunet_jax.train.setup import (
@@ -90,24 +95,33 @@ def _train(
     if start >= experiment.steps:
         return
 
+    validation = Validation(run.config, experiment, run.dataset, run.mesh)
+    for line in validation.description():
+        print_on_main(line)
     batches = batches_from(run, start)
     host_batch = next(batches)
     batch = to_global(host_batch, run.mesh)
     compiled_step = _compile(run, state, batch)
-    validation = Validation(run.config, experiment, run.dataset, run.mesh)
     vote = StopVote(stop, checkpoints, run.mesh, run.hosts)
     profile = Profile(workdir, profile_steps if is_main_process() else None)
     in_flight: deque = deque()
+    health = Health()
+    rate = run.config.optimizer.learning_rate
 
     def save(step: int, dice: float | None = None) -> None:
-        # A copy: the next step reuses the state's memory while Orbax writes.
-        checkpoints.save(
-            step,
-            copy_of(state),
-            position={"step": step, "manifest_sha256": run.dataset.manifest_sha256},
-            run=experiment.run,
-            metrics=None if dice is None else {BEST_METRIC: dice},
-        )
+        scored = {} if dice is None else {BEST_METRIC: dice, CENTRED_ON_ORGANS: 1.0}
+        try:
+            # A copy: the next step reuses the state's memory while Orbax writes.
+            checkpoints.save(
+                step,
+                copy_of(state),
+                position={"step": step, "manifest_sha256": run.dataset.manifest_sha256},
+                run=experiment.run,
+                metrics=scored or None,
+            )
+        except NotFinite as error:
+            problem = one_line(error).rpartition(": ")[2]
+            raise diverged(problem, step, checkpoints, workdir, rate) from None
         log.line(f"step {step}: saves a checkpoint")
 
     with (
@@ -141,7 +155,10 @@ def _train(
             if step % config.log_every_steps == 0 or last:
                 with timer.spending("devices"):
                     values = {k: float(v) for k, v in metrics.items()}
-                _check_finite(values["loss"], step)
+                if problem := check_metrics(values):
+                    raise diverged(problem, step, checkpoints, workdir, rate)
+                if dead := health.gradient(step, values["gradient_norm"]):
+                    print_on_main(dead)
                 speed = timer.speed(step)
                 log.line(f"step {step}: {speed_text(speed)}")
                 writer.log(step, values, speed, timer.remaining_s(experiment.steps))
@@ -154,6 +171,9 @@ def _train(
                             step, {f"held_out_{k}": v for k, v in dice.items()}
                         )
                         print_on_main("  held-out " + _named(dice))
+                        found = health.validation(step, dice["dice"], last=last)
+                        if found:
+                            print_on_main(found)
                     save(step, dice.get("dice"))
                 elif step % config.checkpoint_every_steps == 0:
                     save(step)
@@ -179,17 +199,21 @@ def _print_start(
     run: Run, state: TrainState, start: int, note: str | None, log: ProcessLog
 ) -> None:
     experiment, processes = run.experiment, len(run.hosts)
+    train_cases = len(experiment.train_ids)
     if note:
         print_on_main(note)
     print_on_main(
         f"{experiment.run['config']['name']}: {parameter_count(state.params):,} "
-        f"parameters, {len(experiment.train_ids)} training and "
+        f"parameters, {train_cases} training and "
         f"{len(experiment.validation_ids)} validation cases, mesh "
         f"{dict(run.mesh.shape)}, "
         + (f"{processes} processes, " if processes > 1 else "")
         + (f"continuing at step {start} of" if start else "new run,")
-        + f" {experiment.steps} steps"
+        + " "
+        + epochs_text(experiment.steps, run.config.data.batch_size, train_cases)
     )
+    for line in warnings_of(run.config, train_cases):
+        print_on_main(line)
     shard_index, shard_count = data_shard(run.mesh)
     log.line(
         f"begins on {run.hosts[jax.process_index()]} as process {jax.process_index()} "
@@ -209,14 +233,6 @@ def _compile(run: Run, state: TrainState, batch: dict[str, jax.Array]):
         f"{convolution}" + (" (compiled at every start)" if every_start else "")
     )
     return compiled
-
-
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise BadArguments(
-            f"the loss is {loss} at step {step}: start again with a smaller "
-            "config.optimizer.learning_rate"
-        )
 
 
 def _case_ids(run: Run, host_batch: HostBatch) -> str:

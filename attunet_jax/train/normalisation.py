@@ -47,21 +47,21 @@ def _of_training_cases(
     if labelled is None:
         raise BadData(
             f"{dataset.directory}: prepared before the HU of labelled voxels were "
-            f"counted, which config.data.normalisation={CT} needs: prepare the scans "
+            f"counted, which --config.data.normalisation={CT} needs: prepare the scans "
             f"again, or {remedy}"
         )
     if not labelled.size:
         raise BadData(
             f"{dataset.directory}: nothing is labelled in the {len(train_ids)} "
             f"training cases of split {config.data.split}, so "
-            f"config.data.normalisation={CT} "
+            f"--config.data.normalisation={CT} "
             f"has no HU to go by: check the label maps, or {remedy}"
         )
     normalisation = labelled.ct_normalisation()
     if normalisation.low_hu == normalisation.high_hu:  # every scan would be blank
         raise BadData(
             f"{dataset.directory}: the labelled voxels of its training cases all have "
-            f"{normalisation.low_hu} HU, so config.data.normalisation={CT} has no "
+            f"{normalisation.low_hu} HU, so --config.data.normalisation={CT} has no "
             f"range to keep: check that the scans are in HU, or {remedy}"
         )
     return normalisation

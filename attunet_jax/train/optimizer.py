@@ -30,7 +30,7 @@ def make_optimizer(
     """
     if name not in RULES:
         raise BadArguments(
-            f"config.optimizer.name={name!r} is none of: {', '.join(RULES)}"
+            f"--config.optimizer.name={name}: must be one of {', '.join(RULES)}"
         )
     rate = optax.exponential_decay(
         learning_rate, decay_every_steps, decay_factor, staircase=True

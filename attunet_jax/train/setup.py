@@ -66,7 +66,7 @@ def setup(config: Config) -> Run:
     dataset, mesh = raise_on_all(open_data)
     assert_equal_across_processes(
         {
-            f"config.{name}": x
+            f"--config.{name}": x
             for name, x in _shared_fields(json.loads(config.to_json()))
         }
         | {

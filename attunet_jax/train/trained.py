@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from attunet_jax.checkpoint import Checkpoints, open_existing, with_sharding
-from attunet_jax.errors import BadArguments
+from attunet_jax.checkpoint import Checkpoints, is_finite, open_existing, with_sharding
+from attunet_jax.config_fields import check_stored
+from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.model import AttentionUNet3D, build_network
-from attunet_jax.train.config_checks import check_allowed, with_current_fields
+from attunet_jax.train.config_checks import with_current_fields
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, state_of
 
@@ -47,7 +48,7 @@ def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
         step = _step(checkpoints, requested, workdir)
         run = stored_run(checkpoints, step)
         run["config"]["predict"].update(overrides)
-        check_allowed(run["config"])
+        check_stored(run["config"])
         network = build_network(
             run["config"]["model"],
             num_classes=len(run["outputs"]),
@@ -66,6 +67,13 @@ def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
             step,
             with_sharding({k: shapes[k] for k in ("params", "batch_stats")}, here),
         )
+        if not is_finite(variables):  # saved before that was refused
+            steps = ", ".join(map(str, checkpoints.steps()))
+            raise BadData(
+                f"{workdir}: the parameters of step {step} are not finite, it would "
+                "find nothing: choose another --config.predict.checkpoint of its "
+                f"steps {steps}, or train again"
+            )
     return TrainedModel(network, variables, step, run, workdir)
 
 
@@ -96,7 +104,7 @@ def _step(checkpoints: Checkpoints, requested: str, workdir: Path) -> int:
     if requested.isdecimal() and int(requested) in steps:
         return int(requested)
     raise BadArguments(
-        f"config.predict.checkpoint={requested!r} is neither best, latest nor a step "
+        f"--config.predict.checkpoint={requested}: is neither best, latest nor a step "
         f"of {workdir}, which has: {', '.join(map(str, steps))}"
     )
 
@@ -125,7 +133,7 @@ def init_from(
             # By way of the host: with several processes each has its own copy.
             taken[path] = jax.device_put(np.asarray(old), random.sharding)
         else:
-            raise BadArguments(f"config.init_from={source.workdir}: no {path} there")
+            raise BadArguments(f"--config.init_from={source.workdir}: no {path} there")
     variables = unflatten_dict(taken, sep="/")
     return state.replace(**variables), new  # pyright: ignore[reportAttributeAccessIssue]
 

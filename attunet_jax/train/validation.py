@@ -1,12 +1,16 @@
-"""Scores the centre crops of the validation cases by their Dice."""
+"""Scores the validation cases: the Dice of each organ in a crop centred on it."""
+
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from attunet_jax.data.batch import HostBatch
 from attunet_jax.data.crops import CropSpec
 from attunet_jax.data.dataset import Dataset
-from attunet_jax.data.pipeline import HostBatch, centre_crops
+from attunet_jax.data.organ_crops import OrganCrops, find_organ_crops, organ_batches
+from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import (
     data_shard,
     replicated,
@@ -22,13 +26,25 @@ MAX_KEPT_BYTES = 10**9
 
 
 class Validation:
-    """Dice of the validation cases' centre crops, for a state on the mesh."""
+    """Dice of the validation cases' organs, for a state on the mesh.
+
+    All processes find the same crops, each by itself, and cut those of its rows. Raises
+    `BadData`, the same in all, where a record is damaged.
+    """
 
     def __init__(
         self, config: Config, experiment: Experiment, dataset: Dataset, mesh: Mesh
     ) -> None:
         self._data, self._experiment = config.data, experiment
         self._dataset, self._mesh = dataset, mesh
+        self._spec = CropSpec.exact(
+            self._data.crop_shape, self._data.padding, experiment.normalisation
+        )
+        self._crops = raise_on_all(
+            lambda: find_organ_crops(
+                dataset, experiment.validation_ids, experiment.organs, self._spec
+            )
+        )
         self._batches: list[HostBatch] | None = None
         self._eval_step = jax.jit(
             experiment.eval_step,
@@ -36,19 +52,21 @@ class Validation:
             compiler_options=dispatch.compiler_options(experiment.network.convolution),
         )
 
+    def description(self) -> list[str]:
+        """Lines that say what is scored, and which organs no validation case has."""
+        return described(self._crops, len(self._experiment.validation_ids))
+
     def dice(self, state: TrainState) -> dict[str, float]:
-        """`{"dice": mean over organs, organ: mean over cases}`; empty without cases."""
-        case_ids = self._experiment.validation_ids
-        if not case_ids:
+        """`{"dice": mean over organs, organ: mean over cases}`; empty without crops."""
+        if not self._crops.windows:
             return {}
         with dispatch.compilation_cache(self._experiment.network.convolution):
             counts = [
                 np.asarray(self._eval_step(state, to_global(rows, self._mesh)))
                 for rows in self._host_batches()
             ]
-        # The rows that fill up the last batch repeat the last case.
         return dice_from_counts(
-            np.concatenate(counts)[: len(case_ids)], self._experiment.organs
+            np.concatenate(counts), self._crops, self._experiment.organs
         )
 
     def _host_batches(self):
@@ -56,14 +74,10 @@ class Validation:
             yield from self._batches
             return
         kept, size = [], 0
-        for rows in centre_crops(
+        for rows in organ_batches(
             self._dataset,
-            self._experiment.validation_ids,
-            CropSpec.exact(
-                self._data.crop_shape,
-                self._data.padding,
-                self._experiment.normalisation,
-            ),
+            self._crops,
+            self._spec,
             batch_size=self._data.batch_size,
             shard=data_shard(self._mesh),
         ):
@@ -77,17 +91,47 @@ class Validation:
             self._batches = kept
 
 
-def dice_from_counts(counts: np.ndarray, organs: tuple[str, ...]) -> dict[str, float]:
-    """Mean Dice of each organ, and their mean, from `counts [N, K, 3]`.
+def dice_from_counts(
+    counts: np.ndarray, crops: OrganCrops, organs: Sequence[str]
+) -> dict[str, float]:
+    """Mean Dice of each organ, and their mean, from `counts [N, K, 3]` of windows.
 
-    The last axis is (in both, in the truth, in the prediction). A case where an organ
-    is neither present nor predicted does not count for it.
+    The last axis is (in both, in the truth, in the prediction); background is the first
+    class. An organ is scored in the windows that are for it alone; one that no case has
+    is left out.
     """
-    dice = {}
-    for k, organ in enumerate(organs, start=1):
-        both, truth, prediction = counts[:, k].T.astype(float)
-        defined = truth + prediction > 0
-        if defined.any():
-            scores = 2 * both[defined] / (truth + prediction)[defined]
-            dice[organ] = float(scores.mean())
+    scores: dict[str, list[float]] = {organ: [] for organ in organs}
+    place = {organ: k for k, organ in enumerate(organs, start=1)}
+    for window, organ in crops.scored:
+        both, truth, prediction = counts[window, place[organ]].tolist()
+        scores[organ].append(2 * both / (truth + prediction))
+    dice = {organ: float(np.mean(each)) for organ, each in scores.items() if each}
     return {"dice": float(np.mean(list(dice.values())))} | dice if dice else {}
+
+
+def described(crops: OrganCrops, cases: int) -> list[str]:
+    """Lines that say what is scored, and a warning for organs that no case has."""
+    if not cases:
+        return ["no validation cases: the best checkpoint is the latest"]
+    nowhere = [organ for organ, count in crops.absent.items() if count == cases]
+    partly = [
+        f"{organ} is not in {count} of them"
+        for organ, count in crops.absent.items()
+        if 0 < count < cases
+    ]
+    lines = [
+        f"validation: {len(crops.windows)} crops centred on the organs of {cases} cases"
+        + "".join(f"; {words}" for words in partly)
+    ]
+    if nowhere:
+        lines.append(
+            f"warning: no validation case has {', '.join(nowhere)}: the best "
+            "checkpoint is chosen "
+            + (
+                "by the other organs"
+                if crops.windows
+                else "by nothing, it is the latest"
+            )
+            + "; another --config.data.split may have them"
+        )
+    return lines

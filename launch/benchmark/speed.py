@@ -17,6 +17,7 @@ import os
 import sys
 from pathlib import Path
 
+from attunet_jax.config_fields import FIELDS
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder, write_text
 from launch import cli
@@ -66,15 +67,12 @@ def main(values: cli.Values) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     # Late: these import jax.
-    from attunet_jax.model.config import CHOICES
     from launch.benchmark import machine, measurements, report
 
     client.check_libraries(values.against, values.peer_python)
-    if values.convolution not in CHOICES["convolution"]:
-        raise BadArguments(
-            f"--convolution={values.convolution}: the names are "
-            f"{', '.join(CHOICES['convolution'])}"
-        )
+    problem = FIELDS["model.convolution"].problem(values.convolution)
+    if problem:
+        raise BadArguments(f"--convolution={values.convolution}: {problem}")
     output = values.output
     if output:
         make_folder(output)

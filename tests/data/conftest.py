@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case, to_bytes
 from attunet_jax.data.shards import write_shard
 
@@ -74,6 +75,25 @@ def prepared(tmp_path, cases):
     (directory / "manifest.json").write_text(json.dumps(manifest))
     (directory / "splits.json").write_text(json.dumps(splits))
     return directory
+
+
+@pytest.fixture
+def write_dataset(tmp_path):
+    """Writes cases into one shard; returns the data set, which has no splits."""
+
+    def write(cases):
+        write_shard(tmp_path / "all.array_record", [to_bytes(case) for case in cases])
+        manifest = {
+            "organs": {"spleen": 1, "pancreas": 2, "kidney": 3},
+            "shards": [{"file": "all.array_record", "records": len(cases)}],
+            "cases": [
+                {"case_id": case.case_id, "shard": 0, "record": i}
+                for i, case in enumerate(cases)
+            ],
+        }
+        return Dataset(tmp_path, manifest, {}, "sha")
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ import pytest
 from attunet_jax.data.batch import batch_schema, whole_scans
 from attunet_jax.data.crops import CropSpec
 from attunet_jax.data.dataset import open_dataset
-from attunet_jax.data.pipeline import centre_crops, training_batches
+from attunet_jax.data.organ_crops import find_organ_crops, organ_batches
+from attunet_jax.data.pipeline import training_batches
 from attunet_jax.errors import BadArguments, BadData
 
 SHAPE = (4, 6, 8)
@@ -81,9 +82,8 @@ def test_a_batch_has_static_shapes_and_types(batches):
 
 def test_the_schema_is_that_of_the_batches(batches, dataset):
     (training,) = batches(1)
-    validation = next(
-        centre_crops(dataset, ("case_0",), EXACT, batch_size=4, shard=(0, 1))
-    )
+    crops = find_organ_crops(dataset, ("case_0",), ("spleen",), EXACT)
+    validation = next(organ_batches(dataset, crops, EXACT, batch_size=4, shard=(0, 1)))
     made = whole_scans(training["image_hu"], training["label"])
     for batch in (training, validation, made):
         found = {name: (x.shape, x.dtype) for name, x in batch.items()}
@@ -190,7 +190,7 @@ def test_seeds_differ_and_do_not_follow_each_other(batches):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(batch_size=3, shard=(0, 2)), "batch_size=3 cannot be split over 2"),
+        (dict(batch_size=3, shard=(0, 2)), "batch_size=3: cannot be split over 2"),
         (dict(batch_size=0), "batch_size=0"),
         (dict(seed=-1), "seed=-1"),
         (dict(seed=2**32), "seed=4294967296"),
@@ -279,48 +279,3 @@ def test_a_program_may_end_in_the_middle_of_a_stream(prepared):
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "(2,)\n", "")
-
-
-def centres(dataset, ids, crop=EXACT, *, batch_size=4, shard=(0, 1)):
-    return list(centre_crops(dataset, ids, crop, batch_size=batch_size, shard=shard))
-
-
-def test_centre_crops_come_once_in_order_and_the_last_case_fills_up(dataset, cases):
-    ids = ["case_6", "case_0", "case_3", "case_2", "case_4"]
-    crop = CropSpec.exact((2, 4, 6), "lowest")
-    found = centres(dataset, ids, crop, batch_size=2)
-    assert order(found) == [6, 0, 3, 2, 4, 4]
-    # By hand: case_6 is 12 x 12 x 12, case_2 is 9 x 6 x 6.
-    np.testing.assert_array_equal(
-        found[0]["image_hu"][0], cases[6].image_hu[5:7, 4:8, 3:9]
-    )
-    np.testing.assert_array_equal(found[1]["label"][1], cases[2].label[3:5, 1:5, 0:6])
-
-
-def test_centre_crops_of_all_hosts_are_those_of_one(dataset):
-    for count in (2, 4):
-        shards = [
-            centres(dataset, dataset.case_ids, shard=(i, count)) for i in range(count)
-        ]
-        joined = [
-            {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-            for rows in zip(*shards, strict=True)
-        ]
-        assert_same(joined, centres(dataset, dataset.case_ids))
-
-
-def test_no_cases_make_no_centre_crops(dataset):
-    assert centres(dataset, ()) == []
-
-
-def test_centre_crops_that_cannot_be_shared_out_are_refused(dataset):
-    with pytest.raises(BadArguments, match="batch_size=3 cannot be split over 2"):
-        centres(dataset, dataset.case_ids, batch_size=3, shard=(0, 2))
-
-
-def test_a_damaged_centre_crop_is_named_with_its_shard(prepared, dataset, damage):
-    path = prepared / "cases-00001-of-00003.array_record"
-    damage(path, 1)
-    with pytest.raises(BadData, match="damaged") as caught:
-        centres(dataset, ("case_4",))
-    assert str(caught.value).startswith(f"{path}: ")

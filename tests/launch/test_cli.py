@@ -57,6 +57,47 @@ def test_config_fields_take_the_type_of_their_default(flags):
     assert again.config == config
 
 
+def test_of_a_flag_that_is_given_twice_the_last_counts_whatever_its_type(flags):
+    values = flags.parse(
+        [
+            "--workdir=RUN1",
+            "--splits=a,b",
+            "--config.model.widths=(4,6)",
+            "--config.data.batch_size=3",
+            "--config.classes=background,liver",
+            "--config.model.widths=8,8,8",
+            "--config.data.batch_size=4",
+            "--config.classes=background,spleen",
+            "--splits=c",
+            "--workdir=RUN2",
+        ]
+    )
+    config = values.config
+    assert (values.workdir, values.splits) == (Path("RUN2"), ["c"])
+    assert config.model.widths == (8, 8, 8) and config.data.batch_size == 4
+    assert config.classes == ("background", "spleen")
+
+
+def test_what_a_config_file_holds_is_checked_like_the_command_line(flags, tmp_path):
+    own = tmp_path / "mine.py"
+    for line, message in [
+        ("data.batch_size = 0", "--config.data.batch_size=0: must be 1 or more"),
+        ("data.batchsize = 2", "--config.data.batchsize: no such field, did you mean"),
+        ("data.crop_shape = (48,)", "crop_shape=48: must be three whole numbers"),
+        ("data.batch_size = 'lots'", "data.batch_size=lots: must be a whole number"),
+        ("data.crop_shape = 48", "data.crop_shape=48: must be three whole numbers"),
+        ("optimizer.name = 'lion'", "optimizer.name=lion: must be one of adam, sgd"),
+    ]:
+        own.write_text(
+            "from configs import base\n\n\ndef get_config():\n"
+            f"    config = base.get_config()\n    config.{line}\n    return config\n"
+        )
+        with pytest.raises(BadArguments, match=message) as caught:
+            flags.parse(["--workdir=RUN", f"--config={own}"])
+        text = str(caught.value)
+        assert "\n" not in text and "\\" not in text
+
+
 def test_a_config_is_found_by_name_and_by_path_from_any_folder(
     flags, tmp_path, monkeypatch
 ):
@@ -78,7 +119,8 @@ def test_a_config_is_found_by_name_and_by_path_from_any_folder(
     [
         (
             "--config.data.batchsize=2",
-            "unknown config field: 'data.batchsize', did you mean \"data.batch_size\"?",
+            "--config.data.batchsize: no such field, did you mean "
+            "--config.data.batch_size?",
         ),
         ("--batch_size=2", "--batch_size, did you mean --config.data.batch_size?"),
         ("--wrokdir=x", "unknown flag --wrokdir, did you mean --workdir?"),
@@ -88,11 +130,17 @@ def test_a_config_is_found_by_name_and_by_path_from_any_folder(
         ),
         (
             "--config.data.crop_shape=48",
-            "--config.data.crop_shape=48: must be three whole numbers",
+            "--config.data.crop_shape=48: must be three whole numbers, each 1 or more",
         ),
         ("--config.data.crop_shape=1,2,x", "must be three whole numbers"),
-        ("--config.model.widths=a", "must be whole numbers, such as 16,32"),
+        ("--config.model.widths=a", "must be two or more whole numbers"),
         ("--config.model.remat=maybe", "must be true or false"),
+        ("--config.data.batch_size=0", "--config.data.batch_size=0: must be 1 or more"),
+        ("--config.predict.checkpoint=bset", "must be best, latest or the number"),
+        ("--config.optimizer.name=adamw", "must be one of adam, sgd"),
+        ("--config.optimizer.learning_rate=nan", "must be a number, above 0"),
+        ("--learning-rate=1", "did you mean --config.optimizer.learning_rate?"),
+        ("--config.train.batch_size=1", "did you mean --config.data.batch_size?"),
         (
             "--config.model.rematerialise=True",
             "--config.model.rematerialise is now --config.model.remat",

@@ -24,7 +24,8 @@ def test_a_dry_run_says_what_the_run_would_take_and_writes_nothing(
     assert said["devices"] == "1 (1 x cpu), 1 a process, 1 in use"
     assert said["batch"] == "2 cases of 16x16x16, 2 read by each process"
     assert said["cases"] == "7 training, 1 validation"
-    assert said["steps"] == "9"  # 3 epochs of 7 cases in batches of 2
+    # Asked for 3 epochs, each of 3 whole batches of 2 of the 7 cases.
+    assert said["steps"] == "9 steps (2.57 epochs of 7 cases)"
     assert int(said["parameters"].replace(",", "")) > 1000
     # What the compiler says: the batch alone is image and label of 16x20x20 voxels.
     megabytes = re.findall(r"[\d.,]+", said["memory per device"])

@@ -86,6 +86,7 @@ def test_help_lists_the_fields_that_the_config_has_with_its_defaults():
     assert described["model.remat"] == "false"
     text = cli.Flags("Does it.", config="demo").help()
     assert "--config.data.batch_size: Cases a step, over all devices and hosts" in text
+    assert "(default 2; 1 or more)" in text
 
 
 def test_a_folder_of_programs_lists_them_with_what_they_do():

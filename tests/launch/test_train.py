@@ -71,7 +71,7 @@ def test_the_newest_and_the_best_checkpoint_are_kept(trained):
         (["--config.data.split=90_10"], "no split '90_10'"),
         (
             ["--config.classes=background,liver"],
-            "config.classes=('background', 'liver')",
+            "--config.classes=background,liver: ",
         ),
         (["--config.mesh.spatial=3"], "config.mesh.spatial=3"),
         (["--config.optimizer.name=lion"], "config.optimizer.name"),

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from attunet_jax.config_fields import FIELDS, RENAMED, check_stored
 from attunet_jax.errors import BadArguments
 from attunet_jax.train.config_checks import (
-    ALLOWED,
-    RENAMED,
-    check_allowed,
+    check_config,
     differing_fields,
+    epochs_text,
+    warnings_of,
     with_current_fields,
 )
 from configs import base
@@ -58,15 +59,15 @@ def test_what_decides_the_parameters_is_named_with_both_values():
         optimizer__learning_rate=0.5,
     )
     assert differing_fields(resolved(), other) == [
-        "seed (0 there, 1 here)",
-        "classes (['background', 'spleen', 'pancreas', 'kidney'] there, "
-        "['background', 'liver'] here)",
-        "init_from ( there, RUN here)",
-        "model.sub_gates (2 there, 1 here)",
-        "data.crop_shape ([96, 160, 160] there, [16, 16, 16] here)",
-        "augment.rotation_degrees (15.0 there, 0.0 here)",
-        "loss.smoothing (0.01 there, 1.0 here)",
-        "optimizer.learning_rate (0.0001 there, 0.5 here)",
+        "--config.seed (0 there, 1 here)",
+        "--config.classes (background,spleen,pancreas,kidney there, "
+        "background,liver here)",
+        "--config.init_from ( there, RUN here)",
+        "--config.model.sub_gates (2 there, 1 here)",
+        "--config.data.crop_shape (96,160,160 there, 16,16,16 here)",
+        "--config.augment.rotation_degrees (15.0 there, 0.0 here)",
+        "--config.loss.smoothing (0.01 there, 1.0 here)",
+        "--config.optimizer.learning_rate (0.0001 there, 0.5 here)",
     ]
 
 
@@ -74,7 +75,7 @@ def test_a_field_that_one_side_lacks_differs():
     older = resolved()
     del older["loss"]["auxiliary_weight"]
     said = differing_fields(older, resolved())
-    assert said == ["loss.auxiliary_weight (None there, 0.5 here)"]
+    assert said == ["--config.loss.auxiliary_weight (None there, 0.5 here)"]
 
 
 def test_renamed_fields_are_in_the_config_by_their_new_names_only():
@@ -106,10 +107,10 @@ def test_a_stored_config_of_before_a_field_gets_what_it_meant_then():
 
 def test_the_comment_of_a_field_names_every_value_that_it_may_have():
     text = Path(base.__file__).read_text(encoding="utf-8")
-    for name, choices in ALLOWED.items():
+    for name, field in FIELDS.items():
         found = re.search(rf"((?: +#.*\n)+) +{re.escape(name)} = ", text)
-        assert found, name
-        for value in choices:
+        for value in field.choices:
+            assert found, name
             word = f'"{value}"' if isinstance(value, str) else str(value)
             assert word in found[1], f"{name}: {word}"
 
@@ -117,7 +118,43 @@ def test_the_comment_of_a_field_names_every_value_that_it_may_have():
 def test_a_field_that_a_stored_config_lacks_is_not_checked():
     config = resolved()
     del config["predict"]["region"], config["augment"]
-    check_allowed(config)
+    check_stored(config)
     config["predict"]["region"] = "half"
-    with pytest.raises(BadArguments, match="config.predict.region='half' is none of"):
-        check_allowed(config)
+    with pytest.raises(BadArguments, match="--config.predict.region=half: must be one"):
+        check_stored(config)
+
+
+def test_what_is_hardly_meant_is_said_with_the_field_to_change():
+    config = base.get_config()
+    assert warnings_of(config, 2) == []
+    config.data.batch_size = 9
+    (line,) = warnings_of(config, 5)
+    assert "--config.data.batch_size=9: there are 5 training cases" in line
+    # 2 cases of 1 x 3 x 5 at the coarsest of five scales: 30 numbers a channel.
+    config.data.batch_size = 2
+    config.data.crop_shape = (16, 48, 80)
+    (line,) = warnings_of(config, 5)
+    assert "30 numbers a channel" in line
+    assert (
+        "--config.data.batch_size=3 or" in line and "--config.data.crop_shape" in line
+    )
+    config.data.batch_size = 3
+    assert warnings_of(config, 5) == []
+
+
+def test_steps_are_said_in_epochs_too():
+    assert epochs_text(300, 9, 5) == "300 steps (540 epochs of 5 cases)"
+    assert epochs_text(12_000, 2, 7) == "12,000 steps (3,429 epochs of 7 cases)"
+
+
+def test_fields_that_contradict_each_other_are_refused_before_a_training():
+    for changes, words in (
+        ({"data.crop_shape": (96, 160, 224)}, "--config.data.read_shape=96,208,208: "),
+        ({"data.crop_shape": (96, 160, 150)}, "--config.data.crop_shape=96,160,150: "),
+        ({"predict.window_shape": (96, 90, 96)}, "--config.predict.window_shape=96,90"),
+        ({"predict.spatial": 4}, "--config.predict.spatial=4 its depth must be divis"),
+    ):
+        config = base.get_config()
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(BadArguments, match=words):
+            check_config(config)

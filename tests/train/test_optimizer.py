@@ -61,5 +61,5 @@ def test_averaging_two_batches_equals_one_step_on_their_mean():
 
 
 def test_an_unknown_optimizer_is_named():
-    with pytest.raises(BadArguments, match="config.optimizer.name='lion'"):
+    with pytest.raises(BadArguments, match="--config.optimizer.name=lion"):
         make_optimizer(**{**SETTINGS, "name": "lion"})

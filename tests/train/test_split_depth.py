@@ -166,7 +166,7 @@ def test_a_depth_that_does_not_divide_is_refused_with_both_numbers():
     config.data.crop_shape = config.data.read_shape = (16, 80, 80)
     with pytest.raises(BadArguments) as refused:
         check_fits_mesh(config, make_mesh(1, 8))
-    assert "config.mesh.spatial=8" in str(refused.value)
+    assert "--config.mesh.spatial=8" in str(refused.value)
     assert "(16) must be divisible by 32" in str(refused.value)
 
 

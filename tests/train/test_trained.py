@@ -93,7 +93,7 @@ def test_another_network_than_the_stored_one_or_a_bad_choice_is_refused(
         with pytest.raises(BadData, match=f"7: cannot be restored .*{words}"):
             load_trained(tmp_path / field, {})
     save(tmp_path / "choice", state, run)
-    with pytest.raises(BadArguments, match="config.predict.argmax_over='organs'"):
+    with pytest.raises(BadArguments, match="--config.predict.argmax_over=organs"):
         load_trained(tmp_path / "choice", {"argmax_over": "organs"})
 
 

@@ -100,6 +100,12 @@ def losses(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
+def validation_dice(workdir: Path) -> list[dict]:
+    """The rows of validation: step, held_out_dice and that of each organ."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if "held_out_dice" in row]
+
+
 def cases_of(workdir: Path) -> dict[int, dict[int, list[str]]]:
     """step -> process -> the cases it read, the last time the step was done.
 

@@ -20,6 +20,7 @@ from several import (
     assert_same_state,
     cases_of,
     losses,
+    validation_dice,
 )
 
 STEPS = 12
@@ -106,6 +107,8 @@ def test_two_processes_stopped_and_killed_equal_one_left_alone(train, tmp_path):
     assert_same_state(alone, broken, STEPS)
     assert losses(alone) == losses(broken)
     assert sorted(losses(broken)) == list(range(1, STEPS + 1))
+    (scored,) = validation_dice(alone)
+    assert validation_dice(broken) == [scored] and len(scored) == 5  # three organs
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +157,7 @@ def test_processes_with_different_configs_end_before_the_first_step(both):
     first, second = both([], ["--config.loss.smoothing=0.5"])
     assert first[0] == second[0] == 2
     assert len(first[1]) == 1 and second[1] == []
-    assert "error: config.loss.smoothing: process 1 (" in first[1][0]
+    assert "error: --config.loss.smoothing: process 1 (" in first[1][0]
 
 
 def test_processes_with_different_data_end_before_the_first_step(
