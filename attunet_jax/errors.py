@@ -4,6 +4,7 @@ A message is one line: which file or field, what is wrong, what to do. Programs 
 that line on stderr instead of a traceback.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -31,6 +32,10 @@ class Interrupted(Exception):
 
 def exit_status(program: Callable[[], int | None]) -> int:
     """Runs `program`; prints a user's mistake in one line and returns the status."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a name that it cannot encode is shown
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return program() or DONE
     except (BadArguments, BadData, Interrupted) as error:

@@ -1,5 +1,6 @@
-"""Writes files atomically, and makes folders that are known to be writable."""
+"""Writes files atomically, makes folders that can be written, and takes checksums."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -37,3 +38,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

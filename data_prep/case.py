@@ -11,6 +11,7 @@ import numpy as np
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
+from attunet_jax.files import sha256
 from attunet_jax.intensity import (
     HU_RANGE,
     HuHistogram,
@@ -125,12 +126,6 @@ def _source_entry(path: Path, files: list[Path]) -> dict:
         "files": len(files),
         "sha256": hashlib.sha256(listed.encode()).hexdigest(),
     }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _label_lut(

@@ -12,7 +12,7 @@ from attunet_jax.errors import BadArguments, BadData
 from data_prep.case import Settings
 from data_prep.shard import ShardSpec
 from data_prep.sources import SOURCES
-from data_prep.sources.layout import ScanPair, parse_organs, with_series
+from data_prep.sources.layout import Layout, ScanPair, parse_organs, with_series
 from data_prep.splits import FOLDS
 from launch import cli
 
@@ -27,7 +27,7 @@ class Plan:
     """
 
     specs: tuple[ShardSpec, ...]
-    unlabelled: tuple[ScanPair, ...]
+    layout: Layout
     organs: dict[str, tuple[int, ...]]
     settings: dict
     arguments: cli.Values
@@ -79,7 +79,7 @@ def make_plan(arguments: cli.Values) -> Plan:
             )
             for i, group in enumerate(groups)
         ),
-        unlabelled=tuple(layout.unlabelled),
+        layout=layout,
         organs=dict(organs),
         settings=settings.as_json() | {"source": arguments.source} | division,
         arguments=arguments,

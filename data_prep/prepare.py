@@ -39,6 +39,7 @@ from data_prep.manifest import (
 from data_prep.plan import Plan, make_plan, parse
 from data_prep.runners.processes import peak_bytes, run_in_processes, stoppable
 from data_prep.shard import ShardSpec, prepare_shard, read_description
+from data_prep.sources.layout import not_used
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,12 +48,14 @@ def main(argv: list[str] | None = None) -> int:
     plan = make_plan(arguments)
     if arguments.shard_index is not None:
         return _write_one(plan, plan.specs[arguments.shard_index])
-    if plan.unlabelled:
-        images = {str(pair.image.parent) for pair in plan.unlabelled if pair.image}
+    if unlabelled := plan.layout.unlabelled:
+        images = {str(pair.image.parent) for pair in unlabelled if pair.image}
         print(
-            f"{len(plan.unlabelled)} scans without labels are not prepared, they are "
+            f"{len(unlabelled)} scans without labels are not prepared, they are "
             f"for launch.predict --input={', '.join(sorted(images))}"
         )
+    if unused := not_used(arguments.input, plan.layout, plan.output):
+        print(f"of no case, not used: {unused}")
     acquire_output(plan)
     if arguments.join:
         descriptions = read_descriptions(plan)

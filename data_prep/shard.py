@@ -13,8 +13,8 @@ from pathlib import Path
 from attunet_jax.data.records import FORMAT_VERSION, to_bytes
 from attunet_jax.data.shards import read_record, write_shard
 from attunet_jax.errors import BadData, one_line
-from attunet_jax.files import write_text
-from data_prep.case import Settings, prepare_case, sha256, source_entries
+from attunet_jax.files import sha256, write_text
+from data_prep.case import Settings, prepare_case, source_entries
 from data_prep.read import pair_files
 from data_prep.sources.layout import ScanPair
 

@@ -26,7 +26,7 @@ from attunet_jax.files import write_text
 from data_prep.resources import choose_workers, verify_bytes
 from data_prep.runners.processes import run_in_processes
 from data_prep.sources import SOURCES
-from data_prep.sources.layout import parse_organs, with_series
+from data_prep.sources.layout import not_used, parse_organs, with_series
 from data_prep.verification import table
 from data_prep.verification.examine import Settings, examine, organ_colours
 from data_prep.verification.findings import across_cases
@@ -88,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     _write(
         output / "verify.html", page(reports, pictures, organ_colours(organs), title)
     )
+    if unused := not_used(arguments.input, layout):
+        print(f"of no case, not used: {unused}")
     return _print_results(reports, list(organs), arguments)
 
 

@@ -5,15 +5,17 @@ r"""Segments scans with a trained network; writes label maps on the scans' own g
     python -m launch.predict --workdir=RUN --input=FOLDER --output=DIR --pictures \
         --config.predict.checkpoint=latest --config.predict.average_flips=True
 
---input is a NIfTI file, the folder of a DICOM series, or a folder with NIfTI files and
-folders of DICOM series below it. DIR gets NAME.nii.gz for each scan, with the scan's
-shape and affine (for DICOM those that dcm2niix writes) and the values of
-DIR/labels.json. Files that already exist are kept unless --overwrite is given. A scan
-that cannot be read is named, the others are segmented, and the exit status is 3. Any
---config.predict field can be changed.
+--input is a NIfTI file, the folder of a DICOM series, or a folder with such files and
+folders at any depth. DIR mirrors the folders: PATH/NAME.nii.gz for each scan, with the
+scan's shape and affine (for DICOM those that dcm2niix writes) and the values of
+DIR/labels.json, and PATH/NAME.json, which says what made it: scan, run, step, settings.
+For one scan --output may name the file itself. Label maps that are there are kept; one
+of another scan, run, checkpoint or setting is refused, or predicted again with
+--overwrite. A scan that cannot be read is named, the others are segmented, and the exit
+status is 3. What is no scan is passed over and counted. Any --config.predict field can
+be changed.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,9 +24,24 @@ from typing import Any
 import numpy as np
 
 from attunet_jax import volume as volumes
+from attunet_jax.data.identity import counted, find_scans
 from attunet_jax.errors import BadArguments, BadData, one_line
-from attunet_jax.files import make_folder, write_text
-from attunet_jax.volume.scan import find_scans
+from attunet_jax.files import make_folder
+from attunet_jax.predict.outputs import (
+    Output,
+    check_labels,
+    compare,
+    outputs_of,
+    stand,
+    write_labels,
+)
+from attunet_jax.predict.record import (
+    Maker,
+    asked,
+    files_sha256,
+    read_record,
+    write_label_map,
+)
 from launch import cli
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
@@ -40,87 +57,136 @@ FLAGS.add(
     "series",
     str,
     None,
-    "UID of the series to take where the folder --input holds several.",
+    "Which scan of the DICOM folder --input to take, of several: UID, or its name.",
 )
-FLAGS.add("output", Path, None, "Folder for the label maps.", required=True)
+FLAGS.add(
+    "output",
+    Path,
+    None,
+    "Folder for the label maps, or the file of one.",
+    required=True,
+)
 FLAGS.add("overwrite", bool, False, "Replace label maps that already exist.")
 FLAGS.add("pictures", bool, False, "Also write a PNG of each scan with outlines.")
 
 
 def main(values: cli.Values) -> int:
-    scans = find_scans(values.input)
-    if values.series and len(scans) > 1:
+    workdir, fields = values.workdir, values.predict_fields()
+    skip = [values.output] if values.output.resolve() != values.input.resolve() else []
+    found = find_scans(values.input, skip=skip, series=values.series)
+    if not (found.scans or found.refused):
+        seen = f" (only {counted(found.unused)})" if found.unused else ""
+        raise BadData(f"{values.input}: no .nii, .nii.gz or DICOM files in it{seen}")
+    if values.series and len({scan.path for scan in found.scans}) > 1:
         raise BadArguments(
             "--series needs the one folder that holds this series as --input"
         )
-    output = values.output
-
-    from attunet_jax.predict.predictor import load_predictor  # late: imports jax
-
-    predictor = load_predictor(values.workdir, values.predict_fields())
-    make_folder(output)
-    labels = dict(enumerate(predictor.classes))
-    write_text(output / "labels.json", json.dumps(labels, indent=2) + "\n")
-    failed = []
-    for number, (name, scan) in enumerate(scans.items(), start=1):
-        target = output / f"{name}.nii.gz"
-        if target.exists() and not values.overwrite:
-            print(f"[{number}/{len(scans)}] {target} already exists", flush=True)
-            continue
+    outputs = outputs_of(found, values.input, values.output)
+    if found.unused:
+        print(f"no scans, passed over: {counted(found.unused)}", flush=True)
+    for note in found.notes:
+        print(note, flush=True)
+    standing = stand(outputs, asked(workdir, fields), overwrite=values.overwrite)
+    left = [*found.refused, *standing.lines()]
+    predictor, maker = None, {}
+    if standing.todo or standing.compare:
+        predictor, maker = _load(workdir, fields)
+        compare(standing, maker)
+        check_labels(_folder(values.output), predictor.classes, standing.todo)
+        make_folder(_folder(values.output))
+    for line in left:
+        print(f"error: {one_line(Exception(line))}", file=sys.stderr, flush=True)
+    failed = list(standing.refused_scans)
+    for number, one in enumerate(outputs, start=1):
+        start_s = time.perf_counter()
+        place = f"[{number}/{len(outputs)}] {one.label_map}"
         try:
-            start_s = time.perf_counter()
-            volume = volumes.read_scan(scan, values.series)
-            if unlike := predictor.unlike_training(volume):
-                print(
-                    f"note: {scan}: not the values of training: {unlike}; is the scan "
-                    "in HU?",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            volumes_ml = _predict(predictor, volume, target, values.pictures)
+            if one in standing.kept:
+                print(f"{place} is there already", flush=True)
+                if values.pictures and not one.picture.exists():
+                    _draw_again(one)
+            elif one in standing.todo:
+                assert predictor is not None
+                volume = volumes.read_scan(one.scan.path, one.scan.series)
+                if unlike := predictor.unlike_training(volume):
+                    print(
+                        f"note: {one.scan.path}: not the values of training: "
+                        f"{unlike}; is the scan in HU?",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                labels = predictor.label_map(volume)
+                write_labels(_folder(values.output), predictor.classes, standing.todo)
+                checksum = files_sha256(one.scan.files)
+                write_label_map(one.label_map, labels, volume, maker, checksum)
+                if values.pictures:
+                    _draw(one, volume, labels, maker["labels"])
+                amounts = _volumes_ml(volume, labels, maker["labels"])
+                seconds = time.perf_counter() - start_s
+                print(f"{place}  {amounts}  {seconds:.1f} s", flush=True)
         except BadData as error:
-            failed.append(scan)
+            failed.append(one.scan.path)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-            continue
-        found = "  ".join(f"{name} {ml:.0f} ml" for name, ml in volumes_ml.items())
-        print(
-            f"[{number}/{len(scans)}] {target}  {found}  "
-            f"{time.perf_counter() - start_s:.1f} s",
-            flush=True,
-        )
-    if failed:
+    count = len(failed) + len(found.refused)
+    if count:
+        shown = ", ".join(str(path) for path in failed[:10])
         raise BadData(
-            f"{len(failed)} of {len(scans)} scans could not be segmented, see above: "
-            + ", ".join(map(str, failed))
+            f"{count} of {len(outputs) + len(found.refused)} scans could not be "
+            f"segmented, see above{': ' if shown else ''}{shown}"
+            + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
         )
     return 0
 
 
-def _predict(
-    predictor: Any, volume: volumes.Volume, target: Path, picture: bool
-) -> dict[str, float]:
-    """Writes the label map of one scan; returns the volume of each organ in ml."""
-    prediction = predictor.label_map(volume)
-    volumes.write_on_grid(target, prediction, volume.grid)
-    if picture:
-        from attunet_jax.evaluate.pictures import overlay_png
+def _load(workdir: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Returns the predictor, and what a label map's record says of it."""
+    from attunet_jax.predict.predictor import load_predictor  # late: imports jax
 
-        name = target.name.removesuffix(".nii.gz")
-        overlay_png(
-            target.with_name(f"{name}.png"),
-            volume.voxels,
-            None,
-            prediction,
-            volume.spacing_mm,
-            {name: value for value, name in enumerate(predictor.classes) if value},
-            name,
-        )
+    made_of = asked(workdir, fields)
+    predictor = load_predictor(workdir, fields)
+    classes = tuple(predictor.classes)
+    maker = Maker(workdir, predictor.step, predictor.settings, classes, made_of)
+    return predictor, maker.as_json()
+
+
+def _folder(output: Path) -> Path:
+    """The folder of labels.json: --output, or where the file that it names lies."""
+    names_file = volumes.split_ending(output.name)[1] and not output.is_dir()
+    return output.parent if names_file else output
+
+
+def _draw_again(one: Output) -> None:
+    """Draws the picture of a label map that is there."""
+    record = read_record(one.label_map)
+    assert record is not None
+    labels = volumes.read_labels(one.label_map).voxels
+    volume = volumes.read_scan(one.scan.path, one.scan.series)
+    _draw(one, volume, labels, record["labels"])
+
+
+def _draw(
+    one: Output, volume: volumes.Volume, labels: np.ndarray, names: dict[str, str]
+) -> None:
+    from attunet_jax.evaluate.pictures import overlay_png  # late: imports Matplotlib
+
+    organs = {name: int(value) for value, name in names.items() if value != "0"}
+    title = one.picture.stem
+    overlay_png(
+        one.picture, volume.voxels, None, labels, volume.spacing_mm, organs, title
+    )
+
+
+def _volumes_ml(
+    volume: volumes.Volume, labels: np.ndarray, names: dict[str, str]
+) -> str:
+    """The volume of each organ, as it is printed."""
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
-    return {
-        name: float((prediction == value).sum()) * voxel_ml
-        for value, name in enumerate(predictor.classes)
-        if value
-    }
+    counts = np.bincount(labels.ravel(), minlength=len(names))
+    return "  ".join(
+        f"{name} {counts[int(value)] * voxel_ml:.0f} ml"
+        for value, name in names.items()
+        if value != "0"
+    )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.data import shards
+from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.labels import LabelMap
-from attunet_jax.data.records import CASE_ID, Case, PackedCase, open_bytes
+from attunet_jax.data.records import Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.intensity import HuHistogram, HuLevels
 
@@ -263,7 +264,7 @@ def _problem_of_cases(shard_list: Any, case_list: Any) -> str | None:
     for entry in case_list:
         match entry:
             case {"case_id": str(case_id), "shard": i, "record": j}:
-                if not CASE_ID.fullmatch(case_id) or case_id in ids:
+                if not is_case_id(case_id) or case_id in ids:
                     return f"{case_id!r} is no case id or is there twice"
                 if not (_is_count(i) and i < len(shard_list)) or not (
                     _is_count(j) and j < shard_list[i]["records"]

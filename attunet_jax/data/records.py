@@ -15,7 +15,6 @@ voxels, then of the high bytes.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,13 +25,12 @@ import msgpack
 import numpy as np
 from numpy.typing import DTypeLike
 
+from attunet_jax.data.case_id import is_case_id
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.intensity import HuStatistics
 
 FORMAT = "attunet_jax.case"
 FORMAT_VERSION = 2
-# Also a safe file name: no separators, no leading dot.
-CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # Type and shape of each array; a letter is a length above 0, the same everywhere.
 _ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
@@ -186,7 +184,7 @@ class Case:
 
 
 def _check_case_id(case_id: object) -> str:
-    if not isinstance(case_id, str) or not CASE_ID.fullmatch(case_id):
+    if not isinstance(case_id, str) or not is_case_id(case_id):
         raise BadData(
             f"{case_id!r} is no case id: letters, digits, '.', '_' and '-' are "
             "allowed, beginning with a letter or digit"

@@ -201,6 +201,12 @@ class Predictor:
             )
         return jax.device_put(image, self._volume_sharding)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of `config.predict` that decide a label map of a whole scan."""
+        free = ("checkpoint", "spatial", "region")
+        return {k: v for k, v in self._settings.items() if k not in free}
+
     def settings_digest(self) -> str:
         """Returns a digest of the settings that decide a prediction.
 

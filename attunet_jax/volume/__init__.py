@@ -1,7 +1,7 @@
 """Reads, resamples and writes scans and label maps as canonical `Volume`s."""
 
-from attunet_jax.volume.dicom.files import dicom_folders, holds_dicom
 from attunet_jax.volume.dicom.read import max_voxels
+from attunet_jax.volume.endings import ENDINGS, split_ending
 from attunet_jax.volume.geometry import (
     axis_codes,
     canonical,
@@ -23,20 +23,18 @@ from attunet_jax.volume.resample import (
     resample,
     resampled_shape,
 )
-from attunet_jax.volume.scan import find_scans, read_scan
+from attunet_jax.volume.scan import read_scan
 from attunet_jax.volume.volume import Grid, Volume, as_ct
 
 __all__ = [
+    "ENDINGS",
     "Grid",
     "Volume",
     "as_ct",
     "axis_codes",
     "blur",
     "canonical",
-    "dicom_folders",
-    "find_scans",
     "from_canonical",
-    "holds_dicom",
     "labels_onto_grid",
     "max_corner_distance_mm",
     "max_voxels",
@@ -48,6 +46,7 @@ __all__ = [
     "resample",
     "resampled_shape",
     "same_geometry",
+    "split_ending",
     "write_nifti",
     "write_on_grid",
 ]

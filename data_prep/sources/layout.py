@@ -1,14 +1,15 @@
 """What a source returns: pairs of an image and a label map, and the label values."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from attunet_jax.data.records import CASE_ID
+from attunet_jax.data.case_id import case_id_of
+from attunet_jax.data.identity import counted, unused_files
 from attunet_jax.errors import BadArguments, BadData
-
-ENDINGS = (".nii.gz", ".nii")
+from attunet_jax.volume import ENDINGS, split_ending
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,18 @@ class Layout:
     unlabelled: list[ScanPair] = field(default_factory=list)
 
 
+def not_used(folder: Path, layout: Layout, *others: Path) -> str:
+    """Counts by kind the files below `folder` that are of no case; "" for none.
+
+    `others` are files and folders that do not count, such as the output.
+    """
+    used = {*others}
+    for pair in (*layout.pairs, *layout.unlabelled):
+        used |= {path for path in (pair.image, pair.label) if path is not None}
+        used |= {path for path, _ in pair.masks} | {*pair.candidates}
+    return counted(unused_files(folder, used))
+
+
 # Files by the name of their case. A case with several files of a kind is unclear.
 Named = dict[str, tuple[Path, ...]]
 
@@ -61,16 +74,17 @@ Named = dict[str, tuple[Path, ...]]
 def scans_by_name(folder: Path, endings: tuple[str, ...] = ENDINGS) -> Named:
     """Files of `folder` by their names without the ending; hidden files are skipped.
 
-    Raises `BadData` where the folder does not exist.
+    Letter case of the ending does not matter, nor whether letters are composed. Raises
+    `BadData` where the folder does not exist.
     """
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
     found: Named = {}
     for path in sorted(folder.iterdir()):
-        ending = next((e for e in endings if path.name.endswith(e)), None)
+        stem, ending = split_ending(path.name, endings)
         if ending is None or path.name.startswith("."):
             continue
-        name = path.name.removesuffix(ending)
+        name = unicodedata.normalize("NFC", stem)
         found[name] = (*found.get(name, ()), path)
     return found
 
@@ -143,18 +157,6 @@ def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
         else pair
         for pair in pairs
     ]
-
-
-def case_id_of(name: str) -> str:
-    """The case id for a file's name: characters that ids may not contain become "_".
-
-    Ids become file names on other machines; names of scans often contain spaces and
-    non-ASCII letters.
-    """
-    plain = "".join(
-        c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name
-    )
-    return plain if CASE_ID.fullmatch(plain) else f"case{plain}"
 
 
 def as_identifier(name: str) -> str:

@@ -4,12 +4,13 @@ File names are equal in both folders, without channel numbers; imagesTs has no l
 """
 
 import json
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.volume import split_ending
 from data_prep.sources.layout import (
-    ENDINGS,
     Layout,
     as_identifier,
     images_alone,
@@ -53,7 +54,7 @@ def find_msd(folder: Path) -> Layout:
 def _listed(entry: dict[str, Any]) -> tuple[str, str]:
     """(name, file name) of a case, of whose path only the last part is used."""
     file = PurePosixPath(str(entry["image"])).name
-    name = next((file.removesuffix(e) for e in ENDINGS if file.endswith(e)), file)
+    name = unicodedata.normalize("NFC", split_ending(file)[0])
     if not name or file.startswith("."):
         raise ValueError(f"training entry {entry}")
     return name, file

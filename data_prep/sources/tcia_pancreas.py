@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from attunet_jax.data.identity import series_folders
 from attunet_jax.errors import BadData
-from attunet_jax.volume import dicom_folders
 from data_prep.sources.layout import Layout, ScanPair, one_pair
 
 ORGANS = {"pancreas": (1,)}
@@ -40,7 +40,7 @@ def find_tcia_pancreas(folder: Path) -> Layout:
     pairs: list[ScanPair] = []
     for number in sorted(scans.keys() | labels.keys()):
         pair = one_pair(f"PANCREAS_{number:04}", scans[number], labels[number])
-        series = [place for scan in scans[number] for place in dicom_folders(scan)]
+        series = [place for scan in scans[number] for place in series_folders(scan)]
         if number in WITHDRAWN and not series:
             continue
         if pair.image and len(series) == 1:

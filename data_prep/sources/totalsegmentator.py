@@ -8,7 +8,6 @@ from pathlib import Path
 
 from attunet_jax.errors import BadData
 from data_prep.sources.layout import (
-    ENDINGS,
     Layout,
     ScanPair,
     paired,
@@ -58,7 +57,7 @@ def find_totalsegmentator(folder: Path) -> Layout:
         place.name: images
         for place in sorted(folder.iterdir())
         if place.is_dir() and not place.name.startswith(".")
-        if (images := [i for e in ENDINGS if (i := place / f"ct{e}").is_file()])
+        if (images := scans_by_name(place).get("ct"))
     }
     pairs = [_labelled(pair) for pair in paired(cases, {})]
     return Layout(with_other_labels(pairs, _LABELS), ORGANS)

@@ -257,4 +257,4 @@ def expected(name: str) -> tuple[np.ndarray, np.ndarray]:
     return hu, label
 
 
-CASE_IDS = {"name_beyond_ascii": "Gr__e___"}  # others: the name of the maker
+CASE_IDS = {"name_beyond_ascii": "Größe_患者"}  # others: the name of the maker

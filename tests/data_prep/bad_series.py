@@ -80,7 +80,10 @@ def dicom_slice_missing(at: Place) -> None:
 @unusable
 def dicom_slice_twice(at: Place) -> None:
     file = at.dicom()[4]
-    shutil.copy(file, file.with_name(f"{file.name}_copy"))
+    copy = file.with_name(f"{file.name}_copy")
+    data = pydicom.dcmread(file)
+    data.PixelData = bytes(len(data.PixelData))
+    data.save_as(copy)
 
 
 @unusable

@@ -6,8 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet_jax.errors import BadData
-from attunet_jax.volume.scan import find_scans
+from launch import predict
 
 PERMUTED = np.array(  # file axes point to the feet, the patient's right, the back
     [[0, -2.0, 0, 40], [0, 0, -2.0, 30], [-2.5, 0, 0, 90], [0, 0, 0, 1]]
@@ -52,15 +51,13 @@ def test_a_bad_scan_is_named_and_the_others_are_done(predicted, scans):
     assert lines[0].startswith(f"error: {scans / 'broken.nii.gz'}: truncated")
     assert "1 of 4 scans could not be segmented" in lines[-1]
     assert printed.count(" ml") == 9  # three organs of three scans
-    assert sorted(p.name for p in output.iterdir()) == [
+    passed_over = "1 .txt files, 1 resource forks of macOS (._*)"
+    assert f"no scans, passed over: {passed_over}\n" in printed
+    names = ("patient 1/study/series", "plain", "turned")
+    assert {p.relative_to(output).as_posix() for p in output.rglob("*.*")} == {
         "labels.json",
-        "patient 1.nii.gz",
-        "patient 1.png",
-        "plain.nii.gz",
-        "plain.png",
-        "turned.nii.gz",
-        "turned.png",
-    ]
+        *(f"{name}.{end}" for name in names for end in ("nii.gz", "json", "png")),
+    }
 
 
 @pytest.mark.parametrize("name", ["plain.nii.gz", "turned.nii"])
@@ -96,7 +93,7 @@ def test_a_dicom_series_gets_the_labels_of_the_same_scan_as_nifti(predicted):
     output, _, _ = predicted
     plain, dicom = (
         nib.Nifti1Image.from_filename(output / f"{name}.nii.gz")
-        for name in ("plain", "patient 1")
+        for name in ("plain", "patient 1/study/series")
     )
     # As dcm2niix writes it: rows from the last to the first.
     labels = np.asarray(plain.dataobj)
@@ -118,42 +115,28 @@ def test_one_of_two_series_in_a_folder_is_predicted_when_it_is_named(
         run_program("launch.predict", *words, f"--output={output}", "--series=1.2.4")
     )
     assert status == 0, errors
-    assert nib.Nifti1Image.from_filename(output / "both.nii.gz").shape == shape[::-1]
+    (written,) = output.glob("*.nii.gz")
+    assert written.name == "both_1.2.4.nii.gz"
+    assert nib.Nifti1Image.from_filename(written).shape == shape[::-1]
 
 
-def test_scans_are_named_by_file_or_folder(write_series, tmp_path):
-    noise = np.zeros((2, 4, 4))
-    (tmp_path / "a.nii.gz").touch()
-    for place in ("b/series", "c/1/x", "c/2/x", "d"):
-        write_series(tmp_path / place, noise)
-    (tmp_path / "e").mkdir()
-    expected = {"a": "a.nii.gz", "b": "b/series", "c_1_x": "c/1/x", "c_2_x": "c/2/x"}
-    expected |= {"d": "d"}
-    found = {name: str(p.relative_to(tmp_path)) for name, p in scans_in(tmp_path)}
-    assert found == expected
-    assert scans_in(tmp_path / "d") == [("d", tmp_path / "d")]
-    (tmp_path / "a.nii").touch()
-    with pytest.raises(BadData, match="would be named as .*a.nii is; rename one"):
-        scans_in(tmp_path)
-
-
-def scans_in(folder):
-    return list(find_scans(folder).items())
-
-
-def test_what_is_there_is_kept_and_overwritten_only_when_asked(
-    run_program, finish, predicted, scans
+def test_what_is_there_is_kept_without_loading_the_network(
+    predicted, monkeypatch, capsys
 ):
     output, words, _ = predicted
-    kept = output / "plain.nii.gz"
-    before = kept.read_bytes()
-    kept.write_bytes(b"mine")
-    status, printed, _ = finish(run_program("launch.predict", *words))
-    assert status == 3 and f"{kept} already exists" in printed
-    assert kept.read_bytes() == b"mine"
-    one = (words[0], f"--input={scans / 'plain.nii.gz'}", *words[2:])
-    status, _, _ = finish(run_program("launch.predict", *one, "--overwrite"))
-    assert status == 0 and kept.read_bytes() == before
+    picture, before = output / "plain.png", (output / "plain.nii.gz").read_bytes()
+    picture.unlink()
+
+    def load(*_):
+        raise AssertionError("the network is loaded")
+
+    monkeypatch.setattr(predict, "_load", load)
+    scans = words[1].removeprefix("--input=")
+    flags = predict.FLAGS.parse([words[0], f"--input={scans}/plain.nii.gz", *words[2:]])
+    assert predict.main(flags) == 0
+    assert f"{output / 'plain.nii.gz'} is there already" in capsys.readouterr().out
+    assert picture.exists()  # it was asked for, and is made of what is there
+    assert (output / "plain.nii.gz").read_bytes() == before
 
 
 def test_windows_and_flips_come_from_the_command_line(
@@ -184,7 +167,7 @@ def test_windows_and_flips_come_from_the_command_line(
     "change, said, status",
     [
         ({"--input": "nowhere.nii.gz"}, "nowhere.nii.gz: no such file", 3),
-        ({"--input": "{tmp}"}, "no .nii, .nii.gz or DICOM files in this folder", 3),
+        ({"--input": "{tmp}"}, "no .nii, .nii.gz or DICOM files in it (only 1 fil", 3),
         ({"--workdir": "{tmp}"}, "no checkpoints here", 3),
         ({"--output": "{tmp}/file/x"}, "cannot be written", 3),
         ({"--config.predict.checkpoint": "7"}, "config.predict.checkpoint='7'", 2),

@@ -95,6 +95,8 @@ def test_a_missing_slice_is_named_by_its_neighbours(write_series, tmp_path):
 def test_two_slices_of_one_position_are_both_named(write_series, tmp_path):
     files = write_series(tmp_path, HU)
     shutil.copy(files[3], tmp_path / "copy of IM0004")
+    changed = (HU[3].astype("<i2") + 1024 + 1).tobytes()
+    edit(tmp_path / "copy of IM0004", PixelData=changed)
     message = refusal(tmp_path)
     assert "IM0004: a second slice at the position of " in message
     assert "IM0004 (0 mm apart, others 2.5 mm)" in message and "copy of" in message

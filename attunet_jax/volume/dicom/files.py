@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from attunet_jax.errors import BadData
+from attunet_jax.volume.endings import DICOM_ENDINGS, split_ending
 
-_NAMED_ENDINGS = (".dcm", ".ima", ".dicom")  # files that say they are DICOM
 _PREAMBLE = 128
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -27,20 +28,25 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Returns whether a file is DICOM by its content or by its name.
+    """Returns whether a file is DICOM by its content, or by its name and not another.
 
     By the name a damaged file counts too, and so does one that cannot be opened: the
-    reader of the series reports it.
+    reader of the series reports it. A text or a picture named .dcm does not.
     """
-    if path.suffix.lower() in _NAMED_ENDINGS:
-        return True
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if split_ending(path.name)[1]:
         return False
     try:
         with path.open("rb") as file:
-            return file.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+            head = file.read(_PREAMBLE + 4)
     except OSError:
         return True
+    if head[_PREAMBLE:] == b"DICM":
+        return True
+    if not split_ending(path.name, DICOM_ENDINGS)[1]:
+        return False
+    # Cut or blank, or without the preamble: then it begins with group 2 or 8.
+    short = len(head) < _PREAMBLE + 4
+    return short or not head.strip(b"\0") or head[:2] in _FIRST_GROUPS
 
 
 def _files(folder: Path) -> list[Path]:

@@ -9,14 +9,15 @@ import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 
 from attunet_jax.errors import BadData, one_line
+from attunet_jax.volume.dicom.contents import choose, contents
 from attunet_jax.volume.dicom.files import dicom_files
 from attunet_jax.volume.dicom.padding import padding_of
 from attunet_jax.volume.dicom.series import (
     SliceHeader,
     dicom_errors,
     header_of,
+    no_ct_slice,
     read_dataset,
-    series_headers,
 )
 from attunet_jax.volume.dicom.stack import stack
 from attunet_jax.volume.geometry import canonical
@@ -38,10 +39,12 @@ def read_dicom(
     The type is int16 if every value, rescaled by its slice's slope and intercept, is a
     whole number in its range, else float32. The grid is that of the NIfTI file that
     dcm2niix writes: columns, rows from the last to the first, slices along the normal.
-    Raises `BadData` naming the file, as `series_headers` and `stack` do.
+    Raises `BadData` naming the file, as `choose` and `stack` do.
     """
     folder = Path(folder)
-    ordered, affine = stack(folder, series_headers(folder, series, one_of))
+    found = contents(folder)
+    chosen = choose(folder, found, series, one_of)
+    ordered, affine = stack(folder, chosen.headers)
     _check_sizes(ordered)
     pixels, padding = _read_slices(folder, ordered)
     # Rows grow upwards in dcm2niix's files; world positions stay the same.
@@ -67,15 +70,17 @@ def _canonical(pixels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.n
 def max_voxels(folder: Path) -> int:
     """Returns an upper bound of the voxels in `folder`, by one header and file count.
 
-    Raises `BadData` where the first file is no slice, or is smaller than its header
-    says.
+    Raises `BadData` where the first slice is damaged or smaller than its header says,
+    or where there is none.
     """
     files = dicom_files(folder)
-    if not files:
-        raise BadData(f"{folder}: no DICOM files in it")
-    first = header_of(files[0], read_dataset(files[0], headers_only=True))
-    _check_sizes([first])
-    return first.rows * first.columns * len(files)
+    for path in files:
+        dataset = read_dataset(path, headers_only=True)
+        if not no_ct_slice(path, dataset):
+            first = header_of(path, dataset)
+            _check_sizes([first])
+            return first.rows * first.columns * len(files)
+    raise BadData(f"{folder}: no slices of a CT series in it")
 
 
 def _check_sizes(ordered: Sequence[SliceHeader]) -> None:

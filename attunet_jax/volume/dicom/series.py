@@ -1,12 +1,8 @@
-"""Reads and checks the headers of one CT series in a DICOM folder.
+"""Reads and checks the header of one DICOM file: a slice, or what it is instead."""
 
-Files that are no CT slice of the patient (reports, localizers, secondary captures,
-other modalities) are skipped, and named where no slice is left.
-"""
-
+import re
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +10,28 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from attunet_jax.errors import BadData, one_line
-from attunet_jax.volume.dicom.files import dicom_files, dicom_folders
 
+# What tells apart the scans that share a series: see phases.py.
+MARKS = (
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "NominalPercentageOfCardiacPhase",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
+    "KVP",
+    "ConvolutionKernel",
+    "SliceThickness",
+    "ImageType",
+    "StackID",
+    "SeriesTime",
+    "InstanceNumber",
+)
 _TAGS = [
     "SOPClassUID",
     "SeriesInstanceUID",
@@ -35,10 +48,25 @@ _TAGS = [
     "ImagePositionPatient",
     "RescaleSlope",
     "RescaleIntercept",
+    "SOPInstanceUID",
+    "SeriesNumber",
+    "PhotometricInterpretation",
+    *MARKS,
 ]
 # SOP classes of CT and of secondary captures; related classes have the same prefix.
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# Words of ImageType of pictures that are made of a screen or of numbers.
+_CAPTURES = re.compile(r"SCREEN.*|.* ?CAPTURE|(DOSE )?REPORT|DOSE( INFO| PAGE| SHEET)?")
+PLACELESS = "pictures without a position (screen captures or dose pages)"
+_OTHER_MODALITIES = {
+    "SR": "structured reports",
+    "PR": "presentation states",
+    "KO": "notes of key images",
+    "DOC": "documents",
+    "SEG": "segmentations (SEG)",
+    "RTSTRUCT": "segmentations (RTSTRUCT)",
+}
 
 
 @dataclass(frozen=True)
@@ -59,43 +87,8 @@ class SliceHeader:
     slope: float
     intercept: float
     syntax: UID
-
-
-def series_headers(
-    folder: Path, series: str | None, one_of: Collection[str] = ()
-) -> list[SliceHeader]:
-    """Returns the slices of one series in `folder`, in the order of file names.
-
-    `series` is its UID. Without it the folder holds one series only, or exactly one
-    whose UID is among `one_of`. Raises `BadData` naming the file, or the series where
-    there are several.
-    """
-    found: dict[str, list[tuple[Path, pydicom.FileDataset]]] = {}
-    skipped: Counter[str] = Counter()
-    for path in dicom_files(folder):
-        dataset = read_dataset(path, headers_only=True)
-        with dicom_errors(path):
-            if reason := _no_ct_slice(path, dataset):
-                skipped[reason] += 1
-                continue
-            uid = str(dataset.get("SeriesInstanceUID") or "")
-            found.setdefault(uid, []).append((path, dataset))
-    if series is not None and series not in found:
-        raise BadData(f"{folder}: no CT series {series} in it{_listed(found)}")
-    if not found:
-        raise BadData(
-            f"{folder}: no slices of a CT series in it{_instead(skipped, folder)}"
-        )
-    if series is None and len(found) > 1:
-        matching = [uid for uid in found if uid in one_of]
-        series = matching[0] if len(matching) == 1 else None
-    if series is None and len(found) > 1:
-        raise BadData(
-            f"{folder}: {len(found)} series in one folder{_listed(found)}; ask for one "
-            "by --series=UID, or move them apart"
-        )
-    slices = found[series] if series is not None else next(iter(found.values()))
-    return [header_of(path, dataset) for path, dataset in slices]
+    instance: str  # SOPInstanceUID
+    marks: Mapping[str, str]  # values of `MARKS` that the file has
 
 
 def read_dataset(path: Path, *, headers_only: bool) -> pydicom.FileDataset:
@@ -138,18 +131,26 @@ def dicom_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _no_ct_slice(path: Path, dataset: pydicom.FileDataset) -> str | None:
+def no_ct_slice(path: Path, dataset: pydicom.FileDataset) -> str | None:
     """Says what a file is where it is no slice of a CT scan, else None."""
+    with dicom_errors(path):
+        return _no_ct_slice(path, dataset)
+
+
+def _no_ct_slice(path: Path, dataset: pydicom.FileDataset) -> str | None:
     kind = str(dataset.get("SOPClassUID") or "")
     modality = str(dataset.get("Modality") or "")
     image_type = dataset.get("ImageType") or []
-    words = [image_type] if isinstance(image_type, str) else list(image_type)
+    values = [image_type] if isinstance(image_type, str) else list(image_type)
+    words = [re.sub(r"[_ -]+", " ", str(value)).upper() for value in values]
     if kind.startswith(_SECONDARY_CAPTURE):
         return "secondary captures"
-    if "LOCALIZER" in words:
+    if any(word in {"LOCALIZER", "SCOUT", "TOPOGRAM"} for word in words):
         return "localizers"
+    if any(map(_CAPTURES.fullmatch, words)):
+        return "screen captures"
     if modality and modality != "CT":
-        return f"files of modality {modality}"
+        return _OTHER_MODALITIES.get(modality, f"files of modality {modality}")
     if "Rows" not in dataset:
         if kind and not kind.startswith(_CT_IMAGE):
             return "files without a picture"
@@ -157,6 +158,11 @@ def _no_ct_slice(path: Path, dataset: pydicom.FileDataset) -> str | None:
             f"{path}: DICOM tag Rows is missing: truncated, or no DICOM picture; copy "
             "it again, or remove it"
         )
+    placed = "ImagePositionPatient" in dataset or "ImageOrientationPatient" in dataset
+    made = words[:1] == ["DERIVED"] or words[1:2] == ["SECONDARY"]
+    coded = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
+    if not placed and (made or not coded.startswith("MONOCHROME")):
+        return PLACELESS
     return None
 
 
@@ -197,7 +203,19 @@ def _header(path: Path, dataset: pydicom.FileDataset) -> SliceHeader:
         slope=slope,
         intercept=_number(path, dataset, "RescaleIntercept", float),
         syntax=syntax,
+        instance=str(dataset.get("SOPInstanceUID") or path.name),
+        marks={
+            name: _mark(value)
+            for name in MARKS
+            if (value := dataset.get(name)) not in (None, "")
+        },
     )
+
+
+def _mark(value: Any) -> str:
+    if isinstance(value, MultiValue):
+        return "\\".join(map(str, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _number(
@@ -231,22 +249,3 @@ def _numbers(
             "numbers; export the series again"
         )
     return numbers
-
-
-def _listed(found: dict[str, list[tuple[Path, pydicom.FileDataset]]]) -> str:
-    rows = [
-        f"{uid or '(no UID)'} ({len(slices)} slices, "
-        f"{str(slices[0][1].get('SeriesDescription') or 'no description')!r})"
-        for uid, slices in sorted(found.items())
-    ]
-    return ": " + ", ".join(rows) if rows else ""
-
-
-def _instead(skipped: Counter[str], folder: Path) -> str:
-    """Says what the folder holds instead of slices."""
-    if skipped:
-        return ", only " + ", ".join(f"{n} {what}" for what, n in skipped.items())
-    below = [str(place.relative_to(folder)) for place in dicom_folders(folder)]
-    if below:
-        return f", but below, in {', '.join(below[:5])}; name or keep one of these"
-    return "; name the folder of its files"

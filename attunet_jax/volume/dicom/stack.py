@@ -1,6 +1,5 @@
 """Orders and checks the slices of a DICOM series, and derives their affine."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,8 @@ _UNEVEN_MM, _UNEVEN_FRACTION = 0.06, 0.05
 # More than this sideways over the whole stack is a tilted gantry, not rounding.
 _SHEAR_MM = 0.5
 _COSINE = 1e-3
+# Written with four decimals by some.
+_SPACING_MM = 1e-4
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -36,8 +37,9 @@ def stack(
     normal = np.cross(along_columns, along_rows)
     if len(headers) < 2:
         raise BadData(f"{first.path}: the only slice in {folder}; a scan has several")
-    ordered = sorted(headers, key=lambda header: float(header.position @ normal))
-    heights = np.array([header.position @ normal for header in ordered])
+    order = np.argsort(heights_of(headers), kind="stable")
+    ordered = [headers[index] for index in order]
+    heights = heights_of(headers)[order]
     _check_gaps(ordered, heights)
     step = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
     _check_line(folder, ordered, step, normal)
@@ -53,13 +55,42 @@ def stack(
     return ordered, _LPS_TO_RAS @ affine
 
 
+def heights_of(headers: Sequence[SliceHeader]) -> np.ndarray:
+    """Returns the place of each slice along the normal of the first one, in mm."""
+    normal = np.cross(*headers[0].orientation)
+    return np.array([header.position @ normal for header in headers])
+
+
+def alike_groups(headers: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """Divides slices by size, spacing and direction; the largest group comes first.
+
+    Numbers are compared with the first slice of a group, so that two that differ by a
+    rounding never fall into two groups.
+    """
+    groups: list[list[SliceHeader]] = []
+    for header in headers:
+        for group in groups:
+            if _alike(group[0], header):
+                group.append(header)
+                break
+        else:
+            groups.append([header])
+    return sorted(groups, key=len, reverse=True)
+
+
+def _alike(a: SliceHeader, b: SliceHeader) -> bool:
+    return (
+        (a.rows, a.columns) == (b.rows, b.columns)
+        and bool(np.allclose(a.spacing_mm, b.spacing_mm, rtol=0, atol=_SPACING_MM))
+        and bool(np.abs(a.orientation - b.orientation).max() <= _COSINE)
+    )
+
+
 def _check_alike(headers: Sequence[SliceHeader]) -> None:
     """Checks for one size, spacing and direction; names a slice that differs."""
-    alike = Counter(_likeness(header) for header in headers)
-    (most, _), *others = alike.most_common()
+    (usual, *_), *others = alike_groups(headers)
     if others:
-        odd = next(h for h in headers if _likeness(h) == others[0][0])
-        usual = next(h for h in headers if _likeness(h) == most)
+        odd = others[0][0]
         raise BadData(
             f"{odd.path}: {_described(odd)}, unlike {usual.path.name}: "
             f"{_described(usual)}; remove what is no slice of this scan"
@@ -79,12 +110,6 @@ def _check_alike(headers: Sequence[SliceHeader]) -> None:
             f"{first.path}: ImageOrientationPatient is no pair of directions at right "
             "angles; export the series again"
         )
-
-
-def _likeness(header: SliceHeader) -> tuple:
-    rounded = np.round(header.orientation / _COSINE).astype(int).ravel().tolist()
-    spacing = (round(length, 4) for length in header.spacing_mm)
-    return header.rows, header.columns, *spacing, *rounded
 
 
 def _described(header: SliceHeader) -> str:

@@ -1,0 +1,190 @@
+"""Where label maps go, and which of those that are there are the ones asked for."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attunet_jax.data.identity import Found, FoundScan
+from attunet_jax.errors import BadArguments
+from attunet_jax.files import sha256, write_text
+from attunet_jax.predict.record import difference, files_sha256, read_record
+from attunet_jax.volume import split_ending
+
+LABELS = "labels.json"
+_REDO = "--overwrite predicts again"
+
+
+@dataclass(frozen=True)
+class Output:
+    """The label map of one scan."""
+
+    scan: FoundScan
+    label_map: Path
+
+    @property
+    def picture(self) -> Path:
+        return self.label_map.with_name(f"{split_ending(self.label_map.name)[0]}.png")
+
+
+@dataclass
+class Standing:
+    """What is there: `kept` is as asked, `compare` depends on run and settings.
+
+    `refused` has the label maps that are kept and are not those asked for, by reason.
+    """
+
+    todo: list[Output] = field(default_factory=list)
+    kept: list[Output] = field(default_factory=list)
+    compare: list[tuple[Output, dict[str, Any]]] = field(default_factory=list)
+    refused: dict[str, list[Output]] = field(default_factory=dict)
+
+    @property
+    def refused_scans(self) -> list[Path]:
+        """The scans of `refused`."""
+        return [one.scan.path for many in self.refused.values() for one in many]
+
+    def lines(self) -> list[str]:
+        """Returns a line for each reason in `refused`."""
+        return [
+            f"{_shown([str(o.label_map) for o in outputs])}: {reason}"
+            for reason, outputs in self.refused.items()
+        ]
+
+
+def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
+    """Returns the label map of each scan: `output/IDENTITY.nii.gz`.
+
+    `output` may name the file itself where `source` is one scan. Raises `BadArguments`
+    where it does for a folder, or where a label map would be a scan's own file.
+    """
+    if split_ending(output.name)[1] and not output.is_dir():
+        alone = len(found.scans) == 1 and found.scans[0].path == source
+        if not alone:
+            raise BadArguments(
+                f"--output={output} names one file and --input={source} is a folder; "
+                "name a folder for its label maps"
+            )
+        outputs = [Output(found.scans[0], output)]
+    else:
+        outputs = [
+            Output(scan, output / f"{scan.identity}.nii.gz") for scan in found.scans
+        ]
+    scans = {scan.path.resolve() for scan in found.scans}
+    for one in outputs:
+        if one.label_map.resolve() in scans:
+            raise BadArguments(
+                f"--output={output}: {one.label_map} is a scan of --input; name "
+                "another folder for the label maps"
+            )
+    return outputs
+
+
+def stand(outputs: Iterable[Output], asked: str, *, overwrite: bool) -> Standing:
+    """Sorts the outputs by what has to be done, reading checksums of what is there."""
+    result = Standing()
+    for one in outputs:
+        record = read_record(one.label_map)
+        if overwrite or not one.label_map.exists():
+            result.todo.append(one)
+        elif record is None:
+            reason = f"nothing says what made it (no NAME.json of it); {_REDO}"
+            result.refused.setdefault(reason, []).append(one)
+        elif not record["finished"]:
+            result.todo.append(one)
+        elif reason := _not_this(one, record):
+            result.refused.setdefault(f"{reason}; {_REDO}", []).append(one)
+        elif record["asked"] == asked:
+            result.kept.append(one)
+        else:
+            result.compare.append((one, record))
+    return result
+
+
+def _not_this(one: Output, record: Mapping[str, Any]) -> str | None:
+    """Says so where the label map is another scan's, or no longer the one recorded."""
+    try:
+        if sha256(one.label_map) != record["sha256"]:
+            return "was changed since it was predicted"
+        if files_sha256(one.scan.files) != record["scan"]["sha256"]:
+            if Path(record["scan"]["path"]).absolute() == one.scan.path.absolute():
+                return "the scan was another file when it was predicted"
+            return f"is that of another scan ({record['scan']['path']})"
+    except OSError as error:
+        return f"cannot be compared ({error.filename}: {error.strerror})"
+    return None
+
+
+def compare(standing: Standing, wanted: Mapping[str, Any]) -> None:
+    """Moves what is `wanted` from `compare` to `kept`.
+
+    Raises `BadArguments` for others: nothing is predicted beside label maps of another
+    run or other settings.
+    """
+    others: dict[str, list[str]] = {}
+    for one, record in standing.compare:
+        if reason := difference(record, wanted):
+            others.setdefault(reason, []).append(str(one.label_map))
+        else:
+            standing.kept.append(one)
+    standing.compare = []
+    for reason, names in others.items():
+        raise BadArguments(
+            f"{_shown(names)}: {reason}; choose another --output, or {_REDO}"
+        )
+
+
+def write_labels(
+    folder: Path, classes: Sequence[str], redone: Iterable[Output]
+) -> None:
+    """Writes `folder/labels.json`, unless it is there; see `check_labels`."""
+    check_labels(folder, classes, redone)
+    text = json.dumps(dict(enumerate(classes)), indent=2) + "\n"
+    if _labels_of(folder / LABELS) != _as_labels(classes):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / LABELS, text)
+
+
+def check_labels(
+    folder: Path, classes: Sequence[str], redone: Iterable[Output]
+) -> None:
+    """Raises `BadArguments` where `folder` holds label maps with other labels.
+
+    Those of `redone` do not count: they are written anew.
+    """
+    labels, listed = _as_labels(classes), _labels_of(folder / LABELS)
+    if listed == labels or not folder.is_dir():
+        return
+    mine = {one.label_map.absolute() for one in redone}
+    for path in sorted(folder.rglob("*")):
+        if not split_ending(path.name)[1] or path.absolute() in mine:
+            continue
+        record = read_record(path)
+        there = record["labels"] if record else listed
+        if there is not None and there != labels:
+            names = ", ".join(str(name) for name in there.values())
+            raise BadArguments(
+                f"{folder}: holds label maps of other labels ({path.name}: {names}); "
+                "choose another --output"
+            )
+
+
+def _as_labels(classes: Sequence[str]) -> dict[str, str]:
+    return {str(value): name for value, name in enumerate(classes)}
+
+
+def _labels_of(path: Path) -> dict[str, str] | None:
+    """The labels of a labels.json; None where it is missing, {} where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
