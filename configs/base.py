@@ -85,7 +85,8 @@ def get_config() -> Any:
     # What surrounds a scan smaller than a crop: "lowest", its lowest HU and label 0;
     # "line_minimum", the minimum of each line of voxels, labels too (published code).
     data.padding = "lowest"
-    # Share of crops centred on an organ's voxel (published code 0, nnU-Net 0.33).
+    # Share of crops centred on a voxel of an organ of `classes`, each that the case has
+    # drawn equally often (published code 0, nnU-Net 0.33).
     data.foreground_fraction = 0.0
     # Threads that read and cut, and batches they keep ready.
     data.threads = 8

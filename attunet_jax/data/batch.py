@@ -25,6 +25,8 @@ def batch_schema(count: int, window_shape: Sequence[int]) -> dict[str, ArraySpec
     they are normalised, are those of the whole scan, or of the run. `scan_start` and
     `scan_size` say where in the window the scan lies, its padding up to the minimum
     shape included. `case_index` is the position of the case in `Dataset.case_ids`.
+    Voxels without a truth have their own value in `label`; of them the device makes
+    `mask`, beside its crops and only where the data has such voxels.
     """
     window = tuple(window_shape)
     fields: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {

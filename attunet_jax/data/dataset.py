@@ -17,7 +17,7 @@ from typing import Any
 
 from attunet_jax.data import shards
 from attunet_jax.data.case_id import is_case_id
-from attunet_jax.data.labels import LabelMap
+from attunet_jax.data.labels import IGNORED, LARGEST_ORGAN, LabelMap
 from attunet_jax.data.records import Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.intensity import HuHistogram, HuLevels
@@ -47,7 +47,7 @@ class Dataset:
     @property
     def labels(self) -> LabelMap:
         """The meaning of the values in the label maps."""
-        return LabelMap(self.manifest["organs"])
+        return LabelMap(self.manifest["organs"], self.manifest.get("ignore_value"))
 
     @cached_property
     def shard_paths(self) -> tuple[Path, ...]:
@@ -96,6 +96,20 @@ class Dataset:
     def shard_path(self, case_id: str) -> Path:
         """Returns the path of the shard that holds the case."""
         return self.shard_paths[self._entry(case_id)["shard"]]
+
+    def image_sha256(self, case_ids: Iterable[str]) -> list[str]:
+        """Returns the checksum of each case's scan, where the manifest has it.
+
+        Data of other programs may lack it: then it is the case's place in this folder.
+        """
+        found = []
+        for case_id in case_ids:
+            match self._entry(case_id):
+                case {"image": {"sha256": str(sha256)}}:
+                    found.append(sha256)
+                case _:
+                    found.append(f"{self.manifest_sha256} {case_id}")
+        return found
 
     def case(self, case_id: str) -> Case:
         """Reads one case. Raises `BadArguments` if unknown, `BadData` if damaged."""
@@ -235,10 +249,15 @@ def _problem_of_manifest(manifest: dict[str, Any]) -> str | None:
     if not isinstance(organs, dict) or not organs:
         return "organs is no map of names to labels"
     labels = list(organs.values())
-    if not all(_is_count(n) and 1 <= n <= 255 for n in labels):
-        return f"labels {labels} of organs are not whole numbers from 1 to 255"
+    if not all(_is_count(n) and 1 <= n <= LARGEST_ORGAN for n in labels):
+        return (
+            f"labels {labels} of organs are not whole numbers from 1 to {LARGEST_ORGAN}"
+        )
     if len(set(labels)) != len(labels):
         return f"labels {labels} of organs are not distinct"
+    ignored = manifest.get("ignore_value")
+    if ignored not in (None, IGNORED):
+        return f"ignore_value {ignored!r} is not {IGNORED}"
     if not (isinstance(spacing, list) and len(spacing) == 3) or not all(
         isinstance(mm, int | float) and 0 < mm < float("inf") for mm in spacing
     ):

@@ -2,35 +2,35 @@
 
 A record is a msgpack map of plain values; reading one never runs code from it:
 
-    {"format": "attunet_jax.case", "version": 2, "case_id": "amos_0007",
+    {"format": "attunet_jax.case", "version": 3, "case_id": "amos_0007",
      "image_hu": ["<i2", [D, H, W], slabs], "label": ["|u1", [D, H, W], slabs],
      "spacing_mm": ["<f8", [3], bytes], "affine": ["<f8", [4, 4], bytes],
      "original_shape": ["<i8", [3], bytes], "original_affine": ["<f8", [4, 4], bytes],
-     "hu": ["<f8", [3], bytes]}
+     "hu": ["<f8", [3], bytes], "organ_voxels": ["<u4", [slabs, organs], bytes]}
 
 Arrays are little-endian and in C order; `hu` is lowest value, mean and deviation of the
-image. Voxels are stored as slabs of `SLAB_DEPTH` slices, so that a crop unpacks only
-the slabs that hold its slices. A slab is an LZ4 block of the low bytes of all its
-voxels, then of the high bytes.
+image. Voxels are stored as slabs (slabs.py). `organ_voxels` is how many voxels of label
+1, 2, ... each slab holds, up to the largest label of the case: a crop that is centred
+on an organ unpacks the one slab that holds its centre. Records of version 2 lack it.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import lz4.block
 import msgpack
 import numpy as np
-from numpy.typing import DTypeLike
 
 from attunet_jax.data.case_id import is_case_id
+from attunet_jax.data.labels import LARGEST_ORGAN
+from attunet_jax.data.slabs import SLAB_DEPTH, PackedArray, count_organ_voxels, pack
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.intensity import HuStatistics
 
 FORMAT = "attunet_jax.case"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+OLDEST_VERSION = 2
 
 # Type and shape of each array; a letter is a length above 0, the same everywhere.
 _ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
@@ -43,87 +43,7 @@ _ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
 }
 _VOXELS = ("image_hu", "label")
 _KEYS = {"format", "version", "case_id", "hu", *_ARRAYS}
-SLAB_DEPTH = 8  # slices; part of the format
-# One byte of LZ4 stands for at most 255 bytes.
-_MAX_LZ4_RATIO = 255
-
-
-def pack(array: np.ndarray) -> list[bytes]:
-    """Packs `array [D, H, W]`, int16 or uint8, into slabs from slice 0 on."""
-    return [
-        lz4.block.compress(_planes(array[first : first + SLAB_DEPTH]), store_size=False)
-        for first in range(0, len(array), SLAB_DEPTH)
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class PackedArray:
-    """An array `[D, H, W]` in packed slabs, read by indexing or by `np.asarray`.
-
-    It is indexed by three slices of step 1 and unpacks only the slabs in question.
-    Raises `BadData` where the slabs cannot hold that shape, or are damaged.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    slabs: Sequence[bytes]
-
-    def __post_init__(self) -> None:
-        depth, height, width = self.shape
-        held = sum(map(len, self.slabs)) * _MAX_LZ4_RATIO
-        if len(self.slabs) != -(-depth // SLAB_DEPTH) or (
-            depth * height * width * self.dtype.itemsize > held
-        ):
-            raise BadData(f"{len(self.slabs)} slabs cannot hold {self.shape} voxels")
-
-    def __getitem__(self, index: tuple[slice, slice, slice]) -> np.ndarray:
-        spans = [part.indices(n) for part, n in zip(index, self.shape, strict=True)]
-        (start, stop, _), (top, bottom, _), (left, right, _) = spans
-        size = [max(b - a, 0) for a, b, _ in spans]
-        result = np.empty(size, self.dtype)
-        if not result.size:
-            return result
-        for number in range(start // SLAB_DEPTH, -(-stop // SLAB_DEPTH)):
-            first = number * SLAB_DEPTH
-            slab = self._slab(number)
-            begin, end = max(start - first, 0), min(stop - first, len(slab))
-            result[first + begin - start : first + end - start] = slab[
-                begin:end, top:bottom, left:right
-            ]
-        return result
-
-    def __array__(
-        self, dtype: DTypeLike | None = None, copy: bool | None = None
-    ) -> np.ndarray:
-        whole = self[:, :, :]
-        return whole if dtype is None else whole.astype(dtype, copy=False)
-
-    def _slab(self, number: int) -> np.ndarray:
-        depth = min(SLAB_DEPTH, self.shape[0] - number * SLAB_DEPTH)
-        shape = (depth, *self.shape[1:])
-        count = depth * self.shape[1] * self.shape[2]
-        size = count * self.dtype.itemsize
-        try:
-            raw = lz4.block.decompress(self.slabs[number], uncompressed_size=size)
-        except (lz4.block.LZ4BlockError, ValueError, OverflowError) as error:
-            raise BadData(f"slab {number} is damaged ({error})") from error
-        if len(raw) != size:
-            raise BadData(f"slab {number} holds {len(raw)} bytes, not {size}")
-        planes = np.frombuffer(raw, np.uint8).reshape(self.dtype.itemsize, *shape)
-        if self.dtype.itemsize == 1:
-            return planes[0]
-        voxels = planes[1].astype("<u2")
-        voxels <<= 8
-        voxels |= planes[0]
-        return voxels.view(self.dtype)
-
-
-def _planes(slab: np.ndarray) -> bytes:
-    if slab.dtype.itemsize == 1:
-        return np.ascontiguousarray(slab).tobytes()
-    voxels = np.ascontiguousarray(slab, "<i2").view("<u2")
-    low, high = (voxels & 255).astype(np.uint8), (voxels >> 8).astype(np.uint8)
-    return low.tobytes() + high.tobytes()
+_NEW_KEYS = {3: {"organ_voxels"}}  # version -> fields that it added
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +68,11 @@ class Case:
     def hu(self) -> HuStatistics:
         """Statistics of `image_hu`."""
         return HuStatistics.of(self.image_hu)
+
+    @cached_property
+    def organ_voxels(self) -> np.ndarray:
+        """See `count_organ_voxels`."""
+        return count_organ_voxels(self.label)
 
     def __post_init__(self) -> None:
         _check_case_id(self.case_id)
@@ -202,6 +127,14 @@ class PackedCase:
     label: PackedArray
     hu: HuStatistics
     grid: dict[str, Any]  # the other fields of `Case`
+    stored_organ_voxels: np.ndarray | None = None  # None: of an older version
+
+    @cached_property
+    def organ_voxels(self) -> np.ndarray:
+        """See `count_organ_voxels`; unpacks the whole label map if it is not stored."""
+        if self.stored_organ_voxels is None:
+            return count_organ_voxels(np.asarray(self.label))
+        return self.stored_organ_voxels
 
     def case(self) -> Case:
         """Unpacks the whole case. Raises `BadData` where a slab is damaged."""
@@ -227,6 +160,8 @@ def to_bytes(case: Case) -> bytes:
         fields[name] = [dtype, list(values.shape), content]
     hu = np.array([case.hu.min, case.hu.mean, case.hu.std], "<f8")
     fields["hu"] = ["<f8", [3], hu.tobytes()]
+    counts = case.organ_voxels
+    fields["organ_voxels"] = ["<u4", list(counts.shape), counts.tobytes()]
     packed = msgpack.packb(fields)
     assert packed is not None  # msgpack's stubs allow None
     return packed
@@ -254,16 +189,17 @@ def open_bytes(data: bytes) -> PackedCase:
     version, case_id = fields.get("version"), fields.get("case_id")
     if type(version) is not int or version < 1:
         raise BadData(f"damaged record: its version is {version!r}")
-    if version != FORMAT_VERSION:
+    if not OLDEST_VERSION <= version <= FORMAT_VERSION:
         remedy = "update attunet_jax"
-        if version < FORMAT_VERSION:
+        if version < OLDEST_VERSION:
             remedy = "prepare the data again"
         raise BadData(
             f"record of format version {version}, this program reads "
-            f"{FORMAT_VERSION}: {remedy}"
+            f"{OLDEST_VERSION} to {FORMAT_VERSION}: {remedy}"
         )
-    if fields.keys() != _KEYS:
-        wrong = sorted(map(repr, fields.keys() ^ _KEYS))
+    keys = _KEYS.union(*(new for since, new in _NEW_KEYS.items() if version >= since))
+    if fields.keys() != keys:
+        wrong = sorted(map(repr, fields.keys() ^ keys))
         raise BadData(f"damaged record: missing or unknown field {', '.join(wrong)}")
     case_id = _check_case_id(case_id)
     image_hu, label = (_packed(name, fields[name]) for name in _VOXELS)
@@ -275,7 +211,23 @@ def open_bytes(data: bytes) -> PackedCase:
         if name not in _VOXELS
     }
     grid["original_shape"] = tuple(grid["original_shape"].tolist())
-    return PackedCase(case_id, version, image_hu, label, _hu(fields["hu"]), grid)
+    counts = _organ_voxels(fields.get("organ_voxels"), label)
+    hu = _hu(fields["hu"])
+    return PackedCase(case_id, version, image_hu, label, hu, grid, counts)
+
+
+def _organ_voxels(entry: object, label: PackedArray) -> np.ndarray | None:
+    if entry is None:
+        return None
+    counts = _array("organ_voxels", entry, "<u4")
+    depth, height, width = label.shape
+    if counts.ndim != 2 or (
+        len(counts) != len(label.slabs)
+        or counts.shape[1] > LARGEST_ORGAN
+        or counts.sum(1).max() > min(depth, SLAB_DEPTH) * height * width
+    ):
+        raise BadData("damaged record: organ_voxels is not of this label")
+    return counts
 
 
 def _hu(entry: object) -> HuStatistics:

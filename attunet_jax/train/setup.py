@@ -20,6 +20,7 @@ from attunet_jax.distributed.consensus import (
     raise_on_all,
 )
 from attunet_jax.distributed.mesh import data_shard, make_mesh, replicated
+from attunet_jax.distributed.processes import print_on_main
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.intensity import CtNormalisation
 from attunet_jax.train.config_checks import (
@@ -82,12 +83,15 @@ def setup(config: Config) -> Run:
         check_fits_mesh(config, mesh)
         return experiment
 
+    experiment = raise_on_all(make)
+    if config.data.foreground_fraction:
+        raise_on_all(lambda: _note_on_index(dataset, experiment.train_ids[0]))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     return Run(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        experiment=raise_on_all(make),
+        experiment=experiment,
         source=source,
         hosts=gather_host_names(),
         init_key=init_key,
@@ -118,6 +122,16 @@ def as_begun(config: Config, workdir: Path) -> tuple[Config, list[str]]:
     return config, lines
 
 
+def _note_on_index(dataset: Dataset, case_id: str) -> None:
+    """Says so where crops centred on organs need whole label maps."""
+    if dataset.open(case_id).stored_organ_voxels is None:
+        print_on_main(
+            f"note: {dataset.directory} was prepared without an index of organ voxels, "
+            "so config.data.foreground_fraction reads whole label maps: slower, with "
+            "the same crops; data that is prepared today has the index"
+        )
+
+
 def init_or_restore(
     run: Run, checkpoints: Checkpoints, workdir: Path
 ) -> tuple[TrainState, int, str | None]:
@@ -146,6 +160,21 @@ def init_or_restore(
         f"{count - len(new)} of {count} arrays"
         + (f"; new: {', '.join(new)}" if new else ""),
     )
+
+
+def describe_finished(run: Run, checkpoints: Checkpoints, step: int) -> str:
+    """Says that nothing is left to train, and what of the config is not stored."""
+    text = (
+        f"finished: at step {step}, and config.train asks for {run.experiment.steps}; "
+        "nothing to train"
+    )
+    stored = stored_run(checkpoints, step)["config"]["predict"]
+    fields = run.experiment.run["config"]["predict"]
+    changed = [name for name, x in fields.items() if stored.get(name) != x]
+    if changed:
+        text += "\nnot stored, give them to launch.evaluate or launch.predict: "
+        text += " ".join(f"--config.predict.{name}" for name in changed)
+    return text
 
 
 def batches_from(run: Run, step: int) -> Generator[HostBatch, None, None]:
@@ -180,6 +209,7 @@ def stream(
             padding=data.padding,
             foreground_fraction=data.foreground_fraction,
             normalisation=normalisation,
+            organs=dataset.labels.stored(config.classes),
         ),
         batch_size=data.batch_size,
         seed=config.seed,

@@ -2,11 +2,14 @@
 
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
+import msgpack
 import numpy as np
 import pytest
 
 from attunet_jax.data.crops import CropSpec, centre_crop, random_crop
+from attunet_jax.data.records import open_bytes, to_bytes
 from attunet_jax.errors import BadArguments
 from attunet_jax.intensity import CtNormalisation
 
@@ -85,6 +88,79 @@ def test_a_foreground_crop_stays_inside_the_scan(numbered):
     starts = {int(c["image_hu"][0, 0, 0]) for c in crops(numbered, (3, 3, 3), 1.0, 100)}
     # Corner (0,0,0) -> start (0,0,0); (4,1,2) -> (3,0,1); corner (5,4,3) -> (3,2,1).
     assert starts == {0, 61, 69}
+
+
+def test_organs_that_are_trained_come_equally_often_whatever_their_size(make_case):
+    label = np.zeros((20, 10, 10), np.uint8)
+    label[:9] = 1  # 900 voxels in two slabs
+    label[17, 3, 4:6] = 3  # 2 voxels
+    label[12:] = np.where(label[12:], label[12:], 2)  # not trained
+    case = make_case(shape=label.shape, label=label)
+    spec = CropSpec((1, 1, 1), (1, 1, 1), "lowest", 1.0, organs=(1, 3, 7))
+    rng = np.random.default_rng(0)
+    found = Counter(random_crop(case, rng, spec)["label"].item() for _ in range(600))
+    # 300 each, with a deviation of 12; organ 7 is not there.
+    assert set(found) == {1, 3} and min(found.values()) > 250
+    # Without any trained organ: anywhere, so background too.
+    spec = CropSpec((1, 1, 1), (1, 1, 1), "lowest", 1.0, organs=(7,))
+    found = Counter(random_crop(case, rng, spec)["label"].item() for _ in range(600))
+    assert set(found) >= {0, 1, 2}
+
+
+def test_all_voxels_of_an_organ_are_equally_likely(make_case):
+    label = np.zeros((17, 2, 2), np.uint8)
+    places = [(0, 0, 1), (0, 1, 1), (7, 0, 0), (8, 1, 0), (15, 1, 1), (16, 0, 0)]
+    for place in places:
+        label[place] = 4
+    case = make_case(
+        shape=label.shape,
+        image_hu=np.arange(label.size, dtype=np.int16).reshape(label.shape),
+        label=label,
+    )
+    found = Counter(c["image_hu"].item() for c in crops(case, (1, 1, 1), 1.0, 1200))
+    assert set(found) == {int(np.ravel_multi_index(p, label.shape)) for p in places}
+    assert min(found.values()) > 150  # 200 each, with a deviation of 13
+
+
+def test_records_with_and_without_counts_give_the_crops_of_the_case(make_case):
+    """With counts one slab of the label is read besides the crop, without all are."""
+    case = make_case(shape=(40, 6, 5), seed=8)
+    fields = msgpack.unpackb(to_bytes(case))
+    del fields["organ_voxels"]
+    older = msgpack.Packer().pack(fields | {"version": 2})
+    spec = CropSpec((2, 2, 2), (1, 1, 1), "lowest", 1.0, organs=(1, 3))
+
+    def cut(make):
+        rng = np.random.default_rng(1)
+        return [random_crop(make(), rng, spec) for _ in range(20)]
+
+    expected = cut(lambda: case)
+    unpacked = Counter()
+    for name, record in (("new", to_bytes(case)), ("old", older)):
+
+        def make(name=name, record=record):
+            opened = open_bytes(record)
+            slabs = opened.label.slabs
+            watched = _Counting(slabs, unpacked, name)
+            return replace(opened, label=replace(opened.label, slabs=watched))
+
+        for got, want in zip(cut(make), expected, strict=True):
+            np.testing.assert_array_equal(got["image_hu"], want["image_hu"])
+            np.testing.assert_array_equal(got["label"], want["label"])
+    # Of 20 crops: 1 slab of the centre and 1 or 2 of the crop; before, 5 more.
+    assert unpacked["new"] <= 20 * 3 and unpacked["old"] == unpacked["new"] + 20 * 5
+
+
+class _Counting(list):
+    """Slabs that count how often they are read."""
+
+    def __init__(self, slabs, counter, name):
+        super().__init__(slabs)
+        self._counter, self._name = counter, name
+
+    def __getitem__(self, index):
+        self._counter[self._name] += 1
+        return super().__getitem__(index)
 
 
 def test_the_asked_share_of_crops_is_centred_on_organs(make_case):

@@ -131,9 +131,10 @@ def test_a_manifest_that_contradicts_itself_is_refused(prepared):
     for change, words in [
         (lambda m: m.pop("organs"), "organs"),
         (lambda m: m.update(organs={}), "organs"),
-        (lambda m: m["organs"].update(spleen=0), "from 1 to 255"),
-        (lambda m: m["organs"].update(spleen=256), "from 1 to 255"),
-        (lambda m: m["organs"].update(spleen=True), "from 1 to 255"),
+        (lambda m: m.update(ignore_value=4), "ignore_value 4 is not 255"),
+        (lambda m: m["organs"].update(spleen=0), "from 1 to 254"),
+        (lambda m: m["organs"].update(spleen=255), "from 1 to 254"),
+        (lambda m: m["organs"].update(spleen=True), "from 1 to 254"),
         (lambda m: m["organs"].update(spleen=2), "not distinct"),
         (lambda m: m.update(spacing_mm=[1, 1]), "spacing_mm"),
         (lambda m: m.update(spacing_mm=[1, 1, 0]), "spacing_mm"),

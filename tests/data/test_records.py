@@ -38,7 +38,7 @@ def test_a_case_comes_back_as_it_was(make_case):
         assert after.dtype == before.dtype
         np.testing.assert_array_equal(after, before)
     assert back.original_shape == (12, 10, 8)
-    assert (back.case_id, back.version) == ("amos_0007.v-2", 2)
+    assert (back.case_id, back.version) == ("amos_0007.v-2", 3)
 
 
 def test_a_case_whose_arrays_are_views_comes_back(make_case):
@@ -57,7 +57,7 @@ def test_a_record_written_by_hand_is_read():
     doubles = np.arange(16.0)
     record = {
         "format": "attunet_jax.case",
-        "version": 2,
+        "version": 3,
         "case_id": "a",
         # 1, -2 and 300 as int16: low bytes, then high bytes, in LZ4's own words "so
         # many literals".
@@ -68,6 +68,8 @@ def test_a_record_written_by_hand_is_read():
         "original_shape": ["<i8", [3], np.array([3, 1, 1], "<i8").tobytes()],
         "original_affine": ["<f8", [4, 4], doubles.astype("<f8").tobytes()],
         "hu": ["<f8", [3], np.array([-2, 299 / 3, HAND_STD], "<f8").tobytes()],
+        # One slab: no voxel of label 1, one of label 2; 255 is no organ's.
+        "organ_voxels": ["<u4", [1, 2], np.array([0, 1], "<u4").tobytes()],
     }
     case = from_bytes(packed(record))
     assert case.image_hu.tolist() == [[[1, -2, 300]]]
@@ -81,6 +83,51 @@ def test_a_record_written_by_hand_is_read():
     for name in ("image_hu", "label"):  # LZ4 may choose other words
         written[name][2] = record[name][2]
     assert written == record
+    # As it was written before the voxels of organs were counted.
+    del record["organ_voxels"]
+    older = open_bytes(packed(record | {"version": 2}))
+    assert older.stored_organ_voxels is None
+    assert older.organ_voxels.tolist() == [[0, 1]]
+    assert older.case().label.tolist() == [[[0, 2, 255]]]
+
+
+def test_the_voxels_of_each_organ_are_counted_by_slab(make_case):
+    case = make_case(shape=(21, 5, 6))  # slabs of 8, 8 and 5 slices
+    record = open_bytes(to_bytes(case))
+    expected = [
+        [np.count_nonzero(case.label[a:b] == value) for value in (1, 2, 3)]
+        for a, b in ((0, 8), (8, 16), (16, 21))
+    ]
+    assert record.stored_organ_voxels is not None
+    assert record.stored_organ_voxels.tolist() == expected
+    empty = make_case(shape=(9, 5, 6), label=np.zeros((9, 5, 6), np.uint8))
+    assert open_bytes(to_bytes(empty)).organ_voxels.shape == (2, 0)
+
+
+def test_the_counts_are_less_than_a_hundredth_of_the_record(make_case):
+    """117 organs, as TotalSegmentator's, in a scan of 6 mm."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 118, (9, 9, 9)).astype(np.uint8)
+    label = blocks.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    image = rng.normal(0, 60, label.shape).astype(np.int16)
+    case = make_case(image_hu=image, label=label)
+    record = to_bytes(case)
+    fields = msgpack.unpackb(record)
+    counted = packed(fields.pop("organ_voxels"))
+    assert 100 * len(counted) < len(record)
+
+
+def test_counts_that_are_not_of_the_label_are_refused(make_case):
+    fields = fields_of(make_case(shape=(4, 5, 6)))
+    for shape, values in (
+        ([2, 1], [1, 1]),  # two slabs
+        ([1, 255], [0] * 255),
+        ([1, 2], [60, 61]),  # of 120 voxels
+        ([1], [4]),
+    ):
+        content = np.array(values, "<u4").tobytes()
+        fields["organ_voxels"] = ["<u4", shape, content]
+        assert "organ_voxels" in refusal(packed(fields))
 
 
 def test_a_part_of_a_record_is_that_part_of_the_case(make_case):
@@ -173,8 +220,8 @@ def test_foreign_bytes_are_refused():
 
 
 def test_another_version_says_what_to_do(make_case):
-    message = refusal(packed(fields_of(make_case()) | {"version": 3}))
-    assert "version 3" in message and "update attunet_jax" in message
+    message = refusal(packed(fields_of(make_case()) | {"version": 4}))
+    assert "version 4" in message and "update attunet_jax" in message
     message = refusal(packed(fields_of(make_case()) | {"version": 1}))
     assert "version 1" in message and "prepare the data again" in message
 
