@@ -3,7 +3,8 @@
 All functions are pure, (global batch, key) -> batch. The input batch is that of
 `data/batch.py`. The result has `image [B, d, h, w, 1]` float32 and
 `label [B, d, h, w]` int32 in place of windows and scan positions, and the other fields
-of the input unchanged.
+of the input unchanged. Only where the data has voxels without a truth it has
+`mask [B, d, h, w]` bool besides: False there, so that they count in no loss and score.
 """
 
 import jax
@@ -26,11 +27,13 @@ def augmented_crops(
     flip_probability: float,
     normalise_over: str,
     label_lookup: tuple[int, ...],
+    ignore_value: int | None = None,
 ) -> Batch:
     """Cuts a random crop out of the randomly warped and flipped window.
 
     `normalise_over` "case" uses the stored statistics of the scan, "window" those of
-    the warped window. `label_lookup` is the output node of each stored label value.
+    the warped window. `label_lookup` is the output node of each stored label value;
+    `ignore_value` that of voxels without a truth, None where the data has none.
     """
     count = len(batch["image_hu"])
     affine_key, place_key = jax.random.split(key)
@@ -45,7 +48,8 @@ def augmented_crops(
     room = batch["scan_size"] - jnp.asarray(crop_shape)
     start = jax.random.randint(place_key, (count, 3), 0, room + 1)
     start = start + batch["scan_start"]
-    return _crops(batch, maps, start, crop_shape, normalise_over, label_lookup)
+    labels = label_lookup, ignore_value
+    return _crops(batch, maps, start, crop_shape, normalise_over, *labels)
 
 
 def centre_crops(
@@ -54,12 +58,14 @@ def centre_crops(
     crop_shape: tuple[int, int, int],
     normalise_over: str,
     label_lookup: tuple[int, ...],
+    ignore_value: int | None = None,
 ) -> Batch:
     """Cuts the centre crop without augmentation, for validation."""
     room = batch["scan_size"] - jnp.asarray(crop_shape)
     start = batch["scan_start"] + room // 2
     maps = affine.identity(len(start))
-    return _crops(batch, maps, start, crop_shape, normalise_over, label_lookup)
+    labels = label_lookup, ignore_value
+    return _crops(batch, maps, start, crop_shape, normalise_over, *labels)
 
 
 def _crops(
@@ -69,6 +75,7 @@ def _crops(
     crop_shape: tuple[int, int, int],
     normalise_over: str,
     label_lookup: tuple[int, ...],
+    ignore_value: int | None,
 ) -> Batch:
     image_hu, label = batch["image_hu"], batch["label"]
     plane = batch["scan_start"][:, 1:], batch["scan_size"][:, 1:]
@@ -86,14 +93,14 @@ def _crops(
         image_hu, label = (_cut_depth(x, start[:, 0], depth) for x in (image_hu, label))
     positions = affine.read_positions(maps, *plane, crop_shape[1:], start[:, 1:])
     image = normalise(affine.warp_linear(image_hu, positions), mean, std)
+    stored = affine.warp_nearest(label, positions)
     replaced = ("image_hu", "label", "scan_start", "scan_size")
-    rest = {k: v for k, v in batch.items() if k not in replaced}
-    return rest | {
-        "image": image[..., None],
-        "label": jnp.asarray(label_lookup, jnp.int32)[
-            affine.warp_nearest(label, positions)
-        ],
-    }
+    crops = {k: v for k, v in batch.items() if k not in replaced}
+    crops["image"] = image[..., None]
+    crops["label"] = jnp.asarray(label_lookup, jnp.int32)[stored]
+    if ignore_value is not None:
+        crops["mask"] = stored != ignore_value
+    return crops
 
 
 def _inside(batch: Batch) -> jax.Array:

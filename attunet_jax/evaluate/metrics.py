@@ -30,6 +30,7 @@ def measure_case(
     prediction: np.ndarray,
     spacing_mm: Sequence[float] | np.ndarray,
     organs: Mapping[str, int],
+    mask: np.ndarray | None = None,
 ) -> list[dict]:
     """Scores a predicted label map.
 
@@ -37,6 +38,9 @@ def measure_case(
       truth, prediction: integer labels [D, H, W] on one grid.
       spacing_mm: 3 lengths [D, H, W].
       organs: the label (1 or more) of each organ.
+      mask: bool [D, H, W], False where nothing is known of the truth. Such voxels count
+        in no score: as if neither map had an organ there, and without the surface that
+        an organ has towards them.
 
     Returns:
       A row for each organ, in the order of `organs`: organ, the METRICS, truth_vox,
@@ -48,6 +52,8 @@ def measure_case(
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
+    if mask is not None:
+        truth, prediction = (np.where(mask, x, 0) for x in (truth, prediction))
     # One pass over each map finds the boxes of all organs; the rest is done inside.
     boxes = [_boxes(labels, max(organs.values())) for labels in (truth, prediction)]
     voxel_ml = float(np.prod(np.asarray(spacing_mm, float))) / 1000
@@ -56,7 +62,12 @@ def measure_case(
         box = _union(*(of_map[label - 1] for of_map in boxes))
         masks = truth[box] == label, prediction[box] == label
         counts = overlap(*masks)
-        surfaces = surface_distances(*masks, spacing_mm)
+        known = None
+        if mask is not None:  # a border of one voxel says what lies beside the organ
+            wide = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+            masks = truth[wide] == label, prediction[wide] == label
+            known = mask[wide]
+        surfaces = surface_distances(*masks, spacing_mm, known)
         rows.append(
             {
                 "organ": organ,
@@ -65,7 +76,7 @@ def measure_case(
                 "precision": counts.precision,
                 "recall": counts.recall,
                 "surface_distance_mm": surfaces.surface_distance_mm(),
-                "contour_distance_mm": contour_distance_mm(*masks, spacing_mm),
+                "contour_distance_mm": contour_distance_mm(*masks, spacing_mm, known),
                 "hausdorff95_mm": surfaces.hausdorff_mm(95),
                 "surface_dice_2mm": surfaces.surface_dice(tolerance_mm=2),
                 "truth_vox": counts.truth_vox,

@@ -99,7 +99,10 @@ class SurfaceDistances:
 
 
 def surface_distances(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float] | np.ndarray,
+    known: np.ndarray | None = None,
 ) -> SurfaceDistances:
     """Measures the distances between the surfaces of two masks.
 
@@ -107,6 +110,9 @@ def surface_distances(
       truth, prediction: bool [D, H, W]. Time and memory grow with the box around
         both, not with the array.
       spacing_mm: 3 lengths, in the order of the axes.
+      known: bool [D, H, W]; both masks are False where it is. The pieces of surface
+        beside such voxels are no borders of an organ: their own distances are left
+        out, and others are measured to them as well.
 
     Raises:
       ValueError: masks not 3-D, not boolean or of different shapes; spacing not three
@@ -123,6 +129,13 @@ def surface_distances(
     prediction_cells, prediction_areas = surface(prediction[box], spacing)
     to_prediction = _distances_mm(truth_cells, prediction_cells, spacing)
     to_truth = _distances_mm(prediction_cells, truth_cells, spacing)
+    if known is not None:
+        cells = tuple(slice(side.start, side.stop + 1) for side in box)
+        beside = cell_codes(~known)[cells] != 0
+        kept = ~beside[truth_cells]
+        to_prediction, truth_areas = to_prediction[kept], truth_areas[kept]
+        kept = ~beside[prediction_cells]
+        to_truth, prediction_areas = to_truth[kept], prediction_areas[kept]
     forth, back = np.argsort(to_prediction), np.argsort(to_truth)
     return SurfaceDistances(
         truth_to_prediction_mm=to_prediction[forth],
@@ -258,7 +271,10 @@ def _area(polygon: np.ndarray) -> float:
 
 
 def contour_distance_mm(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float] | np.ndarray,
+    known: np.ndarray | None = None,
 ) -> float | None:
     """Returns the published code's distance: the mean over slices of the contours'.
 
@@ -267,6 +283,7 @@ def contour_distance_mm(
     Args:
       truth, prediction: bool [D, H, W], D the axial slices.
       spacing_mm: 3 lengths [D, H, W].
+      known: as in `surface_distances`.
 
     Returns:
       None where no slice has the organ in both. A pixel that a contour passes twice
@@ -279,11 +296,15 @@ def contour_distance_mm(
     plane_mm = np.asarray(spacing_mm, float)[1:]
     both = truth.any((1, 2)) & prediction.any((1, 2))
     distances = []
-    for a, b in zip(truth[both], prediction[both], strict=True):
-        of_a, of_b = outer_contour(a), outer_contour(b)
-        forth = _distances_mm(of_a, of_b, plane_mm).mean()
-        back = _distances_mm(of_b, of_a, plane_mm).mean()
-        distances.append((forth + back) / 2)
+    for d in np.flatnonzero(both):
+        of_a, of_b = outer_contour(truth[d]), outer_contour(prediction[d])
+        forth = _distances_mm(of_a, of_b, plane_mm)
+        back = _distances_mm(of_b, of_a, plane_mm)
+        if known is not None:
+            beside = np.asarray(ndimage.binary_dilation(~known[d]), bool)
+            forth, back = forth[~beside[of_a]], back[~beside[of_b]]
+        if forth.size and back.size:
+            distances.append((forth.mean() + back.mean()) / 2)
     return float(np.mean(distances)) if distances else None
 
 

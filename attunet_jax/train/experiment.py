@@ -165,6 +165,7 @@ def make_steps(
         crop_shape=tuple(config.data.crop_shape),
         normalise_over=config.augment.normalise_over,
         label_lookup=label_lookup(labels, outputs, tuple(config.classes)),
+        ignore_value=labels.ignore_value,
     )
     ranges = config.augment.to_dict()
     ranges.pop("normalise_over")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 def soft_dice_loss(
     label: jax.Array,
     logits: jax.Array,
+    mask: jax.Array | None = None,
     *,
     classes: tuple[int, ...] | None = None,
     smoothing: float = 0.01,
@@ -23,7 +24,8 @@ def soft_dice_loss(
         score = 2 (sum(p t) + s) / (sum(p) + sum(t) + s)   with smoothing_inside_factor
 
     The second is the published code's (layers/loss.py): an absent class that is not
-    predicted scores 2 there, so that the loss can be negative. `classes` are the
+    predicted scores 2 there, so that the loss can be negative. Where `mask
+    [B, D, H, W]` bool is False, a voxel counts in no sum. `classes` are the
     output nodes that take part (None: all): the others are left out of the softmax, of
     the mean and of the gradient (fine-tuning on a subset of organs). The sum over
     classes is divided by `averaged_over` (None: the number of scores); in the published
@@ -37,6 +39,8 @@ def soft_dice_loss(
         logits = logits[..., jnp.asarray(classes)]
     p = jax.nn.softmax(logits, axis=-1)
     t = (label[..., None] == jnp.asarray(classes)).astype(p.dtype)
+    if mask is not None:
+        p, t = (jnp.where(mask[..., None], x, 0) for x in (p, t))
     space = (1, 2, 3)
     both = jnp.sum(p * t, space)
     either = jnp.sum(p, space) + jnp.sum(t, space) + smoothing

@@ -11,7 +11,8 @@ from attunet_jax.train.state import Network, TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label, logits) -> scalar
+# (label, logits, mask) -> scalar; mask is None where every voxel counts.
+Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
 class TrainStep(Protocol):
@@ -54,9 +55,11 @@ def train_step(
             train=True,
             mutable=["batch_stats", "auxiliary"],
         )
-        value = loss(seen["label"], logits)
+        value = loss(seen["label"], logits, seen.get("mask"))
         for each in jax.tree.leaves(updates.get("auxiliary", {})):
-            value = value + auxiliary_weight * loss(seen["label"], each)
+            value = value + auxiliary_weight * loss(
+                seen["label"], each, seen.get("mask")
+            )
         return value, updates["batch_stats"]
 
     (value, batch_stats), gradient = jax.value_and_grad(objective, has_aux=True)(
@@ -84,7 +87,8 @@ def eval_step(
 
     The last axis is (in both, in the truth, in the prediction), from which the Dice
     score follows. BatchNorm uses its running statistics. The prediction is the best
-    of `classes`, the output nodes that take part.
+    of `classes`, the output nodes that take part. Voxels outside `mask`, where the
+    batch has one, are not counted.
     """
     seen = crops(batch)
     logits = network.apply(state.variables, seen["image"], train=False)
@@ -92,6 +96,8 @@ def eval_step(
     prediction = jnp.argmax(logits[..., chosen], -1)
     prediction = prediction[..., None] == jnp.arange(len(classes))
     truth = seen["label"][..., None] == chosen
+    if "mask" in seen:
+        truth, prediction = (x & seen["mask"][..., None] for x in (truth, prediction))
     space = (1, 2, 3)
     return jnp.stack(
         [x.sum(space) for x in (truth & prediction, truth, prediction)], axis=-1

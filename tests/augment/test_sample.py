@@ -16,10 +16,11 @@ AUGMENTED = jax.jit(
     augmented_crops,
     static_argnames=(
         *("crop_shape", "rotation_degrees", "shift_fraction", "zoom_range"),
-        *("flip_probability", "normalise_over", "label_lookup"),
+        *("flip_probability", "normalise_over", "label_lookup", "ignore_value"),
     ),
 )
 IDENTITY = tuple(range(4))
+UNKNOWN_255 = (*IDENTITY, *[0] * 251, 255)
 
 
 @pytest.fixture
@@ -119,6 +120,18 @@ def test_centre_crop_is_a_plain_slice_normalised_by_the_case(batch):
     np.testing.assert_array_equal(crop["label"], np.array(lookup)[batch["label"][cut]])
 
 
+def test_a_mask_comes_only_where_the_data_has_voxels_without_a_truth(batch):
+    settings: dict[str, Any] = {"normalise_over": "case", "label_lookup": IDENTITY}
+    assert "mask" not in centre(batch, **settings)
+    unknown = np.random.default_rng(1).random(batch["label"].shape) < 0.3
+    batch["label"][unknown] = 255
+    settings |= {"label_lookup": UNKNOWN_255, "ignore_value": 255}
+    crop = centre(batch, **settings)
+    cut = np.s_[:, 1:4, 2:7, 2:5]
+    np.testing.assert_array_equal(crop["mask"], ~unknown[cut])
+    np.testing.assert_array_equal(crop["label"], batch["label"][cut])
+
+
 def test_window_statistics_are_those_of_the_whole_window(batch):
     crop = centre(batch, normalise_over="window", label_lookup=IDENTITY)
     window = batch["image_hu"][0].astype(np.float64)
@@ -161,18 +174,24 @@ def test_without_ranges_a_crop_is_some_slice_of_the_scan(batch):
 
 
 def test_image_and_label_are_warped_alike(batch):
-    """A label that marks bright voxels still marks them afterwards."""
+    """A label that marks bright voxels still marks them afterwards, as 255 does."""
     bright = np.zeros((2, 3, 40, 40), np.int16)
     bright[:, :, 12:28, 10:22] = 1000
+    bright[:, :, 12:28, 26:34] = -1000
     blob = batch | {
         "image_hu": bright,
-        "label": (bright > 0).astype(np.uint8),
+        "label": np.select([bright > 0, bright < 0], [1, 255]).astype(np.uint8),
         "scan_size": np.tile(np.array([3, 40, 40], np.int32), (2, 1)),
     }
-    crop = augmented(blob, 5, crop_shape=(3, 40, 40))
+    words: Any = {"label_lookup": UNKNOWN_255, "ignore_value": 255}
+    crop = augmented(blob, 5, crop_shape=(3, 40, 40), **words)
     hu = crop["image"][0, ..., 0] * 100 + 10
     inside = np.asarray(crop["label"][0]) == 1
     assert inside.sum() > 100
     # At a corner of the blob the nearest voxel may weigh as little as a quarter.
     assert (np.asarray(hu)[inside] >= 249).all()
     assert (np.asarray(hu)[~inside] <= 751).all()
+    unknown = ~np.asarray(crop["mask"][0])
+    assert unknown.sum() > 100 and not (unknown & inside).any()
+    assert (np.asarray(hu)[unknown] <= -249).all()
+    assert (np.asarray(hu)[~unknown] >= -751).all()

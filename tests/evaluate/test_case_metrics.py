@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.evaluate.metrics import METRICS, measure_case
+from attunet_jax.evaluate.surface import surface_distances
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
 
@@ -44,6 +45,43 @@ def test_rows_of_a_small_case():
 
     assert all(kidney[metric] is None for metric in METRICS)
     assert "NaN" not in json.dumps([spleen, pancreas, kidney])
+
+
+def test_voxels_without_a_truth_count_in_no_score():
+    """A bar whose truth is known in its first half only."""
+    truth = np.zeros((5, 5, 24), np.uint8)
+    prediction = np.zeros_like(truth)
+    truth[1:4, 1:4, 2:12] = prediction[1:4, 1:4, 2:12] = 1
+    prediction[2, 2, 1] = 1  # one voxel too many in the known half
+    mask = np.ones(truth.shape, bool)
+    mask[:, :, 12:] = False
+    (expected,) = measure_case(truth, prediction, (1, 1, 1), {"bar": 1}, mask)
+    assert expected["dice"] == 2 * 90 / 181 and expected["truth_vox"] == 90
+    for value in (0, 1, 255):
+        truth[~mask] = value
+        prediction[~mask] = 1 - min(value, 1)
+        (row,) = measure_case(truth, prediction, (1, 1, 1), {"bar": 1}, mask)
+        assert row == expected
+
+    # Beside the unknown half a bar has no surface: that of an endless bar is left.
+    box = np.zeros((6, 6, 8), np.uint8)
+    wide = box.copy()
+    box[2:4, 2:4], wide[1:5, 1:5] = 1, 1
+    known = np.ones(box.shape, bool)
+    known[:, :, :2] = known[:, :, 6:] = False
+    (row,) = measure_case(box, wide, (1, 1, 1), {"bar": 1}, known)
+    far = np.zeros((6, 6, 40), np.uint8)
+    far_wide = far.copy()
+    far[2:4, 2:4], far_wide[1:5, 1:5] = 1, 1
+    inside = surface_distances(far == 1, far_wide == 1, (1, 1, 1))
+    assert row["hausdorff95_mm"] == inside.hausdorff_mm(95)
+    assert row["surface_distance_mm"] == pytest.approx(
+        inside.surface_distance_mm(), rel=0.05
+    )
+    # Slice by slice the contours are a voxel apart, but for the ends.
+    assert row["contour_distance_mm"] == pytest.approx(1)
+    (cut,) = measure_case(box[..., 2:6], wide[..., 2:6], (1, 1, 1), {"bar": 1})
+    assert cut["surface_distance_mm"] < row["surface_distance_mm"]
 
 
 def test_organs_far_apart_are_measured_over_both_places():

@@ -19,6 +19,7 @@ from attunet_jax.train.experiment import (
     Experiment,
     label_lookup,
     make_experiment,
+    make_training,
     output_names,
 )
 from configs import base
@@ -141,6 +142,14 @@ def test_the_loss_of_an_experiment_takes_the_configs_fields():
         "include_background": False,
         "averaged_over": 3,
     }
+
+
+def test_steps_mask_voxels_without_a_truth_only_where_the_data_has_any():
+    for ignored in (None, 255):
+        labels = LabelMap(ORGANS, ignored)
+        training: Any = make_training(config_with(), labels, make_mesh(1, 1))
+        for step in (training.train_step, training.eval_step):
+            assert step.keywords["crops"].keywords["ignore_value"] == ignored
 
 
 def test_stored_labels_become_output_nodes_and_others_background():

@@ -53,6 +53,30 @@ def test_without_background_only_the_other_classes_count():
     assert got == pytest.approx(1 - OUTSIDE[1], rel=1e-6)
 
 
+def test_voxels_outside_the_mask_are_as_if_they_were_not_there():
+    """Equal to the loss of the other voxels, whatever stands there; no gradient."""
+    rng = np.random.default_rng(3)
+    mask = rng.random((2, 2, 3, 4)) < 0.6
+    mask[1] = mask[0]  # as many in both, so that the others are an array again
+    label = rng.integers(0, 3, mask.shape)
+    logits = rng.normal(size=(*mask.shape, 3)).astype(np.float32)
+    words: dict[str, Any] = {"classes": (0, 1, 2), "averaged_over": 3}
+    kept = loss(
+        label[mask].reshape(2, 1, 1, -1), logits[mask].reshape(2, 1, 1, -1, 3), **words
+    )
+    assert loss(label, logits, **words) != pytest.approx(kept, rel=1e-3)
+    for value in (0, 2, 255):
+        there = np.where(mask, label, value)
+        bent = np.where(mask[..., None], logits, rng.normal(0, 9, logits.shape))
+        assert loss(there, bent, mask=mask, **words) == pytest.approx(kept, rel=1e-6)
+    usual = {"smoothing": 0.5, **words}
+    gradient = jax.grad(lambda x: compiled(label, x, mask=mask, **usual))(logits)
+    assert (np.asarray(gradient)[~mask] == 0).all()
+    assert (np.asarray(gradient)[mask] != 0).all()
+    nothing = np.zeros_like(mask)
+    assert loss(label, logits, mask=nothing, **words) == pytest.approx(0, abs=1e-6)
+
+
 def test_the_mean_is_over_samples_not_over_their_pooled_voxels():
     label = np.concatenate([LABEL, 1 - LABEL])
     logits = np.concatenate([LOGITS, LOGITS])

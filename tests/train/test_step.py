@@ -36,7 +36,8 @@ class Multiplies:
         return logits, updates
 
 
-def linear(label: Any, logits: Any) -> Any:
+def linear(label: Any, logits: Any, mask: Any) -> Any:
+    assert mask is None
     return (label * logits[..., 0]).sum() + 10 * (label * logits[..., 1]).sum()
 
 
@@ -123,15 +124,42 @@ def test_voxels_are_counted_for_each_case_and_class():
     state: Any = TrainState(
         step=jnp.int32(0), params={}, batch_stats={}, opt_state=None
     )
-    counts = eval_step(
-        state,
-        {"image": jnp.asarray(image), "label": jnp.asarray(label)},
-        network=Says(),
-        crops=lambda batch: batch,
-        classes=(0, 2),
-    )
+    batch = {"image": jnp.asarray(image), "label": jnp.asarray(label)}
+
+    def count(batch):
+        words: Any = {"crops": lambda batch: batch, "classes": (0, 2)}
+        return eval_step(state, batch, network=Says(), **words).tolist()
+
     # Predictions 0 2 2 0 and 0 2 2 0; columns are (both, truth, prediction).
-    assert counts.tolist() == [[[1, 2, 2], [1, 1, 2]], [[0, 0, 2], [2, 4, 2]]]
+    assert count(batch) == [[[1, 2, 2], [1, 1, 2]], [[0, 0, 2], [2, 4, 2]]]
+    # Without the second voxel of each, of which nothing is known.
+    mask = jnp.array([True, False, True, True] * 2).reshape(2, 1, 1, 4)
+    expected = [[[1, 2, 2], [0, 0, 1]], [[0, 0, 2], [1, 3, 1]]]
+    assert count(batch | {"mask": mask}) == expected
+
+
+def test_a_step_passes_the_mask_to_every_loss(setting):
+    optimizer, state = setting
+    seen = []
+
+    def loss(label, logits, mask):
+        seen.append(mask)
+        return jnp.where(mask, label * logits[..., 0], 0).sum()
+
+    mask = jnp.ones(LABEL.shape, bool).at[0, 0, 0, 0].set(False)
+    _, metrics = train_step(
+        state,
+        {"image": jnp.asarray(IMAGE), "label": jnp.asarray(LABEL), "mask": mask},
+        jax.random.key(3),
+        network=Multiplies(auxiliary=True),  # pyright: ignore[reportArgumentType]
+        optimizer=optimizer,
+        crops=lambda batch, key: batch,
+        loss=loss,
+        auxiliary_weight=0.5,
+    )
+    assert len(seen) == 3 and all(m is mask for m in seen)
+    # Without the first voxel, label 1 of image 1.
+    assert float(metrics["loss"]) == 2 * (SLOPE - 1) * (1 + 0.5 * 3 + 0.5 * 5)
 
 
 def test_parameters_are_counted_in_numbers():
