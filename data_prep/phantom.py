@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
                 write_case, work, arguments.workers, output, lambda *_: bar.update()
             )
     print(f"{arguments.cases} phantoms in {output} ({done} were there)")
+    if more := len([*(output / "images").glob("phantom_*.nii.gz")]) - arguments.cases:
+        print(f"{more} more are there; --source=nifti takes all of the folder")
     return 0
 
 

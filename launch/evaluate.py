@@ -32,6 +32,8 @@ def main(values: cli.Values) -> None:
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
     workdir, data = values.workdir, values.data
+    if values.pictures < 0:
+        raise BadArguments(f"--pictures={values.pictures} must be 0 or more")
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
     from attunet_jax.evaluate.report import evaluate_into_folder

@@ -18,6 +18,7 @@ be changed.
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def main(values: cli.Values) -> int:
     if standing.todo or standing.compare:
         predictor, maker = _load(workdir, fields)
         compare(standing, maker)
-        check_labels(_folder(values.output), predictor.classes, standing.todo)
+        check_labels(_folder(values.output), predictor.names, standing.todo)
         make_folder(_folder(values.output))
     for line in left:
         print(f"error: {one_line(Exception(line))}", file=sys.stderr, flush=True)
@@ -116,12 +117,12 @@ def main(values: cli.Values) -> int:
                         flush=True,
                     )
                 labels = predictor.label_map(volume)
-                write_labels(_folder(values.output), predictor.classes, standing.todo)
+                write_labels(_folder(values.output), predictor.names, standing.todo)
                 checksum = files_sha256(one.scan.files)
                 write_label_map(one.label_map, labels, volume, maker, checksum)
                 if values.pictures:
-                    _draw(one, volume, labels, maker["labels"])
-                amounts = _volumes_ml(volume, labels, maker["labels"])
+                    _draw(one, volume, labels, predictor.labels.values)
+                amounts = _volumes_ml(volume, labels, predictor.labels.values)
                 seconds = time.perf_counter() - start_s
                 print(f"{place}  {amounts}  {seconds:.1f} s", flush=True)
         except BadData as error:
@@ -144,8 +145,8 @@ def _load(workdir: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
     made_of = asked(workdir, fields)
     predictor = load_predictor(workdir, fields)
-    classes = tuple(predictor.classes)
-    maker = Maker(workdir, predictor.step, predictor.settings, classes, made_of)
+    names = predictor.names
+    maker = Maker(workdir, predictor.step, predictor.settings, names, made_of)
     return predictor, maker.as_json()
 
 
@@ -161,15 +162,16 @@ def _draw_again(one: Output) -> None:
     assert record is not None
     labels = volumes.read_labels(one.label_map).voxels
     volume = volumes.read_scan(one.scan.path, one.scan.series)
-    _draw(one, volume, labels, record["labels"])
+    names = record["labels"].items()
+    organs = {name: int(value) for value, name in names if value != "0"}
+    _draw(one, volume, labels, organs)
 
 
 def _draw(
-    one: Output, volume: volumes.Volume, labels: np.ndarray, names: dict[str, str]
+    one: Output, volume: volumes.Volume, labels: np.ndarray, organs: Mapping[str, int]
 ) -> None:
     from attunet_jax.evaluate.pictures import overlay_png  # late: imports Matplotlib
 
-    organs = {name: int(value) for value, name in names.items() if value != "0"}
     title = one.picture.stem
     overlay_png(
         one.picture, volume.voxels, None, labels, volume.spacing_mm, organs, title
@@ -177,15 +179,13 @@ def _draw(
 
 
 def _volumes_ml(
-    volume: volumes.Volume, labels: np.ndarray, names: dict[str, str]
+    volume: volumes.Volume, labels: np.ndarray, organs: Mapping[str, int]
 ) -> str:
     """The volume of each organ, as it is printed."""
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
-    counts = np.bincount(labels.ravel(), minlength=len(names))
+    counts = np.bincount(labels.ravel(), minlength=1 + max(organs.values()))
     return "  ".join(
-        f"{name} {counts[int(value)] * voxel_ml:.0f} ml"
-        for value, name in names.items()
-        if value != "0"
+        f"{name} {counts[value] * voxel_ml:.0f} ml" for name, value in organs.items()
     )
 
 

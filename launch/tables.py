@@ -14,10 +14,11 @@ is given again. Writes table1.md, .csv and .json into the workdir.
 """
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attunet_jax.errors import BadArguments
+from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.paper_tables import TABLES
 from attunet_jax.files import make_folder, write_text
 from launch import cli
@@ -46,6 +47,8 @@ def main(values: cli.Values) -> None:
     data, workdir = values.data, values.workdir
     if values.table not in TABLES:
         raise BadArguments(f"--table={values.table}: there are tables 1, 2 and 3")
+    if values.pictures < 0:
+        raise BadArguments(f"--pictures={values.pictures} must be 0 or more")
     known = TABLES[values.table].splits
     requested = values.splits or known
     if not set(requested) <= set(known):
@@ -67,6 +70,10 @@ def main(values: cli.Values) -> None:
     from attunet_jax.evaluate import tables
 
     dataset = open_dataset(data)
+    remarks = [values.about] if values.about else []
+    for note in _notes_on_sources(configs.values(), dataset):
+        print(f"note: {note}", flush=True)
+        remarks.append(note)
     results, timed = {}, ""
     for (network, split), config in configs.items():
         print(f"\n== {network}, split {split}", flush=True)
@@ -82,10 +89,11 @@ def main(values: cli.Values) -> None:
     table = tables.table(
         values.table,
         results,
-        data=f"{len(dataset.case_ids)} cases of {data}. {values.about}".rstrip(". "),
+        data=f"{len(dataset.case_ids)} cases of {data}",
         inference=timed,
         seed=values.config.seed,
         paper=values.paper,
+        remarks=remarks,
     )
     text = tables.to_markdown(table)
     path = workdir / f"table{values.table}"
@@ -119,6 +127,44 @@ def config_of(
         assert sources is not None
         copy.init_from = str(sources / network)
     return copy
+
+
+def _notes_on_sources(configs: Iterable[Any], dataset: "Dataset") -> list[str]:
+    """Says of which sources the test cases are not new, or may not be."""
+    sources: dict[str, list[str]] = {}
+    for source in dict.fromkeys(c.init_from for c in configs if c.init_from):
+        if reason := _why_not_new(Path(source), dataset):
+            sources.setdefault(reason, []).append(source)
+    return [f"{' and '.join(names)}: {reason}" for reason, names in sources.items()]
+
+
+def _why_not_new(source: Path, dataset: "Dataset") -> str | None:
+    """The reason why test cases are not new to the run `source`, if there is one."""
+    from attunet_jax.checkpoint import open_existing
+    from attunet_jax.data.dataset import open_dataset
+    from attunet_jax.train.trained import stored_run
+
+    with open_existing(source) as checkpoints:
+        run = stored_run(checkpoints, checkpoints.steps()[-1])
+    try:
+        theirs = open_dataset(run["config"]["data"]["directory"])
+        parts = theirs.split(run["config"]["data"]["split"])
+    except (BadArguments, BadData):
+        theirs, parts = None, {}
+    if theirs is None or theirs.manifest_sha256 != run["manifest_sha256"]:
+        return (
+            "its training data is not here, so nobody can tell whether these test "
+            "cases are among it"
+        )
+    seen = theirs.image_sha256(parts["train"] + parts["validation"])
+    tested = dataset.split(STAGE_SPLIT)["test"]
+    known = sum(sha256 in seen for sha256 in dataset.image_sha256(tested))
+    if not known:
+        return None
+    return (
+        f"trained or validated on {known} of these {len(tested)} test cases: scores "
+        "before and after fine-tuning are not those of new scans"
+    )
 
 
 def _train(config: Any, folder: Path) -> None:

@@ -13,6 +13,7 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.metrics import measure_case
+from attunet_jax.files import write_text
 from attunet_jax.predict.predictor import Predictor
 
 
@@ -22,16 +23,20 @@ def evaluate_cases(
     case_ids: Iterable[str],
     path: Path,
     *,
-    on_case: Callable[[Case, np.ndarray, list[dict]], None],
+    on_case: Callable[[Case, np.ndarray, list[dict], bool], None],
+    is_incomplete: Callable[[str], bool] = lambda case_id: False,
 ) -> list[dict]:
     """Predicts each case and scores it on the prepared grid.
 
-    The whole case, or its centre crop if `config.predict.region` says so. Cases that
-    `path` already holds for this checkpoint, data and settings are not predicted again.
+    The whole case, or its centre crop if `config.predict.region` says so. Organs that
+    the network was not trained on are not scored. Cases that `path` already holds for
+    this checkpoint, data and settings are not predicted again, unless `is_incomplete`.
 
     Args:
       path: the JSON-lines file to read and to write.
-      on_case: called with (case, prediction `[D, H, W]`, rows) for every new case.
+      on_case: called with (case, prediction `[D, H, W]`, rows, is_new) for every case
+        that is predicted; `is_new` unless `path` holds its rows.
+      is_incomplete: whether another output of the case is missing.
 
     Returns:
       The rows of all cases, in the order of `case_ids`.
@@ -46,14 +51,16 @@ def evaluate_cases(
         "predict": predictor.settings_digest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written under a temporary name, renamed at the end: a kill loses no earlier row.
+    # Rows so far: a kill loses none of them.
     tmp_path = path.with_name(f".{path.name}.new")
-    done = _read_rows(tmp_path, stamp) | _read_rows(path, stamp)
+    done = _read_rows(tmp_path, stamp, organs) | _read_rows(path, stamp, organs)
+    write_text(tmp_path, _lines(row for of_case in done.values() for row in of_case))
     rows = []
-    with tmp_path.open("w", encoding="utf-8") as file:
+    with tmp_path.open("a", encoding="utf-8") as file:
         for case_id in case_ids:
-            of_case = done.get(case_id)
-            if of_case is None:
+            of_case = done.get(case_id, [])
+            is_new = not of_case
+            if is_new or is_incomplete(case_id):
                 case = dataset.case(case_id)
                 whole_hu = case.image_hu
                 if predictor.run["config"]["predict"]["region"] == "centre_crop":
@@ -62,17 +69,39 @@ def evaluate_cases(
                 prediction = predictor.probabilities(case.image_hu, whole_hu).argmax(0)
                 seconds = time.perf_counter() - start
                 prediction = prediction.astype(np.uint8)
-                truth = dataset.labels.relabel(case.label, predictor.classes)
-                of_case = [
-                    {"case_id": case_id, **row, "seconds": seconds, **stamp}
-                    for row in measure_case(truth, prediction, case.spacing_mm, organs)
-                ]
-                on_case(case, prediction, of_case)
+                if is_new:
+                    of_case = [
+                        {"case_id": case_id, **row, "seconds": seconds, **stamp}
+                        for row in _scores(dataset, case, prediction, predictor, organs)
+                    ]
+                on_case(case, prediction, of_case, is_new)
+                if is_new:
+                    file.write(_lines(of_case))
+                    file.flush()
             rows += of_case
-            file.write("".join(json.dumps(row) + "\n" for row in of_case))
-            file.flush()
-    tmp_path.replace(path)
+    write_text(path, _lines(rows))
+    tmp_path.unlink()
     return rows
+
+
+def _lines(rows: Iterable[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _scores(
+    dataset: Dataset,
+    case: Case,
+    prediction: np.ndarray,
+    predictor: Predictor,
+    organs: dict[str, int],
+) -> list[dict]:
+    """Scores a prediction where the case's label map has a truth."""
+    labels = dataset.labels
+    truth = labels.relabel(case.label, predictor.classes)
+    mask = None
+    if labels.ignore_value is not None:
+        mask = case.label != labels.ignore_value
+    return measure_case(truth, prediction, case.spacing_mm, organs, mask)
 
 
 def _centre_crop(case: Case, data: dict) -> Case:
@@ -91,7 +120,7 @@ def _centre_crop(case: Case, data: dict) -> Case:
 
 
 def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
-    """Label of each organ that both the network and the data have."""
+    """Label of each organ that the network was trained on and the data has."""
     spacing = dataset.manifest["spacing_mm"]
     if not np.allclose(spacing, predictor.spacing_mm, rtol=1e-3):
         raise BadArguments(
@@ -101,21 +130,24 @@ def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
         )
     organs = {
         name: value
-        for value, name in enumerate(predictor.classes)
-        if value and name in dataset.labels.organs
+        for name, value in predictor.labels.values.items()
+        if name in dataset.labels.organs
     }
     if not organs:
         raise BadArguments(
-            f"{dataset.directory} has none of the network's organs: it has "
-            f"{', '.join(dataset.labels.organs)}, the network "
-            f"{', '.join(predictor.classes)}"
+            f"{dataset.directory} has none of the organs that the network was trained "
+            f"on: it has {', '.join(dataset.labels.organs)}, the network "
+            f"{', '.join(predictor.labels.organs)}"
         )
     return organs
 
 
-def _read_rows(path: Path, stamp: dict) -> dict[str, list[dict]]:
-    """Reads the rows of earlier calls with the same stamp, by case."""
-    rows: dict[str, list[dict]] = {}
+def _read_rows(path: Path, stamp: dict, organs: Iterable[str]) -> dict[str, list[dict]]:
+    """Reads rows of earlier calls with the same stamp, by case: those of `organs`.
+
+    A case that lacks one of them was cut short, and is left out.
+    """
+    rows: dict[str, dict[str, dict]] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -123,5 +155,9 @@ def _read_rows(path: Path, stamp: dict) -> dict[str, list[dict]]:
             except ValueError:
                 continue  # a line cut short by a kill
             if all(row.get(key) == value for key, value in stamp.items()):
-                rows.setdefault(row["case_id"], []).append(row)
-    return rows
+                rows.setdefault(row["case_id"], {})[row["organ"]] = row
+    return {
+        case_id: [of_case[organ] for organ in organs]
+        for case_id, of_case in rows.items()
+        if of_case.keys() >= set(organs)
+    }

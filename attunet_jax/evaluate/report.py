@@ -13,6 +13,7 @@ from attunet_jax.evaluate.cases import evaluate_cases
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.summary import markdown_summary, summary
 from attunet_jax.files import make_folder, write_text
+from attunet_jax.predict.outputs import write_labels
 from attunet_jax.predict.predictor import Predictor
 
 
@@ -27,6 +28,10 @@ def evaluate_into_folder(
 ) -> tuple[list[dict], str]:
     """Evaluates `case_ids`; writes cases.jsonl, summary.json and summary.md.
 
+    A case that has its scores already is predicted again where a picture or label map
+    of it is asked for and missing. Where a case gets new scores, those of an earlier
+    checkpoint or setting are removed.
+
     Args:
       pictures: overlay PNGs are drawn of the first so many cases.
       label_maps: whether predictions are kept, on the scans' own grids.
@@ -35,11 +40,20 @@ def evaluate_into_folder(
       The rows of all cases, and the summary in Markdown.
 
     Raises:
-      BadArguments: as `evaluate_cases`.
+      BadArguments: as `evaluate_cases`; or the folder holds label maps whose values
+        mean other organs.
       BadData: the folder cannot be written.
     """
     make_folder(folder / "label_maps" if label_maps else folder)
-    organs = {name: value for value, name in enumerate(predictor.classes) if value}
+    if label_maps:
+        write_labels(folder / "label_maps", predictor.names, [])
+    drawn = set(case_ids[:pictures])
+
+    def picture_of(case_id: str) -> Path:
+        return folder / f"{case_id}.png"
+
+    def map_of(case_id: str) -> Path:
+        return folder / "label_maps" / f"{case_id}.nii.gz"
 
     def draw(case: Case, prediction: np.ndarray, rows: list[dict]) -> None:
         dice = ", ".join(
@@ -48,12 +62,12 @@ def evaluate_into_folder(
             if row["dice"] is not None
         )
         overlay_png(
-            folder / f"{case.case_id}.png",
+            picture_of(case.case_id),
             case.image_hu,
             dataset.labels.relabel(case.label, predictor.classes),
             prediction,
             case.spacing_mm,
-            organs,
+            predictor.labels.values,
             f"{case.case_id}: Dice {dice}",
         )
 
@@ -61,24 +75,41 @@ def evaluate_into_folder(
         depth, height, width = case.original_shape
         grid = volumes.Grid((depth, height, width), case.original_affine)
         on_grid = volumes.onto_grid(prediction, case.affine, grid, order="nearest")
-        path = folder / "label_maps" / f"{case.case_id}.nii.gz"
-        volumes.write_on_grid(path, on_grid, grid)
+        volumes.write_on_grid(map_of(case.case_id), on_grid, grid)
+
+    def is_incomplete(case_id: str) -> bool:
+        return (case_id in drawn and not picture_of(case_id).exists()) or (
+            label_maps and not map_of(case_id).exists()
+        )
 
     with tqdm(total=len(case_ids), unit="case", desc="evaluate") as bar:
 
-        def on_case(case: Case, prediction: np.ndarray, rows: list[dict]) -> None:
+        def on_case(
+            case: Case, prediction: np.ndarray, rows: list[dict], is_new: bool
+        ) -> None:
             bar.update()
-            if case.case_id in case_ids[:pictures]:
+            if is_new:
+                picture_of(case.case_id).unlink(missing_ok=True)
+                map_of(case.case_id).unlink(missing_ok=True)
+            if case.case_id in drawn:
                 draw(case, prediction, rows)
             if label_maps:
                 write_label_map(case, prediction)
 
         rows = evaluate_cases(
-            predictor, dataset, case_ids, folder / "cases.jsonl", on_case=on_case
+            predictor,
+            dataset,
+            case_ids,
+            folder / "cases.jsonl",
+            on_case=on_case,
+            is_incomplete=is_incomplete,
         )
         bar.update(len(case_ids) - bar.n)
     numbers = summary(rows)
     write_text(folder / "summary.json", json.dumps(numbers, indent=2) + "\n")
     text = markdown_summary(numbers)
+    known = dataset.labels.organs
+    if unknown := [organ for organ in predictor.labels.organs if organ not in known]:
+        text += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
     write_text(folder / "summary.md", text)
     return rows, text

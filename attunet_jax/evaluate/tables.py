@@ -52,6 +52,7 @@ def table(
     inference: str,
     seed: int,
     paper: bool = True,
+    remarks: Sequence[str] = (),
 ) -> dict:
     """Fills one of the paper's tables with our results.
 
@@ -61,15 +62,17 @@ def table(
       number: 1, 2 or 3.
       results: (network, split) -> Result, by the names of the configs and splits;
         in Table 3 the "splits" are bft, aft and scr.
-      data: what was tested on, for the footnote.
+      data: what was tested on, for the heading.
       inference: shape and device of the inference time, for the footnote.
       seed: of the bootstrap intervals.
       paper: whether the paper's numbers stand beside ours. They should not where they
         are not comparable, say for phantoms.
+      remarks: further footnotes.
 
     Returns:
-      number, title, corner, entries_are_columns, paper; `entries` (each network: label,
-      paper_split, note, ...); `quantities` (label, organ, metric, and for each entry
+      number, title, data, corner, entries_are_columns, paper; `entries` (each network:
+      label, paper_split, note, ...); `quantities` (label, organ, metric, and for each
+      entry
       a cell with ours {mean, std, n, undefined, better} and the paper's {mean, std,
       bold}, either None where there is none); `tests`, one for each pair of compared
       networks and quantity; `footnotes`.
@@ -101,6 +104,7 @@ def table(
     return {
         "number": number,
         "title": printed.title,
+        "data": data,
         "corner": printed.corner,
         "entries_are_columns": printed.entries_are_columns,
         "paper": paper,
@@ -110,7 +114,10 @@ def table(
             for quantity in quantities
         ],
         "tests": tests,
-        "footnotes": _footnotes(printed, results, data, inference, paper),
+        "footnotes": [
+            *remarks,
+            *_footnotes(printed, results, data, inference, paper),
+        ],
     }
 
 
@@ -286,7 +293,8 @@ def to_markdown(table: Mapping) -> str:
     lines = [[table["corner"], *_names(table)], *by_quantity]
     if not table["entries_are_columns"]:
         lines = [list(line) for line in zip(*lines, strict=True)]
-    parts = [f"## Table {table['number']}: {table['title']}\n", _grid(lines)]
+    heading = f"## Table {table['number']}: {table['title']}: {table['data']}\n"
+    parts = [heading, _grid(lines)]
     if table["tests"]:
         parts.append(_tests_text(table))
     parts.append("".join(f"- {note}\n" for note in table["footnotes"]))

@@ -136,24 +136,25 @@ def compare(standing: Standing, wanted: Mapping[str, Any]) -> None:
 
 
 def write_labels(
-    folder: Path, classes: Sequence[str], redone: Iterable[Output]
+    folder: Path, names: Mapping[int, str], redone: Iterable[Output]
 ) -> None:
     """Writes `folder/labels.json`, unless it is there; see `check_labels`."""
-    check_labels(folder, classes, redone)
-    text = json.dumps(dict(enumerate(classes)), indent=2) + "\n"
-    if _labels_of(folder / LABELS) != _as_labels(classes):
+    check_labels(folder, names, redone)
+    text = json.dumps(names, indent=2) + "\n"
+    if _labels_of(folder / LABELS) != _as_labels(names):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / LABELS, text)
 
 
 def check_labels(
-    folder: Path, classes: Sequence[str], redone: Iterable[Output]
+    folder: Path, names: Mapping[int, str], redone: Iterable[Output]
 ) -> None:
     """Raises `BadArguments` where `folder` holds label maps with other labels.
 
-    Those of `redone` do not count: they are written anew.
+    `names` has the name of each value that a label map can hold. Those of `redone` do
+    not count: they are written anew.
     """
-    labels, listed = _as_labels(classes), _labels_of(folder / LABELS)
+    labels, listed = _as_labels(names), _labels_of(folder / LABELS)
     if listed == labels or not folder.is_dir():
         return
     mine = {one.label_map.absolute() for one in redone}
@@ -163,15 +164,15 @@ def check_labels(
         record = read_record(path)
         there = record["labels"] if record else listed
         if there is not None and there != labels:
-            names = ", ".join(str(name) for name in there.values())
+            shown = ", ".join(str(name) for name in there.values())
             raise BadArguments(
-                f"{folder}: holds label maps of other labels ({path.name}: {names}); "
+                f"{folder}: holds label maps of other labels ({path.name}: {shown}); "
                 "choose another --output"
             )
 
 
-def _as_labels(classes: Sequence[str]) -> dict[str, str]:
-    return {str(value): name for value, name in enumerate(classes)}
+def _as_labels(names: Mapping[int, str]) -> dict[str, str]:
+    return {str(value): name for value, name in names.items()}
 
 
 def _labels_of(path: Path) -> dict[str, str] | None:

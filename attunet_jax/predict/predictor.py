@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from attunet_jax.config_fields import as_typed
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
 from attunet_jax.intensity import (
@@ -41,8 +42,10 @@ class Predictor:
     def __init__(self, trained: TrainedModel) -> None:
         self.run = run = trained.run
         self.step = trained.step
-        # The name of each value of a label map.
+        # The name of each output; its position is the value in a label map.
         self.classes = trained.outputs
+        # Only these organs were trained: scores, volumes and pictures are of them.
+        self.labels = LabelMap.of_outputs(self.classes, run["config"]["classes"])
         self.spacing_mm: tuple[float, ...] = tuple(run["spacing_mm"])
         # None: each scan by its own mean and deviation.
         self.normalisation = CtNormalisation.of_run(run)
@@ -59,15 +62,16 @@ class Predictor:
             mesh = _mesh_of(self._spatial)
             self._volume_sharding = split_depth(mesh)
             self.variables = jax.device_put(self.variables, replicated(mesh))
-        candidates = run["config"]["classes"]
-        if self._settings["argmax_over"] == "outputs":
-            candidates = self.classes
-        is_trained = jnp.array([name in candidates for name in self.classes])
+        candidates: tuple[str, ...] = self.classes
+        if self._settings["argmax_over"] == "classes":
+            candidates = (self.classes[0], *self.labels.organs)
+        # The name of each value that a label map can hold.
+        self.names = {v: n for v, n in enumerate(self.classes) if n in candidates}
+        is_candidate = jnp.array([name in candidates for name in self.classes])
 
         def forward(variables: Mapping[str, Any], image: jax.Array) -> jax.Array:
             logits = network.apply(variables, image[None, ..., None], train=False)
-            # Classes that were not trained are never predicted.
-            logits = jnp.where(is_trained, logits[0], -jnp.inf)
+            logits = jnp.where(is_candidate, logits[0], -jnp.inf)
             return jnp.moveaxis(jax.nn.softmax(logits, axis=-1), -1, 0)
 
         self._compiled = jax.jit(

@@ -38,7 +38,7 @@ class Maker:
     workdir: Path
     step: int
     settings: Mapping[str, Any]
-    classes: tuple[str, ...]
+    names: Mapping[int, str]  # of each value that a label map can hold
     asked: str
 
     def as_json(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Maker:
         fields = {
             "run": run,
             "settings": dict(self.settings),
-            "labels": {str(value): name for value, name in enumerate(self.classes)},
+            "labels": {str(value): name for value, name in self.names.items()},
             "asked": self.asked,
         }
         return json.loads(json.dumps(fields))

@@ -28,6 +28,7 @@ from attunet_jax.train.setup import (
     Run,
     as_begun,
     batches_from,
+    describe_finished,
     init_or_restore,
     setup,
 )
@@ -89,11 +90,13 @@ def _train(
 ) -> None:
     config, experiment = run.config.train, run.experiment
     state, start, note = init_or_restore(run, checkpoints, workdir)
+    _check_profile(profile_steps, start + 1, experiment.steps)
+    if start >= experiment.steps:
+        print_on_main(describe_finished(run, checkpoints, start))
+        return
     if is_main_process():
         describe_run(workdir, experiment.run)
     _print_start(run, state, start, note, log)
-    if start >= experiment.steps:
-        return
 
     validation = Validation(run.config, experiment, run.dataset, run.mesh)
     for line in validation.description():
@@ -193,6 +196,15 @@ def _train(
                 batch = to_global(host_batch, run.mesh)
         checkpoints.wait()
         log.line(f"step {experiment.steps}: done")
+
+
+def _check_profile(steps: tuple[int, int] | None, first: int, last: int) -> None:
+    """Raises `BadArguments` where a step to record is none of this run's."""
+    if steps and not first <= steps[0] <= steps[1] <= last:
+        there = f"steps {first} to {last}" if first <= last else "no more steps"
+        raise BadArguments(
+            f"--profile_steps={steps[0]}:{steps[1]}: this run has {there}"
+        )
 
 
 def _print_start(

@@ -254,7 +254,9 @@ def test_organs_lie_inside_the_body(scans):
         assert depth_vox[scan.label > 0].min() >= 2  # skin and wall
 
 
-def test_scans_that_are_there_are_kept_and_the_missing_ones_made(folders, tmp_path):
+def test_scans_that_are_there_are_kept_and_the_missing_ones_made(
+    folders, tmp_path, capfd
+):
     assert make(tmp_path, "--cases=3", "--seed=3") == 0
     kept = tmp_path / "images" / "phantom_000.nii.gz"
     kept.write_bytes(b"someone's own")
@@ -267,6 +269,10 @@ def test_scans_that_are_there_are_kept_and_the_missing_ones_made(folders, tmp_pa
     found, expected = files(tmp_path), files(folders[3])
     del found["images/phantom_000.nii.gz"], expected["images/phantom_000.nii.gz"]
     assert found == expected
+    # Fewer are asked for than there are: the others stay, which is said.
+    capfd.readouterr()
+    assert make(tmp_path, "--cases=1", "--seed=3") == 0
+    assert f"{CASES - 1} more are there" in capfd.readouterr().out
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, capfd):

@@ -49,7 +49,7 @@ def test_a_second_demo_reuses_what_is_there(run_program, finish, demo):
     before = [path.stat().st_mtime_ns for path in kept]
     status, printed, errors = finish(run_program("launch.demo", *words))
     assert status == 0, errors
-    assert printed.count("continuing at step 3 of 3") == 2
+    assert printed.count("finished: at step 3") == 2
     assert [path.stat().st_mtime_ns for path in kept] == before
 
 

@@ -1,14 +1,17 @@
 """`launch.evaluate`: its scores are those of NumPy on the network's predictions."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from attunet_jax.data.dataset import open_dataset
+from attunet_jax.data.dataset import Dataset, open_dataset
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.cases import evaluate_cases
-from attunet_jax.predict.predictor import load_predictor
+from attunet_jax.evaluate.report import evaluate_into_folder
+from attunet_jax.predict.predictor import Predictor, load_predictor
+from attunet_jax.train.trained import load_trained
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
 
@@ -80,7 +83,7 @@ def test_a_centre_crop_alone_is_scored_where_asked(trained, prepared, tmp_path):
         dataset,
         ["ball_3"],
         tmp_path / "cases.jsonl",
-        on_case=lambda case, prediction, _: seen.append((case, prediction)),
+        on_case=lambda case, prediction, *_: seen.append((case, prediction)),
     )
     whole = dataset.case("ball_3")
     assert all(n > 16 for n in whole.label.shape)
@@ -98,6 +101,31 @@ def test_a_centre_crop_alone_is_scored_where_asked(trained, prepared, tmp_path):
         total = truth.sum() + found.sum()
         expected = 2 * (truth & found).sum() / total if total else None
         assert row["dice"] == (expected and pytest.approx(expected, abs=1e-12))
+
+
+def test_voxels_without_a_truth_are_not_scored(
+    trained, prepared, tmp_path, monkeypatch
+):
+    """As if the scan ended where its label map does."""
+    predictor = load_predictor(trained[0])
+    dataset = open_dataset(prepared)
+    case = dataset.case("ball_3")
+    label = case.label.copy()
+    half = label.shape[2] // 2
+    label[:, :, half:] = 255
+    partly = replace(dataset, manifest=dataset.manifest | {"ignore_value": 255})
+    monkeypatch.setattr(Dataset, "case", lambda *_: replace(case, label=label))
+    rows = evaluate_cases(
+        predictor, partly, ["ball_3"], tmp_path / "c.jsonl", on_case=lambda *_: None
+    )
+    found = predictor.probabilities(case.image_hu).argmax(0)[:, :, :half]
+    for row in rows:
+        truth = label[:, :, :half] == ORGANS[row["organ"]]
+        organ = found == ORGANS[row["organ"]]
+        total = truth.sum() + organ.sum()
+        expected = 2 * (truth & organ).sum() / total if total else None
+        assert row["dice"] == (expected and pytest.approx(expected, abs=1e-12))
+        assert row["truth_vox"] == truth.sum()
 
 
 def test_more_parts_than_devices_or_slices_of_a_window_are_refused(trained, prepared):
@@ -125,7 +153,7 @@ def test_pictures_and_label_maps_are_written_beside_the_scores(evaluated, prepar
     ids = open_dataset(prepared).case_ids
     assert [p.stem for p in output.glob("*.png")] == [ids[0]]
     maps = sorted(p.name for p in (output / "label_maps").iterdir())
-    assert maps == [f"{case_id}.nii.gz" for case_id in ids]
+    assert maps == [f"{case_id}.nii.gz" for case_id in ids] + ["labels.json"]
 
 
 def test_an_interrupted_evaluation_predicts_only_what_is_missing(
@@ -147,10 +175,74 @@ def test_an_interrupted_evaluation_predicts_only_what_is_missing(
     assert again[6]["seconds"] != whole[6]["seconds"]
 
 
+def scores_and_files(predictor, prepared, folder, pictures=0, label_maps=False):
+    """Evaluates two cases; returns rows without seconds, and names of other files."""
+    dataset = open_dataset(prepared)
+    rows, text = evaluate_into_folder(
+        predictor,
+        dataset,
+        dataset.case_ids[:2],
+        folder,
+        pictures=pictures,
+        label_maps=label_maps,
+    )
+    files = [p for p in folder.rglob("*") if p.suffix in (".png", ".gz")]
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return rows, sorted(p.name for p in files), text
+
+
+def test_pictures_and_label_maps_that_are_asked_for_later_are_written(
+    trained, prepared, tmp_path
+):
+    predictor = load_predictor(trained[0])
+    first, files, _ = scores_and_files(predictor, prepared, tmp_path)
+    assert files == []
+    rows, files, _ = scores_and_files(predictor, prepared, tmp_path, pictures=1)
+    assert rows == first and files == ["ball_0.png"]
+    drawn = (tmp_path / "ball_0.png").stat().st_mtime_ns
+    both = {"pictures": 2, "label_maps": True}
+    rows, files, _ = scores_and_files(predictor, prepared, tmp_path, **both)
+    expected = ["ball_0.nii.gz", "ball_0.png", "ball_1.nii.gz", "ball_1.png"]
+    assert rows == first and files == expected
+    # Nothing is missing now, so nothing is predicted.
+    written = (tmp_path / "ball_0.png").stat().st_mtime_ns
+    assert written > drawn
+    scores_and_files(predictor, prepared, tmp_path, **both)
+    assert (tmp_path / "ball_0.png").stat().st_mtime_ns == written
+
+    # Pictures of other settings than the scores' do not stay beside them.
+    other = load_predictor(trained[0], {"average_flips": True})
+    rows, files, _ = scores_and_files(other, prepared, tmp_path)
+    assert files == [] and rows != first
+
+
+def test_organs_that_took_no_part_in_training_are_nowhere(trained, prepared, tmp_path):
+    """As after fine-tuning on the pancreas: the source's other outputs stay."""
+    model = load_trained(trained[0], {})
+    rows, _, _ = scores_and_files(Predictor(model), prepared, tmp_path)
+    assert {row["organ"] for row in rows} == set(ORGANS)
+    model.run["config"]["classes"] = ["background", "pancreas"]
+    tuned = Predictor(model)
+    assert tuned.labels.values == {"pancreas": 2}
+    # Into the folder that holds rows of all three, as an earlier version wrote them.
+    rows, _, text = scores_and_files(tuned, prepared, tmp_path, 1, label_maps=True)
+    assert [row["organ"] for row in rows] == ["pancreas", "pancreas"]
+    assert {row["organ"] for row in rows_of(tmp_path)} == {"pancreas"}
+    assert set(json.loads((tmp_path / "summary.json").read_text())) == {"pancreas"}
+    assert "spleen" not in text and "kidney" not in text
+    names = json.loads((tmp_path / "label_maps" / "labels.json").read_text())
+    assert names == {"0": "background", "2": "pancreas"}
+
+    # Label maps of all outputs beside these would be read wrongly.
+    with pytest.raises(BadArguments, match="choose another --output"):
+        scores_and_files(load_predictor(trained[0]), prepared, tmp_path, 0, True)
+
+
 @pytest.mark.parametrize(
     "change, message, status",
     [
         ({"--part": "exam"}, "--part=exam is none of: train, validation, test, all", 2),
+        ({"--pictures": "-1"}, "--pictures=-1 must be 0 or more", 2),
         ({"--split": "50_50"}, "no split '50_50'", 2),
         ({"--data": "nowhere"}, "nowhere: no such folder of prepared data", 3),
         ({"--workdir": "nowhere"}, "nowhere: no checkpoints here", 3),

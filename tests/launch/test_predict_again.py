@@ -179,13 +179,14 @@ def test_a_kill_while_a_map_is_written_leaves_what_is_made_again(
 
 def test_labels_are_never_changed_under_maps_of_other_labels(output, tmp_path):
     ours = (output / "labels.json").read_text()
-    liver = ("background", "liver")
+    liver = {0: "background", 1: "liver"}
     with pytest.raises(BadArguments, match="holds label maps of other labels .*spleen"):
         outputs.write_labels(output, liver, [])
     (output / "labels.json").unlink()  # each map still says its own
     with pytest.raises(BadArguments, match="other labels"):
         outputs.write_labels(output, liver, [])
-    outputs.write_labels(output, ("background", "spleen", "pancreas", "kidney"), [])
+    organs = dict(enumerate(("background", "spleen", "pancreas", "kidney")))
+    outputs.write_labels(output, organs, [])
     assert (output / "labels.json").read_text() == ours
     outputs.write_labels(tmp_path / "new", liver, [])
     assert json.loads((tmp_path / "new" / "labels.json").read_text())["1"] == "liver"

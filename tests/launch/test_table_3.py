@@ -44,6 +44,22 @@ def test_table_3_measures_before_and_after_fine_tuning(table_3):
     assert "Inference time" not in printed.split("## Table 3")[1]
 
 
+def test_table_3_says_what_it_was_tested_on_and_what_its_sources_have_seen(table_3):
+    """Both tables are of the same ten phantoms here."""
+    output, workdir, printed = table_3
+    splits = json.loads((output / "data" / "splits.json").read_text())["splits"]
+    seen = {*splits["80_20"]["train"], *splits["80_20"]["validation"]}
+    tested = splits["75_25"]["test"]
+    known = len(seen.intersection(tested))
+    assert known  # or the test tests nothing
+    text = (workdir / "table3.md").read_text()
+    assert f"10 cases of {output / 'data'}" in text.splitlines()[0]
+    note = f"trained or validated on {known} of these {len(tested)} test cases"
+    assert text.count(note) == 1
+    # Said before anything is trained.
+    assert note in printed.split("== ")[0]
+
+
 def test_before_fine_tuning_nothing_is_trained_and_after_it_two_outputs_are(table_3):
     output, workdir, printed = table_3
     assert not (workdir / "bft" / "unet" / "checkpoints").exists()

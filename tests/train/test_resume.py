@@ -94,7 +94,18 @@ def test_resumed_run_equals_uninterrupted_run(train, tmp_path):
     assert sorted(losses(broken)) == list(range(1, STEPS + 1))
 
     # Same command once more: nothing left to do, nothing changed.
-    assert "continuing at step 14 of 14" in finish(train(broken))
+    output = finish(train(broken, "--config.predict.average_flips=True"))
+    assert "finished: at step 14" in output
+    # The last checkpoint keeps its settings of prediction: that is said.
+    assert "--config.predict.average_flips" in output
+    run = json.loads((broken / "config.json").read_text())
+    assert run["config"]["predict"]["average_flips"] is False
+
+    # Steps to record that this run does not have are refused.
+    process = train(broken, "--profile_steps=3:4")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--profile_steps=3:4: this run has no more steps" in errors
 
     # Another network in the same folder is refused, and the field named.
     process = train(broken, "--config.model.sub_gates=1")
