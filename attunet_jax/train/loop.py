@@ -17,7 +17,7 @@ from attunet_jax.data.pipeline import HostBatch
 from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import data_shard, to_global
 from attunet_jax.distributed.processes import is_main_process, print_on_main
-from attunet_jax.errors import Interrupted, one_line
+from attunet_jax.errors import BadArguments, Interrupted, one_line
 from attunet_jax.ops import dispatch
 from attunet_jax.train.config_checks import Config, epochs_text, warnings_of
 from attunet_jax.train.experiment import compile_step
