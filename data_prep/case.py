@@ -25,6 +25,7 @@ from data_prep.read import (
     label_counts,
     label_files,
     missing_half,
+    passed_over,
     read_pair,
     unnamed_labels,
 )
@@ -56,6 +57,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     if reason := pair.unclear or missing_half(pair):
         raise BadData(reason)
     image, labels = read_pair(pair, settings.organs)
+    others = passed_over(pair)
     assert pair.image is not None and labels is not None
     if reason := different_grids(image, labels):
         raise BadData(reason)
@@ -96,6 +98,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
             organ: int(np.count_nonzero(label == value))
             for organ, value in LabelMap.numbered(settings.organs).values.items()
         },
+        **({"passed_over": others} if others else {}),
         **source_entries(pair, settings.organs),
     }
 

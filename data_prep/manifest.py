@@ -3,12 +3,14 @@
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION
+from attunet_jax.data.identity import counted
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.errors import BadArguments, BadData
 from data_prep.plan import Plan
@@ -154,7 +156,17 @@ def _print_summary(output: Path, cases: Sequence[dict], organs: Sequence[str]) -
             f"  {organ}: median {np.median(volumes):.0f} ml"
             + (f", absent in {missing} cases" if missing else "")
         )
+    if line := passed_over_line(cases):
+        print(line)
     print("next:", train_command(output, organs))
+
+
+def passed_over_line(cases: Iterable[dict]) -> str:
+    """Says what was passed over in the folders of DICOM series; "" for nothing."""
+    kinds: Counter[str] = Counter()
+    for case in cases:
+        kinds.update(case.get("passed_over", {}))
+    return f"no slices, passed over: {counted(kinds)}" if kinds else ""
 
 
 def train_command(output: Path, organs: Sequence[str]) -> str:

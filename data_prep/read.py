@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from attunet_jax.errors import BadData
-from attunet_jax.volume import Volume, read_labels, read_scan, same_geometry
+from attunet_jax.volume import (
+    Volume,
+    dicom_contents,
+    read_labels,
+    read_scan,
+    same_geometry,
+)
 from data_prep.align import align_to_image
 from data_prep.sources.layout import ScanPair
 
@@ -37,6 +43,13 @@ def image_files(pair: ScanPair) -> list[Path]:
     if pair.image.is_dir():
         return sorted(path for path in pair.image.iterdir() if path.is_file())
     return [pair.image] if pair.image.exists() else []
+
+
+def passed_over(pair: ScanPair) -> dict[str, int]:
+    """Counts by kind what lies among the slices of a DICOM series and is none."""
+    if pair.image is None or not pair.image.is_dir():
+        return {}
+    return dict(sorted(dicom_contents(pair.image).passed_over.items()))
 
 
 def label_files(

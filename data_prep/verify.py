@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from attunet_jax.files import write_text
+from data_prep.manifest import passed_over_line
 from data_prep.resources import choose_workers, verify_bytes
 from data_prep.runners.processes import run_in_processes
 from data_prep.sources import SOURCES
@@ -90,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     if unused := not_used(arguments.input, layout):
         print(f"of no case, not used: {unused}")
+    if line := passed_over_line(reports):
+        print(line)
     return _print_results(reports, list(organs), arguments)
 
 

@@ -1,5 +1,6 @@
 """Reads, resamples and writes scans and label maps as canonical `Volume`s."""
 
+from attunet_jax.volume.dicom.contents import contents as dicom_contents
 from attunet_jax.volume.dicom.read import max_voxels
 from attunet_jax.volume.endings import ENDINGS, split_ending
 from attunet_jax.volume.geometry import (
@@ -34,6 +35,7 @@ __all__ = [
     "axis_codes",
     "blur",
     "canonical",
+    "dicom_contents",
     "from_canonical",
     "labels_onto_grid",
     "max_corner_distance_mm",

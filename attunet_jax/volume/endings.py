@@ -10,6 +10,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".z")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
 _ARCHIVES += tuple(f".tar{ending}" for ending in _COMPRESSED)
 _OTHER_SCANS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".mgz", ".mnc")
+_NUMBERED = re.compile(r"\.nii ?\(\d+\)\.gz|\.nii(\.gz)? ?\(\d+\)")
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
 
 
@@ -44,6 +45,8 @@ def kind_of_name(name: str) -> str:
         return "files named as DICOM that are none"
     if lower == "dicomdir":
         return "DICOMDIR"
+    if (match := _NUMBERED.search(lower)) and match.end() == len(lower):
+        return "copies with a broken ending (.nii (1).gz; rename them)"
     for ending in _ARCHIVES:
         if lower.endswith(ending):
             return f"packed archives ({ending}; unpack them)"

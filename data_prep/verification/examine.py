@@ -14,6 +14,7 @@ from data_prep.read import (
     label_counts,
     label_place,
     missing_half,
+    passed_over,
     read_pair,
     unnamed_labels,
 )
@@ -72,6 +73,8 @@ def examine(
         try:
             image, labels = _read(pair, settings, problems)
             if image is not None:
+                if others := passed_over(pair):
+                    report["passed_over"] = others
                 other_labels = frozenset(pair.other_labels)
                 pictures = _examine(image, labels, settings, other_labels, report)
         except MemoryError:

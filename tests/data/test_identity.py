@@ -56,6 +56,7 @@ def test_what_is_no_scan_is_counted_by_kind(tmp_path):
     )
     touch(tmp_path, ".git/d.nii.gz", "__MACOSX/._a.nii.gz", "s/ct.nii", "s/ct_seg.nii")
     touch(tmp_path, "labelsTr/a.nii.gz", "s/segmentations/liver.nii.gz", "out/o.nii.gz")
+    touch(tmp_path, "a.nii (1).gz", "a.nii.gz (2)")
     shutil.copy(tmp_path / "a.nii.gz", tmp_path / "a (1).nii.gz")
     (tmp_path / "s" / "again").symlink_to(tmp_path)
     found = find_scans(tmp_path, skip=[tmp_path / "out"])
@@ -75,6 +76,7 @@ def test_what_is_no_scan_is_counted_by_kind(tmp_path):
         "label maps by their names": 1,
         "files in folders of label maps": 1,
         "copies of scans, of the same bytes": 1,
+        "copies with a broken ending": 2,
         "links to folders of the input": 1,
     }
 

@@ -98,6 +98,14 @@ def test_one_of_two_phases_that_is_not_whole_is_refused_alone(write_series, tmp_
         read_scan(tmp_path / "s", "acq2")
 
 
+def test_phases_of_a_tilted_gantry_keep_their_true_line(write_series, tmp_path):
+    tilted = tuple([-30, -40 + 0.5 * k, 50 + 2.5 * k] for k in range(6))
+    two(write_series, tmp_path / "s", ACQ1, ACQ2, ImagePositionPatient=tilted)
+    for part in ("acq1", "acq2"):
+        with pytest.raises(BadData, match="gantry tilt of 11.3 degrees"):
+            read_scan(tmp_path / "s", part)
+
+
 def test_slices_that_watch_the_contrast_agent_are_passed_over(write_series, tmp_path):
     write_series(tmp_path, HU, name="a{}", AcquisitionNumber=9)
     for watched in range(3):  # the same place again and again

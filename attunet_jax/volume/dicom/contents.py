@@ -8,6 +8,7 @@ over, where the scan is whole without them.
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,23 @@ class Contents:
 def contents(folder: Path) -> Contents:
     """Reads the headers of all DICOM files directly in `folder`.
 
-    Raises `BadData` naming a file that is damaged.
+    What is found is kept for the next call, as long as no file changes. Raises
+    `BadData` naming a file that is damaged.
     """
+    files = dicom_files(folder)
+    try:
+        status = [path.stat() for path in files]
+    except OSError as error:
+        raise BadData(f"{error.filename}: cannot be read ({error.strerror})") from error
+    times = tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in status)
+    return _contents(folder, tuple(files), times)
+
+
+@lru_cache(maxsize=2)
+def _contents(folder: Path, paths: tuple[Path, ...], _: tuple) -> Contents:
     found = Contents()
     series: dict[str, _Files] = {}
-    for path in dicom_files(folder):
+    for path in paths:
         dataset = read_dataset(path, headers_only=True)
         if reason := no_ct_slice(path, dataset):
             found.passed_over[reason] += 1

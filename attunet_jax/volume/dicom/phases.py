@@ -93,7 +93,7 @@ def is_whole(folder: Path, headers: Sequence[SliceHeader]) -> bool:
 
 
 def _acceptable(folder: Path, parts: _Parts, least: float = 0) -> bool:
-    """Whether parts are scans: one is whole, and they overlap or lie apart as a whole.
+    """Whether parts are scans: alike or one whole, that overlap or lie apart.
 
     They overlap by `least` as a share of the shorter one. Parts that lie one behind the
     other are pieces of one scan, as rotations of a scanner are, unless there is a gap
@@ -104,7 +104,9 @@ def _acceptable(folder: Path, parts: _Parts, least: float = 0) -> bool:
         return False
     if any(_repeats(part) for part in scans):
         return False
-    if not any(is_whole(folder, part) for part in scans):
+    # Alike parts may all be refused for a reason of their own, such as a tilted gantry.
+    alike = len({len(part) for part in scans}) == 1
+    if not alike and not any(is_whole(folder, part) for part in scans):
         return False
     spans = sorted(_span(part) for part in parts.values())
     if any(_overlap(a, b, least) for a, b in combinations(spans, 2)):

@@ -14,8 +14,8 @@ from data_prep.sources.layout import parse_organs
 
 
 def touch(folder: Path, *names: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
 
 
@@ -88,6 +88,13 @@ def test_a_dicom_series_and_a_nifti_label_map_are_a_case(
     label[1:3, 1:4, 1:3] = 1
     hu = np.arange(4 * 6 * 5).reshape(4, 6, 5)
     write_series(tmp_path / "images" / "anna" / "study", hu)
+    scout = tmp_path / "images" / "anna" / "scout"
+    for place in (
+        scout,
+        scout.with_name("study"),
+    ):  # in a folder of its own, and beside
+        write_series(place, hu[:1], name="s", ImageType=["ORIGINAL", "LOCALIZER"])
+    touch(tmp_path / "images", "notes.txt", ".DS_Store")
     affine = np.array([[-0.5, 0, 0, 30], [0, -0.75, 0, 40], [0, 0, 2.5, 50]])
     save_nifti(
         tmp_path / "labels" / "anna.nii.gz", label, np.r_[affine, [[0, 0, 0, 1]]]
@@ -95,6 +102,9 @@ def test_a_dicom_series_and_a_nifti_label_map_are_a_case(
     words = (f"--input={tmp_path}", "--labels=pancreas=1", "--spacing_mm=2.5,0.75,0.5")
     outcome = prepare_here("--source=nifti", *words, f"--output={tmp_path / 'out'}")
     assert outcome.status == 0, outcome.err
+    assert "no slices, passed over: 1 localizers\n" in outcome.out
+    kinds = "1 .txt files, 1 DICOM files of no case, 1 hidden files"
+    assert f"of no case, not used: {kinds}\n" in outcome.out
     case = open_dataset(tmp_path / "out").case("anna")
     np.testing.assert_array_equal(case.image_hu, hu)
     np.testing.assert_array_equal(case.label, label.T)
@@ -103,6 +113,30 @@ def test_a_dicom_series_and_a_nifti_label_map_are_a_case(
     assert pair.unclear and pair.unclear.endswith(
         "study: there is also anna.nii.gz; remove one"
     )
+
+
+def test_files_of_a_case_may_lie_in_folders_of_its_own(tmp_path):
+    touch(tmp_path / "images", "a/ct.nii.gz", "b/x/ct.NII", "c/1.nii.gz", "c/2.nii.gz")
+    touch(tmp_path / "labels", "a.nii.gz", "b/label.Nii.gz", "c/1.nii", "c/2.nii")
+    pairs = [
+        (pair.case_id, str(pair.image), str(pair.label))
+        for pair in find_nifti(tmp_path).pairs
+    ]
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    assert pairs == [
+        ("a", f"{images}/a/ct.nii.gz", f"{labels}/a.nii.gz"),
+        ("b", f"{images}/b/x/ct.NII", f"{labels}/b/label.Nii.gz"),
+        ("c_1", f"{images}/c/1.nii.gz", f"{labels}/c/1.nii"),
+        ("c_2", f"{images}/c/2.nii.gz", f"{labels}/c/2.nii"),
+    ]
+
+
+def test_letters_of_one_name_may_be_composed_or_not(tmp_path):
+    touch(tmp_path / "images", "Gro\u0308\u00dfe.NII.GZ")
+    touch(tmp_path / "labels", "Gr\u00f6\u00dfe.nii")
+    (pair,) = find_nifti(tmp_path).pairs
+    assert (pair.case_id, pair.unclear) == ("Gr\u00f6\u00dfe", None)
+    assert pair.image and pair.label
 
 
 def test_one_of_several_series_in_a_folder_is_prepared_when_it_is_named(
