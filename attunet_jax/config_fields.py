@@ -147,9 +147,14 @@ CLASSES = Field(
         isinstance(value, tuple | list)
         and all(isinstance(name, str) and name for name in value)
     ),
-    "background and then organs, each once",
+    "background and then organs, each once, or empty (all organs of the data)",
     lambda value: (
-        len(value) > 1 and value[0] == "background" and len(set(value)) == len(value)
+        not value
+        or (
+            len(value) > 1
+            and value[0] == "background"
+            and len(set(value)) == len(value)
+        )
     ),
     example="background,liver",
 )

@@ -10,6 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+# Those of the paper's Tables 1 and 2.
+PAPER_CLASSES = ("background", "spleen", "pancreas", "kidney")
+
 
 def get_config() -> Any:
     config: Any = ConfigDict()
@@ -17,7 +20,8 @@ def get_config() -> Any:
     # Seed of everything random: initial weights, order of cases, crops, augmentation.
     config.seed = 0
     # Output classes, background first; the others are organs of the prepared data.
-    config.classes = ("background", "spleen", "pancreas", "kidney")
+    # Empty: background and all organs of the data, in the order of its manifest.
+    config.classes = ()
     # Working folder of a finished run to begin from ("" is random parameters). Where
     # `classes` are some of that run's, its other output nodes stay and take no part.
     config.init_from = ""

@@ -13,6 +13,7 @@ from configs import base
 def get_config() -> Any:
     config = base.get_config()
     config.name = "demo"
+    config.classes = base.PAPER_CLASSES
     config.model.widths = (8, 16, 32, 64)
     config.model.gating_channels = 32
     config.data.crop_shape = (40, 48, 64)

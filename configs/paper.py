@@ -20,6 +20,7 @@ from configs import base
 def get_config() -> Any:
     config = base.get_config()
     config.name = "paper"
+    config.classes = base.PAPER_CLASSES
     config.model.align_corners = True  # PyTorch of the paper's time
     # Windows that hold whole scans: they are warped about their own centre.
     config.data.read_shape = (256, 256, 256)

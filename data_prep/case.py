@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet_jax.data.labels import LabelMap
+from attunet_jax.data.labels import IGNORED, LabelMap
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadData
 from attunet_jax.files import sha256
@@ -18,7 +18,8 @@ from attunet_jax.intensity import (
     HuLevels,
     HuStatistics,
 )
-from attunet_jax.volume import as_ct, blur, resample
+from attunet_jax.volume import as_ct, blur, patient_id, resample
+from data_prep.patients import patient_digest
 from data_prep.read import (
     different_grids,
     image_files,
@@ -43,10 +44,17 @@ class Settings:
     # Values outside are padding and metal; data prepared before there was a range keep
     # theirs as stored.
     hu_range: tuple[int, int] = HU_RANGE
+    ignored: tuple[int, ...] = ()  # label values in the files that say nothing
 
     def as_json(self) -> dict:
-        """As it is read back from a JSON file: with lists for tuples."""
-        return json.loads(json.dumps(asdict(self)))
+        """As it is read back from a JSON file: with lists for tuples.
+
+        Without `ignored` where it is empty, as in folders made before there was one.
+        """
+        fields = json.loads(json.dumps(asdict(self)))
+        if not self.ignored:
+            del fields["ignored"]
+        return fields
 
 
 def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
@@ -92,6 +100,8 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
         "spacing_mm": list(settings.spacing_mm),
         "original_shape": list(image.grid.shape),
         "original_spacing_mm": [round(float(s), 6) for s in original],
+        "voxels_sha256": hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest(),
+        **_patient(pair),
         "hu": _hu_statistics(voxels, case.hu),
         "labelled_hu": _labelled_hu(case, len(settings.organs)).as_json(),
         "voxels": {
@@ -99,8 +109,21 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
             for organ, value in LabelMap.numbered(settings.organs).values.items()
         },
         **({"passed_over": others} if others else {}),
+        **(
+            {"ignored_voxels": int(np.count_nonzero(label == IGNORED))}
+            if settings.ignored
+            else {}
+        ),
         **source_entries(pair, settings.organs),
     }
+
+
+def _patient(pair: ScanPair) -> dict[str, str]:
+    """The entry "patient" of a DICOM series that says whose it is."""
+    if pair.image is None or not pair.image.is_dir():
+        return {}
+    digest = patient_digest(patient_id(pair.image, pair.series))
+    return {} if digest is None else {"patient": digest}
 
 
 def source_entries(
@@ -139,11 +162,16 @@ def _label_lut(
 ) -> np.ndarray:
     """Lookup table: value in the file -> 0 background, 1..K in the order of the organs.
 
+    Values that say nothing become `IGNORED`.
+
     `other_labels` are background by themselves. Raises `BadData` for values that
     are neither these nor an organ's, unless the settings ignore them.
     """
     label_lut = np.zeros(max(counts) + 1, np.uint8)
-    named = set(other_labels)
+    named = {*other_labels, *settings.ignored}
+    for number in settings.ignored:
+        if number < len(label_lut):
+            label_lut[number] = IGNORED
     for organ, value in LabelMap.numbered(settings.organs).values.items():
         numbers = settings.organs[organ]
         named |= set(numbers)

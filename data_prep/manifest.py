@@ -1,6 +1,5 @@
 """Completes an output folder: manifest.json, splits.json and rejected.json."""
 
-import json
 import shlex
 import sys
 from collections import Counter
@@ -11,11 +10,23 @@ import numpy as np
 
 from attunet_jax.data.dataset import FORMAT, FORMAT_VERSION
 from attunet_jax.data.identity import counted
-from attunet_jax.data.labels import LabelMap
+from attunet_jax.data.labels import IGNORED, LabelMap
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.files import read_json
+from data_prep.patients import find_patients
 from data_prep.plan import Plan
 from data_prep.shard import DESCRIPTIONS, ShardSpec, read_description, write_json
 from data_prep.splits import make_splits
+from data_prep.splits_file import user_splits, write_splits
+from data_prep.wording import grouped
+
+# What the numbers of a case in the manifest run along.
+AXES = {
+    "shape": "D, H, W: feet to head, front to back, patient's right to left",
+    "spacing_mm": "D, H, W",
+    "original_spacing_mm": "D, H, W",
+    "original_shape": "those of the scan's file (x, y, z), as stored",
+}
 
 
 def acquire_output(plan: Plan) -> None:
@@ -23,13 +34,15 @@ def acquire_output(plan: Plan) -> None:
 
     Raises `BadArguments` where it was completed with other settings, `BadData` where it
     cannot be written. An incomplete folder is accepted: each of its shards is compared
-    with the settings by its own description.
+    with the settings by its own description. Raises `BadData` also for a splits.json
+    that cannot be read.
     """
     output, settings = plan.output, plan.settings
     path = output / "manifest.json"
+    user_splits(output)
     try:
         (output / DESCRIPTIONS).mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        before = read_json(path)["settings"]
         differing = ", ".join(
             f"{key} ({before.get(key)} there, {settings.get(key)} now)"
             for key in sorted(before.keys() | settings.keys())
@@ -41,7 +54,7 @@ def acquire_output(plan: Plan) -> None:
         raise BadData(
             f"{output}: cannot be written ({error.strerror}); choose another --output"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (BadData, KeyError, TypeError, AttributeError):
         raise BadData(f"{path}: damaged; remove {output} and start again") from None
     if differing:
         raise BadArguments(
@@ -100,29 +113,37 @@ def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
         (output / name).unlink(missing_ok=True)
     if rejected:
         write_json(output / "rejected.json", {"rejected": rejected})
+    reasons = grouped(rejected)
     if not cases:
+        if len(reasons) > 1:
+            print(*reasons, sep="\n", file=sys.stderr)
         raise BadData(
             f"{arguments.input}: no case could be used; the first: "
             f"{rejected[0]['reason']}"
         )
+    patients = find_patients(cases, arguments.patients, arguments.patient_pattern)
     splits = make_splits(
         [case["case_id"] for case in cases],
         seed=arguments.seed,
         test_fraction=arguments.test_fraction,
         validation_fraction=arguments.validation_fraction,
         folds=arguments.folds,
+        units=patients.units,
     )
-    write_json(
-        output / "splits.json",
-        {"version": 1, "seed": arguments.seed, "splits": splits},
-    )
+    wrong = None
+    try:
+        said = write_splits(output, splits, arguments.seed, patients)
+    except BadData as error:  # of a user's file: the data is ready nevertheless
+        said, wrong = [], error
     write_json(
         output / "manifest.json",
         {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "organs": dict(LabelMap.numbered(plan.organs).values),
+            **({"ignore_value": IGNORED} if plan.ignored else {}),
             "spacing_mm": list(arguments.spacing_mm),
+            "axes": AXES,
             "settings": plan.settings,
             "shards": [
                 {key: shard[key] for key in ("file", "records", "bytes", "sha256")}
@@ -131,18 +152,26 @@ def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
             "cases": cases,
         },
     )
-    _print_summary(output, cases, [*plan.organs])
+    _print_summary(output, cases, [*plan.organs], [*patients.summary(), *said])
     if rejected:
-        listed = "".join(f"\n  {row['case_id']}: {row['reason']}" for row in rejected)
-        print(f"left out {len(rejected)}:{listed}", file=sys.stderr)
+        lines = "".join(f"\n  {line}" for line in reasons)
+        print(f"left out {len(rejected)}:{lines}", file=sys.stderr)
+    if wrong is not None:
+        raise wrong
+    if rejected:
         raise BadData(
             f"{output / 'rejected.json'}: {len(rejected)} of "
             f"{len(rejected) + len(cases)} cases were left out, for the reasons above"
         )
 
 
-def _print_summary(output: Path, cases: Sequence[dict], organs: Sequence[str]) -> None:
-    """Prints shapes, volumes of organs and the command that trains on the folder."""
+def _print_summary(
+    output: Path, cases: Sequence[dict], organs: Sequence[str], lines: Sequence[str]
+) -> None:
+    """Prints shapes, volumes of organs and the command that trains on the folder.
+
+    `lines` say how patients were told apart, and what became of splits.json.
+    """
     shapes = np.array([case["shape"] for case in cases])
     voxel_ml = float(np.prod(cases[0]["spacing_mm"])) / 1000
     print(
@@ -158,7 +187,8 @@ def _print_summary(output: Path, cases: Sequence[dict], organs: Sequence[str]) -
         )
     if line := passed_over_line(cases):
         print(line)
-    print("next:", train_command(output, organs))
+    print(*lines, sep="\n")
+    print("next:", train_command(output))
 
 
 def passed_over_line(cases: Iterable[dict]) -> str:
@@ -169,16 +199,21 @@ def passed_over_line(cases: Iterable[dict]) -> str:
     return f"no slices, passed over: {counted(kinds)}" if kinds else ""
 
 
-def train_command(output: Path, organs: Sequence[str]) -> str:
+def train_command(output: Path) -> str:
     """The command that trains on the folder, for a shell.
 
-    It names the classes where the organs are not those of the default config.
+    It names a split where the folder lacks that of the default config, and no classes:
+    they are the organs of the data.
     """
     # Imported late: only this line needs the config and its library.
     from configs import base
 
-    background, *defaults = base.get_config().classes
     words = ["--config=configs/attention_unet.py", f"--data={output}", "--workdir=RUN"]
-    if set(organs) != set(defaults):
-        words.append(f"--config.classes={','.join([background, *organs])}")
+    splits = read_json(output / "splits.json")["splits"]
+    default = base.get_config().data.split
+    usable = [name for name, parts in splits.items() if parts["train"]]
+    if default not in usable and usable:
+        # 75_25 comes first, of the paper; that of --test_fraction is the user's.
+        chosen = next((name for name in usable if name != "75_25"), usable[0])
+        words.append(f"--config.data.split={chosen}")
     return shlex.join(["python", "-m", "launch.train", *words])

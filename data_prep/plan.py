@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attunet_jax.data.labels import IGNORED
 from attunet_jax.errors import BadArguments, BadData
 from data_prep.case import Settings
+from data_prep.patients import check_pattern, find_patients
 from data_prep.shard import ShardSpec
-from data_prep.sources import SOURCES
-from data_prep.sources.layout import Layout, ScanPair, parse_organs, with_series
+from data_prep.sources import SOURCES, find_cases
+from data_prep.sources.layout import Layout, ScanPair, with_series
 from data_prep.splits import FOLDS
 from launch import cli
 
@@ -29,6 +31,7 @@ class Plan:
     specs: tuple[ShardSpec, ...]
     layout: Layout
     organs: dict[str, tuple[int, ...]]
+    ignored: tuple[int, ...]
     settings: dict
     arguments: cli.Values
 
@@ -46,13 +49,16 @@ def make_plan(arguments: cli.Values) -> Plan:
 
     Raises `BadArguments` or `BadData` where there is nothing to prepare.
     """
-    layout = SOURCES[arguments.source](arguments.input)
-    organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
+    layout = find_cases(arguments.source, arguments.input)
+    organs, ignored = layout.chosen(arguments.labels)
     if not organs:
         raise BadArguments(
-            f"--source={arguments.source} does not say what labels mean: give "
+            layout.no_organs
+            or f"--source={arguments.source} does not say what labels mean: give "
             "--labels=spleen=1,pancreas=2,kidney=3"
         )
+    if len(organs) >= IGNORED:
+        raise BadArguments(f"--labels: {len(organs)} organs, at most {IGNORED - 1}")
     if layout.unlabelled and not layout.pairs:
         raise BadData(
             f"{arguments.input}: {len(layout.unlabelled)} scans and no label maps for "
@@ -65,8 +71,12 @@ def make_plan(arguments: cli.Values) -> Plan:
         spacing_mm=arguments.spacing_mm,
         blur_mm=arguments.blur_mm,
         ignore_unknown_labels=arguments.ignore_unknown_labels,
+        ignored=ignored,
     )
     pairs = with_series(layout.pairs, arguments.series)
+    # Before the work, what leaves a case without patient.
+    named = [{"case_id": pair.case_id} for pair in pairs]
+    find_patients(named, arguments.patients, arguments.patient_pattern)
     groups = _groups(pairs, arguments)
     if arguments.num_shards:
         division = {"num_shards": arguments.num_shards}
@@ -81,6 +91,7 @@ def make_plan(arguments: cli.Values) -> Plan:
         ),
         layout=layout,
         organs=dict(organs),
+        ignored=ignored,
         settings=settings.as_json() | {"source": arguments.source} | division,
         arguments=arguments,
     )
@@ -117,7 +128,11 @@ def parse(words: Sequence[str] | None, documentation: str | None = None) -> cli.
     flags.add("input", Path, None, "Folder of the scans.", required=True)
     flags.add("output", Path, None, "Folder for the prepared data.", required=True)
     flags.add(
-        "labels", str, None, "spleen=1,pancreas=2,kidney=3, or kidney=2+3 to merge two."
+        "labels",
+        str,
+        None,
+        "spleen=1,pancreas=2,kidney=3, or kidney=2+3 to merge two; ignore=4: "
+        "voxels of value 4 take no part.",
     )
     flags.add(
         "spacing_mm",
@@ -174,6 +189,20 @@ def parse(words: Sequence[str] | None, documentation: str | None = None) -> cli.
         "Pancreas-CT by the number at the end of each case's name.",
         choices=FOLDS,
     )
+    flags.add(
+        "patients",
+        Path,
+        None,
+        "CSV with the columns case,patient: scans of one patient stay together in "
+        "every split. Otherwise by the PatientID of DICOM, if there is one.",
+    )
+    flags.add(
+        "patient_pattern",
+        str,
+        None,
+        "Or a regular expression whose one group is the patient in a case's name: "
+        "'(.+)_[ab]'.",
+    )
     arguments = flags.parse(words)
     _check(arguments)
     if arguments.cases_per_shard is None:
@@ -211,5 +240,9 @@ def _check(arguments: cli.Values) -> None:
     if sum(ways.values()) > 1:
         named = " and ".join(flag for flag, given in ways.items() if given)
         raise BadArguments(f"{named}: give one of them")
+    if arguments.patient_pattern is not None:
+        check_pattern(arguments.patient_pattern)
+        if arguments.patients:
+            raise BadArguments("--patients and --patient_pattern: give one of them")
     if arguments.beam_options and not arguments.runner:
         raise BadArguments("--beam_options needs --runner")

@@ -37,7 +37,7 @@ from data_prep.manifest import (
     write_manifest,
 )
 from data_prep.plan import Plan, make_plan, parse
-from data_prep.runners.processes import peak_bytes, run_in_processes, stoppable
+from data_prep.runners.processes import run_in_processes, stoppable
 from data_prep.shard import ShardSpec, prepare_shard, read_description
 from data_prep.sources.layout import not_used
 
@@ -117,11 +117,6 @@ def _write_in_processes(plan: Plan, todo: list[ShardSpec]) -> dict[str, dict]:
     except BaseException:
         remove_temporary_files(plan.output)
         raise
-    used = peak_bytes(of_children=workers > 1 and len(todo) > 1)
-    print(
-        f"prepare: memory: at most {used / 1e9:.2f} GB were used by a process",
-        file=sys.stderr,
-    )
     return written
 
 

@@ -18,7 +18,9 @@ from attunet_jax.volume import (
     same_geometry,
 )
 from data_prep.align import align_to_image
+from data_prep.segments import ENDING, of_slicer
 from data_prep.sources.layout import ScanPair
+from data_prep.wording import listed
 
 # Image and label map written by different programs differ by rounding, not by this.
 GEOMETRY_TOLERANCE_MM = 0.1
@@ -91,6 +93,8 @@ def read_pair(
     if pair.label is None:
         return image, None
     labels = read_labels(pair.label)
+    if pair.label.name.lower().endswith(ENDING):
+        labels = of_slicer(labels, image, organs)
     return image, align_to_image(labels, image) if pair.label_by_index else labels
 
 
@@ -165,7 +169,7 @@ def unnamed_labels(
     unknown = [value for value in sorted(counts) if value and value not in named]
     if not unknown:
         return None
-    shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:5])
+    shown = listed([f"{value} ({counts[value]} voxels)" for value in unknown])
     return (
         f"{path}: label values that --labels does not name: {shown}; name them or "
         "give --ignore_unknown_labels"

@@ -26,8 +26,8 @@ from attunet_jax.files import write_text
 from data_prep.manifest import passed_over_line
 from data_prep.resources import choose_workers, verify_bytes
 from data_prep.runners.processes import run_in_processes
-from data_prep.sources import SOURCES
-from data_prep.sources.layout import not_used, parse_organs, with_series
+from data_prep.sources import SOURCES, find_cases
+from data_prep.sources.layout import not_used, with_other_labels, with_series
 from data_prep.verification import table
 from data_prep.verification.examine import Settings, examine, organ_colours
 from data_prep.verification.findings import across_cases
@@ -64,11 +64,13 @@ FLAGS.add(
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    layout = SOURCES[arguments.source](arguments.input)
-    organs = parse_organs(arguments.labels) if arguments.labels else layout.organs
+    layout = find_cases(arguments.source, arguments.input)
+    organs, ignored = layout.chosen(arguments.labels)
+    if layout.no_organs and not organs:
+        print(layout.no_organs, file=sys.stderr)
     settings = Settings(organs, arguments.spacing_mm, arguments.ignore_unknown_labels)
     labelled, unlabelled = (
-        with_series(pairs, arguments.series)
+        with_series(with_other_labels(pairs, ignored), arguments.series)
         for pairs in (layout.pairs, layout.unlabelled)
     )
     calls = [(pair, settings) for pair in labelled]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attunet_jax.errors import BadArguments, BadData, one_line
+from configs.base import PAPER_CLASSES
 from launch import cli
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
@@ -84,6 +85,8 @@ def environment_of(topology: Topology) -> dict[str, str]:
 def main(values: cli.Values) -> None:
     topology = parse_topology(values.topology)
     config = values.config
+    if not config.classes:  # there is no data set to say them
+        config.classes = PAPER_CLASSES
     given = values.fields
     if "data.read_shape" not in given:
         config.data.read_shape = config.data.crop_shape

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import make_folder, write_text
+from configs.base import PAPER_CLASSES
 from launch import cli
 
 FLAGS = cli.Flags(__doc__, config="published")
@@ -42,6 +43,8 @@ def main(values: cli.Values) -> None:
         read_state_dict(source), str(source)
     )
     config = values.config
+    if not config.classes and class_count == len(PAPER_CLASSES):
+        config.classes = PAPER_CLASSES
     if len(config.classes) != class_count:
         raise BadData(
             f"{source}: has {class_count} outputs, config.classes="

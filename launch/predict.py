@@ -77,7 +77,9 @@ def main(values: cli.Values) -> int:
     found = find_scans(values.input, skip=skip, series=values.series)
     if not (found.scans or found.refused):
         seen = f" (only {counted(found.unused)})" if found.unused else ""
-        raise BadData(f"{values.input}: no .nii, .nii.gz or DICOM files in it{seen}")
+        raise BadData(
+            f"{values.input}: no NIfTI, NRRD, .mha or DICOM files in it{seen}"
+        )
     if values.series and len({scan.path for scan in found.scans}) > 1:
         raise BadArguments(
             "--series needs the one folder that holds this series as --input"

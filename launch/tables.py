@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.paper_tables import TABLES
 from attunet_jax.files import make_folder, write_text
+from configs.base import PAPER_CLASSES
 from launch import cli
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def config_of(
     copy.data.directory = str(data)
     if split in ("aft", "scr"):
         copy.classes = STAGE_CLASSES
+    elif not copy.classes:
+        copy.classes = PAPER_CLASSES
     if split in ("bft", "aft"):
         assert sources is not None
         copy.init_from = str(sources / network)

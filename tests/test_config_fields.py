@@ -56,8 +56,8 @@ BOUNDS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 # Fields of text, names and truth, and those with a few values.
 OTHERS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "classes": (
-        (("background", "liver"),),
-        ((), ("background",), ("liver", "background"), ("background", "a", "a"), "b"),
+        (("background", "liver"), ()),
+        (("background",), ("liver", "background"), ("background", "a", "a"), "b"),
     ),
     "predict.checkpoint": (("best", "latest", "120"), ("bset", "-1", "", 120)),
     "model.remat": ((True, False), (1, "true", None)),

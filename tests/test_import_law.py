@@ -24,6 +24,7 @@ DOORS = {
     "nibabel": ("attunet_jax/volume/",),
     "pydicom": ("attunet_jax/volume/",),
     "isal": ("attunet_jax/volume/",),
+    "SimpleITK": ("attunet_jax/volume/itk.py",),
     "grain": ("attunet_jax/data/",),
     "array_record": ("attunet_jax/data/",),
     "flax.linen": ("attunet_jax/model/",),

@@ -5,7 +5,6 @@ contents) and splits.json (cases for training, validation and test).
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.labels import IGNORED, LARGEST_ORGAN, LabelMap
 from attunet_jax.data.records import Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.files import parse_json
 from attunet_jax.intensity import HuHistogram, HuLevels
 
 FORMAT = "attunet_jax.cases"
@@ -211,10 +211,7 @@ def _read_json(path: Path, newest: int) -> tuple[dict[str, Any], bytes]:
     if not path.is_file():
         raise BadData(f"{path}: no such file, so this is no prepared data: {PREPARE}")
     text = path.read_bytes()
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadData(f"{path}: not JSON ({error}): {PREPARE} again") from error
+    content = parse_json(path, text, f"{PREPARE} again")
     version: Any = content.get("version") if isinstance(content, dict) else None
     if not _is_count(version) or version < 1:
         raise BadData(f"{path}: says no version of its format: {PREPARE} again")

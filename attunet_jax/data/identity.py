@@ -17,7 +17,12 @@ from pathlib import Path
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume.dicom.contents import contents, matching
 from attunet_jax.volume.dicom.files import dicom_files, is_dicom
-from attunet_jax.volume.endings import is_packed, kind_of_name, split_ending
+from attunet_jax.volume.endings import (
+    SEGMENTATION,
+    is_packed,
+    kind_of_name,
+    split_ending,
+)
 
 # Folders and files of label maps in the layouts of data sets: no scans to predict. A
 # name of a file counts only beside a file with another one.
@@ -351,6 +356,11 @@ def _label_maps(files: dict[str, Path]) -> dict[str, str]:
         name: "label maps made by launch.predict"
         for name, path in files.items()
         if is_prediction(path)
+    }
+    found |= {
+        name: "label maps of 3D Slicer (.seg.nrrd)"
+        for name in files
+        if name.lower().endswith(SEGMENTATION)
     }
     named = [n for n in files if LABEL_NAMES.fullmatch(split_ending(n)[0])]
     if len(named) + len(found) < len(files):  # else nothing says which is the scan

@@ -10,7 +10,7 @@ from attunet_jax.data.identity import Found, FoundScan
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import sha256, write_text
 from attunet_jax.predict.record import difference, files_sha256, read_record
-from attunet_jax.volume import split_ending
+from attunet_jax.volume import ITK_ENDINGS, split_ending
 
 LABELS = "labels.json"
 _REDO = "--overwrite predicts again"
@@ -54,7 +54,8 @@ class Standing:
 
 
 def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
-    """Returns the label map of each scan: `output/IDENTITY.nii.gz`.
+    """Returns the label map of each scan: `output/IDENTITY.nii.gz`, or `.nrrd` and
+    `.mha` for scans in these formats.
 
     `output` may name the file itself where `source` is one scan. Raises `BadArguments`
     where it does for a folder, or where a label map would be a scan's own file.
@@ -69,7 +70,8 @@ def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
         outputs = [Output(found.scans[0], output)]
     else:
         outputs = [
-            Output(scan, output / f"{scan.identity}.nii.gz") for scan in found.scans
+            Output(scan, output / f"{scan.identity}{_ending(scan.path)}")
+            for scan in found.scans
         ]
     scans = {scan.path.resolve() for scan in found.scans}
     for one in outputs:
@@ -79,6 +81,12 @@ def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
                 "another folder for the label maps"
             )
     return outputs
+
+
+def _ending(scan: Path) -> str:
+    """The format of a scan's label map: its own where ITK reads it, else NIfTI."""
+    ending = split_ending(scan.name, ITK_ENDINGS)[1]
+    return ending.lower() if ending and not scan.is_dir() else ".nii.gz"
 
 
 def stand(outputs: Iterable[Output], asked: str, *, overwrite: bool) -> Standing:

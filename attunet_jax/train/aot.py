@@ -22,6 +22,7 @@ from attunet_jax.distributed.mesh import (
     replicated,
     to_global,
 )
+from attunet_jax.errors import BadArguments
 from attunet_jax.train.config_checks import (
     Config,
     check_config,
@@ -57,6 +58,8 @@ def training_shapes(config: Config, mesh: Mesh) -> tuple[Training, TrainState, S
     """Returns (training, state, global batch), the last two as shapes on `mesh`."""
     check_config(config)
     check_fits_mesh(config, mesh)
+    if not config.classes:
+        raise BadArguments("without a data set --config.classes=... is needed")
     training = make_training(config, LabelMap.numbered(config.classes[1:]), mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(training.create_state, key)
@@ -96,6 +99,7 @@ def dry_run(run: Run) -> str:
         "batch": f"{data.batch_size} cases of {_size(data.crop_shape)}, "
         f"{rows} read by each process",
         "parameters": f"{parameter_count(abstract.params):,}",
+        "outputs": ", ".join(experiment.run["outputs"]),
         "cases": f"{train_cases} training, {len(experiment.validation_ids)} validation",
         "steps": epochs_text(experiment.steps, data.batch_size, train_cases),
         **_memory(compiled),

@@ -4,6 +4,7 @@
 cases of a prepared data set.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def make_experiment(
     Raises `BadArguments` for fields that contradict each other, the data or `source`.
     """
     check_config(config)
+    config = with_classes(config, dataset.labels)
     resolved = json.loads(config.to_json())
     parts = dataset.split(config.data.split)
     if not parts["train"]:
@@ -119,10 +121,12 @@ def make_training(
 ) -> Training:
     """Network, optimizer and step functions for the devices of `mesh`.
 
-    `labels` says which organ each stored label value means. `outputs` names the
-    network's output nodes, by default the config's classes. `epoch_steps`, the steps of
+    `labels` says which organ each stored label value means, and names the classes where
+    the config names none. `outputs` names the network's output nodes, by default the
+    classes. `epoch_steps`, the steps of
     an epoch, decides when the learning rate decays.
     """
+    config = with_classes(config, labels)
     outputs = tuple(config.classes) if outputs is None else outputs
     network = make_network(config, len(outputs), mesh)
     optimizer = make_optimizer_of(config, epoch_steps)
@@ -195,6 +199,15 @@ def make_steps(
     )
 
 
+def with_classes(config: Config, labels: LabelMap) -> Config:
+    """Returns `config`, with all organs of the data as classes where it names none."""
+    if config.classes:
+        return config
+    named: Any = copy.deepcopy(config)
+    named.classes = ("background", *labels.organs)
+    return named
+
+
 def output_names(
     classes: Sequence[str], source: TrainedModel | None
 ) -> tuple[str, ...]:
@@ -220,7 +233,8 @@ def label_lookup(
     if not classes or classes[0] != "background" or missing or repeated:
         raise BadArguments(
             f"--config.classes={as_typed(classes)}: must be background and then organs "
-            f"of the prepared data, each once: {', '.join(labels.organs)}"
+            f"of the prepared data, each once: {', '.join(labels.organs)}; for all of "
+            f"them: --config.classes=background,{','.join(labels.organs)}"
         )
     return labels.lookup(outputs)
 

@@ -29,7 +29,11 @@ from attunet_jax.train.config_checks import (
     differing_fields,
     meant_before,
 )
-from attunet_jax.train.experiment import Experiment, make_experiment
+from attunet_jax.train.experiment import (
+    Experiment,
+    make_experiment,
+    with_classes,
+)
 from attunet_jax.train.state import TrainState, init_state
 from attunet_jax.train.trained import TrainedModel, init_from, load_trained, stored_run
 
@@ -75,6 +79,7 @@ def setup(config: Config) -> Run:
             "splits.json of the data": dataset.splits.get(config.data.split),
         }
     )
+    config = with_classes(config, dataset.labels)
     # Not within raise_on_all: reading a checkpoint is itself a collective.
     source = load_trained(Path(config.init_from), {}) if config.init_from else None
 
@@ -103,18 +108,23 @@ def as_begun(config: Config, workdir: Path) -> tuple[Config, list[str]]:
     """Returns the config to go on with in `workdir`, and a line for each change.
 
     Where the run there was begun before a field existed, the field keeps what it meant
-    then: the command of that time goes on.
+    then: the command of that time goes on. Where `config` names no classes, they are
+    those of the run there.
     """
     try:
         if not any((workdir / "checkpoints").iterdir()):
             return config, []
         text = (workdir / "config.json").read_text(encoding="utf-8")
-        changes = meant_before(json.loads(text)["config"], json.loads(config.to_json()))
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(text)["config"]
+        changes = meant_before(stored, json.loads(config.to_json()))
+        classes = tuple(map(str, stored.get("classes", ())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return config, []  # a new run, or what restoring will name
     lines = []
-    if changes:
-        config = copy.deepcopy(config)
+    if changes or not config.classes:
+        copied: Any = copy.deepcopy(config)
+        copied.classes = tuple(config.classes) or classes
+        config = copied
     for name, value in changes.items():
         group, field = name.split(".")
         config[group][field] = value

@@ -1,8 +1,21 @@
 """Reads, resamples and writes scans and label maps as canonical `Volume`s."""
 
 from attunet_jax.volume.dicom.contents import contents as dicom_contents
+from attunet_jax.volume.dicom.patient import patient_id
 from attunet_jax.volume.dicom.read import max_voxels
-from attunet_jax.volume.endings import ENDINGS, split_ending
+from attunet_jax.volume.endings import (
+    ENDINGS,
+    ITK_ENDINGS,
+    SCAN_ENDINGS,
+    SEGMENTATION,
+    split_ending,
+)
+from attunet_jax.volume.formats import (
+    read_grid,
+    read_image,
+    read_labels,
+    write_on_grid,
+)
 from attunet_jax.volume.geometry import (
     axis_codes,
     canonical,
@@ -10,13 +23,7 @@ from attunet_jax.volume.geometry import (
     max_corner_distance_mm,
     same_geometry,
 )
-from attunet_jax.volume.nifti import (
-    read_grid,
-    read_image,
-    read_labels,
-    write_nifti,
-    write_on_grid,
-)
+from attunet_jax.volume.nifti import write_nifti
 from attunet_jax.volume.resample import (
     blur,
     labels_onto_grid,
@@ -30,6 +37,9 @@ from attunet_jax.volume.volume import Grid, Volume, as_ct
 __all__ = [
     "ENDINGS",
     "Grid",
+    "ITK_ENDINGS",
+    "SCAN_ENDINGS",
+    "SEGMENTATION",
     "Volume",
     "as_ct",
     "axis_codes",
@@ -41,6 +51,7 @@ __all__ = [
     "max_corner_distance_mm",
     "max_voxels",
     "onto_grid",
+    "patient_id",
     "read_grid",
     "read_image",
     "read_labels",

@@ -2,14 +2,18 @@
 
 import re
 
+# What 3D Slicer calls label maps; they are never scans.
+SEGMENTATION = ".seg.nrrd"
+ITK_ENDINGS = (SEGMENTATION, ".nrrd", ".mha")  # read by SimpleITK, an extra
 # Read by this package, whatever their letter case; longer ones stand first.
-ENDINGS = (".nii.gz", ".nii")
+ENDINGS = (".nii.gz", ".nii", *ITK_ENDINGS)
+SCAN_ENDINGS = tuple(ending for ending in ENDINGS if ending != SEGMENTATION)
 # Files that say they are DICOM; most DICOM files have no ending.
 DICOM_ENDINGS = (".dcm", ".ima", ".dicom")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".z")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
 _ARCHIVES += tuple(f".tar{ending}" for ending in _COMPRESSED)
-_OTHER_SCANS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".mgz", ".mnc")
+_OTHER_SCANS = (".nhdr", ".mhd", ".hdr", ".img", ".mgz", ".mnc")
 _NUMBERED = re.compile(r"\.nii ?\(\d+\)\.gz|\.nii(\.gz)? ?\(\d+\)")
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
 

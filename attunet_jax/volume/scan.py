@@ -7,7 +7,7 @@ from attunet_jax.errors import BadData
 from attunet_jax.volume.dicom.files import is_dicom
 from attunet_jax.volume.dicom.read import read_dicom
 from attunet_jax.volume.endings import split_ending
-from attunet_jax.volume.nifti import read_image
+from attunet_jax.volume.formats import read_image
 from attunet_jax.volume.volume import Volume
 
 

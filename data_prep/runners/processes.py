@@ -6,9 +6,7 @@ themselves when it is killed. A worker that is killed is reported in one line.
 
 import multiprocessing
 import os
-import resource
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -90,10 +88,3 @@ def _stop(number: int, _: object) -> None:
     raise _Stopped(
         f"{signal.Signals(number).name}: stopped; the same command continues from here"
     )
-
-
-def peak_bytes(*, of_children: bool) -> int:
-    """Peak memory of this process, or of the largest process that it started."""
-    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(who).ru_maxrss * unit

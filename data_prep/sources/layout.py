@@ -9,7 +9,10 @@ from pathlib import Path
 from attunet_jax.data.case_id import case_id_of
 from attunet_jax.data.identity import counted, unused_files
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.volume import ENDINGS, split_ending
+from attunet_jax.volume import ENDINGS, SCAN_ENDINGS, split_ending
+
+# The name, in --labels and dataset.json, of values that say nothing about a voxel.
+IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,28 @@ class Layout:
 
     `organs` is None where the layout does not define them. `unlabelled` are scans that
     have no label map by design, such as those of test sets: they are never prepared. An
-    image of `pairs` without a label map is a mistake.
+    image of `pairs` without a label map is a mistake. Voxels with a value in `ignored`
+    are left out of loss and metrics. `no_organs` says why a layout that names label
+    values has no `organs`.
     """
 
     pairs: list[ScanPair]
     organs: dict[str, tuple[int, ...]] | None
     unlabelled: list[ScanPair] = field(default_factory=list)
+    ignored: tuple[int, ...] = ()
+    no_organs: str | None = None
+
+    def chosen(
+        self, labels: str | None
+    ) -> tuple[dict[str, tuple[int, ...]] | None, tuple[int, ...]]:
+        """Returns (organs, ignored values), those of the flag --labels before its own.
+
+        Raises `BadArguments` where the flag cannot be read.
+        """
+        organs = parse_organs(labels) if labels else dict(self.organs or {})
+        ignored = organs.pop(IGNORE, self.ignored)
+        used = {value for values in organs.values() for value in values}
+        return organs or None, tuple(v for v in ignored if v not in used)
 
 
 def not_used(folder: Path, layout: Layout, *others: Path) -> str:
@@ -138,14 +157,59 @@ def _same_id(
     return unclear_case(case_id, reason, files)
 
 
+def without_channel(images: Named, labels: Mapping[str, Sequence[Path]]) -> Named:
+    """The images, with the names of their label maps where these lack a "_0000".
+
+    So nnU-Net names the first channel of an image. A name that is taken stays.
+    """
+    found: Named = {}
+    for name, files in images.items():
+        plain = name.removesuffix("_0000")
+        renamed = name not in labels and plain in labels
+        key = plain if renamed else name
+        found[key] = (*found.get(key, ()), *files)
+    return found
+
+
+def with_listed(
+    found: Named, folder: Path, listed: Iterable[tuple[str, str]], channel: str = ""
+) -> None:
+    """Adds the (name, file name) of cases that are `listed` and not found.
+
+    `channel` stands in the files' names before the ending.
+    """
+    for name, file in listed:
+        ending = file[len(name) :]
+        found.setdefault(name, (folder / f"{name}{channel}{ending}",))
+
+
+def case_folders(folder: Path, image: str) -> dict[Path, list[Path]]:
+    """The folders of cases in `folder`, with the files that are their `image`.
+
+    Empty where there are none, or no such folder.
+    """
+    if not folder.is_dir():
+        return {}
+    return {
+        place: files
+        for place in sorted(folder.iterdir())
+        if place.is_dir() and not place.name.startswith(".")
+        if (files := list(scans_by_name(place, SCAN_ENDINGS).get(image, ())))
+    }
+
+
 def images_alone(folder: Path) -> list[ScanPair]:
     """The scans of a folder without labels by design; none where it is missing."""
     return paired(scans_by_name(folder), {}) if folder.is_dir() else []
 
 
 def with_other_labels(pairs: list[ScanPair], known: Iterable[int]) -> list[ScanPair]:
-    """The pairs, with the label values `known` as `other_labels`."""
-    return [replace(pair, other_labels=tuple(known)) for pair in pairs]
+    """The pairs, with the label values `known` among their `other_labels`."""
+    more = tuple(known)
+    return [
+        replace(pair, other_labels=tuple(dict.fromkeys((*pair.other_labels, *more))))
+        for pair in pairs
+    ]
 
 
 def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
@@ -161,7 +225,9 @@ def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
 
 def as_identifier(name: str) -> str:
     """A label's name in the form that --labels accepts."""
-    return name.strip().replace(" ", "_").replace("-", "_")
+    plain = unicodedata.normalize("NFC", name.strip())
+    plain = "".join(c if f"a{c}".isidentifier() else "_" for c in plain)
+    return plain if plain.isidentifier() else f"label_{plain}"
 
 
 def parse_organs(text: str) -> dict[str, tuple[int, ...]]:

@@ -1,21 +1,20 @@
 """A task of the Medical Segmentation Decathlon: dataset.json, imagesTr, labelsTr.
 
-File names are equal in both folders, without channel numbers; imagesTs has no labels.
+File names are equal in both folders; imagesTs has no labels. Images that nnU-Net has
+renamed (`X_0000.nii.gz`) are found as well.
 """
 
-import json
-import unicodedata
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.volume import split_ending
+from data_prep.sources.dataset_json import read_description
 from data_prep.sources.layout import (
     Layout,
-    as_identifier,
     images_alone,
     paired,
     scans_by_name,
+    with_listed,
+    with_other_labels,
+    without_channel,
 )
 
 TUMOURS = ("cancer", "tumour", "tumor")
@@ -28,45 +27,24 @@ def find_msd(folder: Path) -> Layout:
     without its files is returned as well, so that reading it reports them. Raises
     `BadData`, or `BadArguments` where the images are not CT.
     """
-    path = folder / "dataset.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        modalities = list(description["modality"].values())
-        labels = {int(value): str(n) for value, n in description["labels"].items()}
-        listed = [_listed(entry) for entry in description["training"]]
-    except FileNotFoundError:
-        raise BadData(f"{path}: missing; is this a task of the Decathlon?") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadData(f"{path}: no description of the Decathlon ({error!r})") from None
-    if modalities != ["CT"]:
-        shown = ", ".join(map(str, modalities))
-        raise BadArguments(f"{path}: the images are {shown}; this network takes CT")
-    images = scans_by_name(folder / "imagesTr")
+    description = read_description(folder, "a task of the Decathlon")
     truths = scans_by_name(folder / "labelsTr")
-    for name, file in listed:
-        images.setdefault(name, (folder / "imagesTr" / file,))
-        truths.setdefault(name, (folder / "labelsTr" / file,))
+    images = without_channel(scans_by_name(folder / "imagesTr"), truths)
+    with_listed(images, folder / "imagesTr", description.listed)
+    with_listed(truths, folder / "labelsTr", description.listed)
     return Layout(
-        paired(images, truths), _organs(labels), images_alone(folder / "imagesTs")
+        with_other_labels(paired(images, truths), description.ignored),
+        None if description.overlap else _with_tumours(description.labels),
+        images_alone(folder / "imagesTs"),
+        ignored=description.ignored,
+        no_organs=description.overlap,
     )
 
 
-def _listed(entry: dict[str, Any]) -> tuple[str, str]:
-    """(name, file name) of a case, of whose path only the last part is used."""
-    file = PurePosixPath(str(entry["image"])).name
-    name = unicodedata.normalize("NFC", split_ending(file)[0])
-    if not name or file.startswith("."):
-        raise ValueError(f"training entry {entry}")
-    return name, file
-
-
-def _organs(labels: dict[int, str]) -> dict[str, tuple[int, ...]]:
+def _with_tumours(labels: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     organs: dict[str, tuple[int, ...]] = {}
-    for value, name in sorted(labels.items()):
-        plain = as_identifier(name)
-        if value == 0 or plain == "background":
-            continue
-        if plain in TUMOURS and "pancreas" in organs:
-            plain = "pancreas"
-        organs[plain] = (*organs.get(plain, ()), value)
+    for name, values in labels.items():
+        if name.lower() in TUMOURS and "pancreas" in organs:
+            name = "pancreas"
+        organs[name] = (*organs.get(name, ()), *values)
     return organs

@@ -2,20 +2,27 @@
 
 A scan may be the folder of a DICOM series instead of a NIfTI file, and a file may lie
 in folders of its own: `images/anna/` and `labels/anna.nii.gz` are a case, and so are
-`images/ben/ct.nii.gz` and `labels/ben/ct.nii.gz`. Without `labels/` all scans are for
-prediction.
+`images/ben/ct.nii.gz` and `labels/ben/ct.nii.gz`, or `images/carl_0000.nii.gz` and
+`labels/carl.nii.gz`. Without `labels/` all scans are for prediction.
 """
 
 from collections.abc import Collection
 from pathlib import Path
 
 from attunet_jax.data.identity import files_below, series_folders
-from data_prep.sources.layout import Layout, Named, paired, scans_by_name
+from attunet_jax.volume import SCAN_ENDINGS
+from data_prep.sources.layout import (
+    Layout,
+    Named,
+    paired,
+    scans_by_name,
+    without_channel,
+)
 
 
 def find_nifti(folder: Path) -> Layout:
     """The layout does not define label values: --labels does."""
-    images = scans_by_name(folder / "images")
+    images = scans_by_name(folder / "images", SCAN_ENDINGS)
     labels: Named | None = None
     if (folder / "labels").is_dir():
         labels = scans_by_name(folder / "labels")
@@ -24,6 +31,8 @@ def find_nifti(folder: Path) -> Layout:
     expected = (labels or {}).keys() - images.keys()
     for name, paths in _in_folders(folder / "images", expected).items():
         images[name] = (*images.get(name, ()), *paths)
+    if labels is not None:
+        images = without_channel(images, labels)
     if labels is None:
         return Layout([], None, unlabelled=paired(images, {}))
     return Layout(paired(images, labels), organs=None)

@@ -10,6 +10,7 @@ from attunet_jax.errors import BadData
 from data_prep.sources.layout import (
     Layout,
     ScanPair,
+    case_folders,
     paired,
     scans_by_name,
     unclear_case,
@@ -53,12 +54,7 @@ def find_totalsegmentator(folder: Path) -> Layout:
     """Cases are the folders with a ct.nii.gz. Raises `BadData` for a missing folder."""
     if not folder.is_dir():
         raise BadData(f"{folder}: no such folder")
-    cases = {
-        place.name: images
-        for place in sorted(folder.iterdir())
-        if place.is_dir() and not place.name.startswith(".")
-        if (images := scans_by_name(place).get("ct"))
-    }
+    cases = {place.name: files for place, files in case_folders(folder, "ct").items()}
     pairs = [_labelled(pair) for pair in paired(cases, {})]
     return Layout(with_other_labels(pairs, _LABELS), ORGANS)
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from data_prep.wording import listed
+
 ERROR, WARNING = "error", "warning"
 # Kinds of problems, with their names in the summary.
 KINDS = {
@@ -39,7 +41,6 @@ _AIR_HU = -500
 USUAL_SPACING_MM = ((0.2, 10.0), (0.2, 5.0), (0.2, 5.0))
 # An outlier differs from the median by this factor, and by so many deviations.
 OUTLIER_FACTOR, OUTLIER_DEVIATIONS, MIN_CASES = 2.0, 5.0, 5
-_MAX_SHOWN = 5
 
 
 def problem(kind: str, text: str, severity: str = WARNING) -> dict:
@@ -135,20 +136,20 @@ def across_cases(reports: Sequence[Mapping]) -> list[list[dict]]:
         others = [twin["case_id"] for twin in twins]
         real = os.path.realpath(report["image"])
         if all(os.path.realpath(twin["image"]) == real for twin in twins):
-            text = f"the same file as {_listed(others)}: the same case twice"
+            text = f"the same file as {listed(others)}: the same case twice"
         else:
-            text = f"the same voxels as {_listed(others)}: keep one"
+            text = f"the same voxels as {listed(others)}: keep one"
         found[id(report)].append(problem("duplicate_scan", text))
     for report, twins in _groups(read, "content_unordered"):
         turned = [t["case_id"] for t in twins if t["content"] != report["content"]]
         if turned:
-            text = f"a mirrored or turned copy of {_listed(turned)}: keep one"
+            text = f"a mirrored or turned copy of {listed(turned)}: keep one"
             found[id(report)].append(problem("duplicate_scan", text))
     labelled = [report for report in read if report.get("label_content")]
     for report, twins in _groups(labelled, "label_content"):
         others = [t["case_id"] for t in twins if t["content"] != report["content"]]
         if others:
-            text = f"the label map is that of {_listed(others)}, the scan is not"
+            text = f"the label map is that of {listed(others)}, the scan is not"
             found[id(report)].append(problem("duplicate_label", text))
     for report, text in _unusual_spacings(read):
         found[id(report)].append(problem("unusual_spacing", text))
@@ -225,8 +226,3 @@ def _unusual_spacings(reports: Sequence[Mapping]) -> Iterable[tuple[Mapping, str
                 report,
                 f"{by} mm (D x H x W), the median of all is {middle}",
             )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
-    return ", ".join(names[:_MAX_SHOWN]) + more

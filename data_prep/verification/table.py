@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.verification.examine import printable
 from data_prep.verification.findings import ERROR, KINDS
+from data_prep.wording import grouped, listed
 
 COLUMNS = 100
 _MAX_ID_WIDTH, _MIN_ID_WIDTH = 32, 12
@@ -63,25 +64,25 @@ def warnings(reports: Sequence[Mapping]) -> str:
             )
         ]
         if cases:
-            shown = ", ".join(cases[:_MAX_CASES_NAMED])
-            more = len(cases) - _MAX_CASES_NAMED
-            shown += f" and {more} more" if more > 0 else ""
+            shown = listed(cases, _MAX_CASES_NAMED)
             lines.append(f"  {name}: {len(cases)} ({shown})\n")
     return "warnings, by number of cases:\n" + "".join(lines) if lines else ""
 
 
 def unusable(reports: Sequence[Mapping]) -> str:
-    """One line for each case that cannot be used, with all reasons."""
-    lines = [
-        f"  {report['case_id']}: "
-        + "; also: ".join(
-            row["text"] for row in report["problems"] if row["severity"] == ERROR
-        )
-        + "\n"
+    """The cases that cannot be used with all their reasons, equal ones in one line."""
+    rows = [
+        {
+            "case_id": report["case_id"],
+            "reason": "; also: ".join(
+                row["text"] for row in report["problems"] if row["severity"] == ERROR
+            ),
+        }
         for report in reports
         if not report["usable"]
     ]
-    return f"cannot be used, {len(lines)}:\n" + "".join(lines) if lines else ""
+    lines = "".join(f"  {line}\n" for line in grouped(rows))
+    return f"cannot be used, {len(rows)}:\n{lines}" if rows else ""
 
 
 def _geometry(report: Mapping) -> list[str]:

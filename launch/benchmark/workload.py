@@ -121,6 +121,7 @@ def make_config(
 
     module = {"unet": unet, "attention_unet": attention_unet}[network]
     config = module.get_config()
+    config.classes = ("background", *ORGANS)
     config.model.widths = size.widths
     config.model.compute_dtype = compute_dtype
     config.model.convolution = convolution

@@ -21,6 +21,7 @@ from attunet_jax.distributed.mesh import make_mesh, replicated
 from attunet_jax.train.aot import training_shapes
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.state import copy_of, init_state
+from configs.base import PAPER_CLASSES
 
 # Tiny sizes on a CPU, to test the check itself.
 DRY = os.environ.get("DRY") == "1"
@@ -46,6 +47,7 @@ class Setting:
         drawn: Any = None,
     ) -> None:
         config = importlib.import_module(f"configs.{network}").get_config()
+        config.classes = PAPER_CLASSES
         config.model.compute_dtype = dtype
         # What "auto" picks on a GPU; so a CPU compares the same formulas.
         config.model.convolution = "compiler"

@@ -23,6 +23,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from configs.base import PAPER_CLASSES
+
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
@@ -148,6 +150,7 @@ def main(
         platform="cuda", target_config=H100, topology=f"1x1x{data * spatial}"
     ).devices
     config = importlib.import_module(f"configs.{network}").get_config()
+    config.classes = PAPER_CLASSES
     config.model.compute_dtype, config.data.batch_size = dtype, int(batch)
     depth, height, width = config.data.crop_shape = tuple(map(int, crop.split(",")))
     config.data.read_shape = (depth, height * 13 // 10, width * 13 // 10)

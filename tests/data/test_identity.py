@@ -10,6 +10,7 @@ import pytest
 from attunet_jax.data.case_id import case_id_of, is_case_id
 from attunet_jax.data.identity import find_scans, scan_name, unused_files
 from attunet_jax.errors import BadData
+from attunet_jax.predict.outputs import outputs_of
 
 
 def touch(folder, *names):
@@ -52,7 +53,7 @@ def test_a_scan_is_named_by_its_path_below_the_input(write_series, tmp_path):
 def test_what_is_no_scan_is_counted_by_kind(tmp_path):
     touch(tmp_path, "a.nii.gz", "._a.nii.gz", ".DS_Store", "DICOMDIR", "notes.txt")
     touch(
-        tmp_path, "b/x.zip", "b/y.tar.gz", "b/z.dcm.gz", "b/IM1.gz", "b/README", "c.mha"
+        tmp_path, "b/x.zip", "b/y.tar.gz", "b/z.dcm.gz", "b/IM1.gz", "b/README", "c.mhd"
     )
     touch(tmp_path, ".git/d.nii.gz", "__MACOSX/._a.nii.gz", "s/ct.nii", "s/ct_seg.nii")
     touch(tmp_path, "labelsTr/a.nii.gz", "s/segmentations/liver.nii.gz", "out/o.nii.gz")
@@ -72,7 +73,7 @@ def test_what_is_no_scan_is_counted_by_kind(tmp_path):
         "packed archives": 1,
         "compressed files": 1,
         "files without ending": 1,
-        ".mha files": 1,
+        ".mhd files": 1,
         "label maps by their names": 1,
         "files in folders of label maps": 1,
         "copies of scans, of the same bytes": 1,
@@ -114,6 +115,33 @@ def test_label_maps_are_no_scans_unless_they_are_asked_for(tmp_path):
         *("labels/mask_1", "masks_of_all"),
     ]
     assert [*found_in(tmp_path / "labels")] == ["mask_1"]
+
+
+def test_of_every_layout_the_scans_are_found_and_not_the_label_maps(tmp_path):
+    for layout, scans, others in [
+        ("phantoms", ["images/phantom_000"], ["labels/phantom_000.nii.gz"]),
+        ("total", ["s0001/ct", "s0002/ct"], ["s0001/segmentations/liver.nii.gz"]),
+        ("kits", ["case_00000/imaging"], ["case_00000/segmentation.nii.gz"]),
+        ("btcv", ["Training/img/img0001"], ["Training/label/label0001.nii.gz"]),
+        ("monai", ["imagesTr/img0001"], ["labelsTr/label0001.nii.gz"]),
+        ("nnunet", ["imagesTr/a", "imagesTs/b"], ["labelsTr/a.nii.gz"]),
+        ("amos", ["imagesVa/amos_0007"], ["labelsVa/amos_0007.nii.gz"]),
+        ("slicer", ["anna"], ["anna.seg.nrrd", "ben.seg.nrrd"]),
+    ]:
+        channel = "_0000" if layout == "nnunet" else ""
+        ending = ".nrrd" if layout == "slicer" else ".nii.gz"
+        touch(tmp_path / layout, *(f"{s}{channel}{ending}" for s in scans), *others)
+        assert [*found_in(tmp_path / layout)] == scans
+        assert sum(find_scans(tmp_path / layout).unused.values()) == len(others)
+
+
+def test_a_label_map_gets_the_format_of_its_scan_where_only_itk_reads_that(tmp_path):
+    touch(tmp_path / "in", "a.nrrd", "b/c.MHA", "d.nii", "e.nii.gz")
+    outputs = outputs_of(find_scans(tmp_path / "in"), tmp_path / "in", tmp_path / "out")
+    places = [one.label_map.relative_to(tmp_path / "out") for one in outputs]
+    assert [place.as_posix() for place in places] == [
+        *("a.nrrd", "b/c.mha", "d.nii.gz", "e.nii.gz")
+    ]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):

@@ -247,22 +247,21 @@ def test_values_joined_with_a_plus_become_one_organ(tmp_path, make_scans, prepar
     assert counts.tolist() == [720 - 57, 30, 27]
 
 
-def test_the_next_command_names_classes_that_are_not_the_default_ones(
+def test_the_next_command_names_a_split_where_the_default_one_is_not_there(
     tmp_path, make_scans, prepare_here
 ):
     scans = make_scans(tmp_path / "scans", "a")
     words = ("--source=nifti", f"--input={scans}", "--ignore_unknown_labels")
-    for labels, classes in (
-        ("liver=1", ["--config.classes=background,liver"]),
-        ("kidney=3,pancreas=2,spleen=1", []),  # the default's in another order
-        ("spleen=1,pancreas=2", ["--config.classes=background,spleen,pancreas"]),
+    for flags, split in (
+        (["--labels=liver=1"], []),  # classes are those of the data
+        (["--labels=liver=1", "--test_fraction=0.3"], ["--config.data.split=70_30"]),
     ):
-        output = tmp_path / f"for {labels}"
-        outcome = prepare_here(*words, f"--labels={labels}", f"--output={output}")
+        output = tmp_path / f"for {flags}"
+        outcome = prepare_here(*words, *flags, f"--output={output}")
         program, *command = shlex.split(outcome.out.splitlines()[-1])
         assert program == "next:" and command == [
             *("python", "-m", "launch.train", "--config=configs/attention_unet.py"),
-            *(f"--data={output}", "--workdir=RUN", *classes),
+            *(f"--data={output}", "--workdir=RUN", *split),
         ]
 
 

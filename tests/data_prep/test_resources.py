@@ -78,8 +78,6 @@ def test_a_process_takes_at_most_what_was_stated_and_six_times_a_scan(
     (stated,) = re.findall(r"^prepare: memory: at most (\S+) GB a process", said, re.M)
     # The whole program is this process, from Python's start to its end.
     assert SCAN_BYTES < used <= float(stated) * 1e9 <= 6 * SCAN_BYTES
-    (told,) = re.findall(r"at most (\S+) GB were used", said)
-    assert float(told) * 1e9 == pytest.approx(used, rel=0.02)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")

@@ -3,6 +3,7 @@
 import json
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from attunet_jax.errors import BadArguments
@@ -149,3 +150,65 @@ def test_the_test_part_is_drawn_from_all_of_the_folder():
 def test_splits_are_plain_json():
     _, splits = split(10)
     assert json.loads(json.dumps(splits)) == splits
+
+
+def test_single_cases_are_split_as_they_always_were():
+    # What numpy's generator gives, written out: the first of a permutation.
+    ids = [f"case_{i:03}" for i in range(23)]
+    order = np.random.default_rng(0).permutation(ids).tolist()
+    again = np.random.default_rng([0, 5]).permutation(order)
+    _, splits = split(23)
+    assert splits["80_20"]["test"] == sorted(order[:5])
+    assert splits["80_20"]["validation"] == sorted(order[5:7])
+    assert splits["75_25"]["test"] == sorted(order[:6])
+    for k, part in enumerate(np.array_split(again, 5), start=1):
+        assert splits[f"fold_{k}"]["test"] == sorted(part.tolist())
+    alone = make_splits(
+        ids,
+        **{"seed": 0, "test_fraction": 0.2, "validation_fraction": 0.1},
+        folds="random",
+        units=[(i,) for i in ids],
+    )
+    assert alone == splits
+
+
+def test_cases_of_one_patient_are_in_one_part_of_every_split():
+    rng = np.random.default_rng(1)
+    for trial in range(60):
+        sizes = rng.integers(1, rng.integers(2, 12), rng.integers(1, 15))
+        units = [
+            tuple(f"p{p:02}_{n:02}" for n in range(size))
+            for p, size in enumerate(sizes)
+        ]
+        ids = sorted(sum(units, ()))
+        splits = make_splits(
+            ids,
+            **{"seed": trial, "test_fraction": 0.2, "validation_fraction": 0.1},
+            folds="random",
+            units=units,
+        )
+        for name, parts in splits.items():
+            assert sorted(sum(parts.values(), [])) == ids
+            part_of = {c: part for part in PARTS for c in parts[part]}
+            for unit in units:
+                assert len({part_of[c] for c in unit}) == 1, (name, unit)
+            if len(units) > 1:
+                assert parts["test"] and parts["train"], (name, parts)
+        assert ("fold_1" in splits) == (len(units) >= 5)
+        if "fold_1" in splits:
+            tested = [c for k in range(1, 6) for c in splits[f"fold_{k}"]["test"]]
+            assert sorted(tested) == ids
+
+
+def test_of_patients_with_several_cases_a_split_tests_on_about_its_share():
+    units = [tuple(f"p{p:02}_{n}" for n in range(3)) for p in range(40)]
+    splits = make_splits(
+        sorted(sum(units, ())),
+        **{"seed": 0, "test_fraction": 0.2, "validation_fraction": 0.1},
+        folds="random",
+        units=units,
+    )
+    # Of 120 cases 24, 30 and 24: multiples of 3; of the other 96 about 10 validate.
+    assert [len(splits[n]["test"]) for n in ("80_20", "75_25")] == [24, 30]
+    assert {len(splits[f"fold_{k}"]["test"]) for k in range(1, 6)} == {24}
+    assert len(splits["80_20"]["validation"]) == 9

@@ -46,7 +46,7 @@ def network(config: str) -> tuple[AttentionUNet3D, dict[str, Any]]:
     fields = importlib.import_module(f"configs.{config}").get_config()
     built = build_network(
         fields.model.to_dict() | {"convolution": "compiler"},
-        num_classes=len(fields.classes),
+        num_classes=4,
         backend="cpu",
         device_count=1,
     )

@@ -22,6 +22,7 @@ from configs import base
 def resolved(**changes: Any) -> dict[str, Any]:
     """The base config as JSON; `data__batch_size=2` changes `data.batch_size`."""
     config = json.loads(base.get_config().to_json())
+    config["classes"] = list(base.PAPER_CLASSES)
     for name, value in changes.items():
         group, _, field = name.partition("__")
         if field:

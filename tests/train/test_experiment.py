@@ -22,6 +22,7 @@ from attunet_jax.train.experiment import (
     make_training,
     output_names,
 )
+from attunet_jax.train.setup import as_begun
 from configs import base
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3, "liver": 7}
@@ -50,6 +51,7 @@ def dataset(train: int = 5) -> Dataset:
 def config_with(**changes: Any) -> Any:
     """The base config; `data__batch_size=2` changes `config.data.batch_size`."""
     config = base.get_config()
+    config.classes = base.PAPER_CLASSES
     for name, value in changes.items():
         *groups, field = name.split("__")
         place = config
@@ -184,7 +186,6 @@ def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
 @pytest.mark.parametrize(
     "classes",
     [
-        (),
         ("spleen", "pancreas"),
         ("spleen", "background"),
         ("background", "heart"),
@@ -233,4 +234,32 @@ def test_every_config_makes_an_experiment(path):
     config = importlib.import_module(f"configs.{path.stem}").get_config()
     experiment = make(config)
     assert experiment.steps >= 300
-    assert experiment.run["config"] == json.loads(config.to_json())
+    expected = json.loads(config.to_json())
+    if not config.classes:  # those of the data are what is stored
+        expected["classes"] = ["background", *ORGANS]
+    assert experiment.run["config"] == expected
+
+
+def test_a_command_without_classes_goes_on_with_those_of_its_run(tmp_path):
+    stored = json.loads(config_with(classes=("background", "liver")).to_json())
+    (tmp_path / "config.json").write_text(json.dumps({"config": stored}))
+    for checkpoints, classes in [(False, ()), (True, ("background", "liver"))]:
+        if checkpoints:
+            (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+        found, lines = as_begun(config_with(classes=()), tmp_path)
+        assert (found.classes, lines) == (classes, [])
+    named = ("background", "spleen")
+    assert as_begun(config_with(classes=named), tmp_path)[0].classes == named
+
+
+def test_without_classes_all_organs_of_the_data_are_trained():
+    config = config_with(classes=())
+    experiment = make(config)
+    assert experiment.organs == tuple(ORGANS)
+    assert experiment.network.num_classes == 5
+    for stored in (experiment.run["outputs"], experiment.run["config"]["classes"]):
+        assert stored == ["background", "spleen", "pancreas", "kidney", "liver"]
+    assert config.classes == ()  # the caller's config stays as it was
+    mesh = make_mesh(1, 1)
+    training = make_training(config_with(classes=()), LabelMap({"liver": 1}), mesh)
+    assert training.network.num_classes == 2

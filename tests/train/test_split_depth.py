@@ -28,6 +28,7 @@ QUICK: Any = {"xla_backend_optimization_level": 0}
 def small_config(spatial: int, model: dict[str, Any] | None = None):
     """Planes so large that the smallest activation outweighs the largest parameter."""
     config = base.get_config()
+    config.classes = base.PAPER_CLASSES
     config.model.widths = (4, 6, 8)
     config.model.gating_channels = 8
     config.model.update(model or {})

@@ -21,6 +21,7 @@ from configs import base
 @pytest.fixture(scope="module")
 def run() -> dict[str, Any]:
     config = base.get_config()
+    config.classes = base.PAPER_CLASSES
     config.model.widths = (2, 3)
     config.model.gating_channels = 2
     config.model.convolution = "compiler"

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet_jax.data.dataset import open_dataset
+from attunet_jax.data.labels import LabelMap
 from attunet_jax.errors import BadArguments, BadData
-from data_prep.sources import find_nnunet
+from data_prep.sources import find_msd, find_nnunet
+from data_prep.sources.layout import parse_organs
 
 DATASET = {
     "channel_names": {"0": "CT"},
@@ -70,7 +73,7 @@ def test_nnunet_reads_the_ending_that_dataset_json_names(tmp_path, nnunet):
 
 
 def test_nnunet_of_another_ending_is_refused(nnunet):
-    for ending in [".mha", ".png", "nii.gz", None]:
+    for ending in [".png", "nii.gz", 7]:
         with pytest.raises(BadArguments, match="file_ending"):
             find_nnunet(nnunet(file_ending=ending))
 
@@ -84,12 +87,73 @@ def test_nnunet_regions_are_lists_and_names_become_identifiers(nnunet):
     labels = {"background": 0, "left kidney": [1, 2], "vena-cava": 3, "ignore": 4}
     layout = find_nnunet(nnunet(labels=labels))
     assert layout.organs == {"left_kidney": (1, 2), "vena_cava": (3,)}
+    assert layout.ignored == (4,)
+    assert layout.pairs[0].other_labels == (4,)
+
+
+def test_the_ways_in_which_people_write_dataset_json_say_the_same(tmp_path, nnunet):
+    first = {"modality": {"0": "CT"}, "tensorImageSize": "4D", "numTraining": 2}
+    listed = [{"image": f"./imagesTr/{n}.nii.gz"} for n in ("case_a", "case_b")]
+    by_value = {"0": "background", "1": "spleen", "2": "left kidney"}
+    as_text = {"background": "0", "spleen": "1", "left kidney": "2"}
+    for description in [
+        first | {"labels": by_value, "training": listed},
+        first | {"labels": {str(k): v for k, v in reversed(by_value.items())}},
+        first | {"modality": ["CT"], "labels": as_text},
+        {"channel_names": {"0": "CT"}, "labels": as_text, "file_ending": ".nii.gz"},
+        {"channel_names": ["ct"], "labels": as_text | {"spleen": [1]}},
+        {"channel_names": {"0": "CT portal"}, "labels": as_text | {"spleen": 1.0}},
+    ]:
+        text = json.dumps(description)
+        for content in [
+            text.encode(),
+            b"\xef\xbb\xbf" + text.encode(),
+            text.encode("utf-16"),
+        ]:
+            (nnunet() / "dataset.json").write_bytes(content)
+            for layout in (find_nnunet(tmp_path), find_msd(tmp_path)):
+                assert layout.organs is not None
+                found = sorted(layout.organs.items(), key=lambda item: item[1])
+                assert found == [("spleen", (1,)), ("left_kidney", (2,))]
+                assert [(p.case_id, p.labelled) for p in layout.pairs] == [
+                    ("case_a", True),
+                    ("case_b", True),
+                ]
+                assert all(p.image and p.image.exists() for p in layout.pairs)
+
+
+def test_a_listed_case_without_files_is_a_case_that_lacks_them(tmp_path, nnunet):
+    nnunet(training=[{"image": "./imagesTr/gone.nii.gz"}, {"image": "case_a.nii.gz"}])
+    gone = find_nnunet(tmp_path).pairs[-1]
+    assert gone.image == tmp_path / "imagesTr" / "gone_0000.nii.gz"
+    assert gone.label == tmp_path / "labelsTr" / "gone.nii.gz"
+
+
+def test_a_broken_dataset_json_is_one_line_with_the_place(tmp_path, nnunet):
+    for content, said in [
+        (b'{"labels": {"a": 1},}', "line 1 column 21"),
+        (b'{"labels": {"a": 1, "a": 2}}', "'a' is there twice"),
+        ('{"labels": {"Größe": 1}}'.encode("latin-1"), "not text in UTF-8"),
+        (b"[" * 100_000, "recursion"),
+    ]:
+        (nnunet() / "dataset.json").write_bytes(content)
+        for find in (find_nnunet, find_msd):
+            with pytest.raises(BadData) as caught:
+                find(tmp_path)
+            message = str(caught.value)
+            assert message.startswith(f"{tmp_path / 'dataset.json'}: not JSON (")
+            assert said in message and "\n" not in message
 
 
 def test_nnunet_descriptions_that_say_no_organs_are_refused_by_name(nnunet):
     for changes in [
         {"labels": ["background", "spleen"]},
-        {"labels": {"0": "background", "1": "spleen"}},  # how the first nnU-Net had it
+        {"labels": {"0": "1", "1": "0"}},  # which are names?
+        {"labels": {"background": 1, "spleen": 2}},
+        {"labels": {"background": 0}},
+        {"labels": {"background": 0, "ignore": 1}},
+        {"labels": {"background": 0, "spleen": "one"}},
+        {"dataset": {"a": {"images": ["/elsewhere/a.nii.gz"]}}},
         {"labels": {"background": 0, "spleen": 0}},
         {"labels": {"background": 0, "spleen": -1}},
         {"labels": {"background": 0, "spleen": True}},
@@ -118,12 +182,54 @@ def test_a_dataset_json_of_other_content_is_named(nnunet):
 def test_nnunet_regions_that_overlap_leave_the_labels_to_be_named(
     tmp_path, nnunet, prepare_here
 ):
-    for values in [(1, 1), ([1, 2], 2)]:
-        folder = nnunet(labels=dict(zip(("whole", "part"), values, strict=True)))
-        assert find_nnunet(folder).organs is None
+    nested = {"whole tumor": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    for labels, line in [
+        ({"whole": [1, 2], "part": 2}, "whole_rest=1,part=2"),
+        ({"a": 1, "b": 1}, "a_and_b=1"),
+        ({"a": [1, 2], "b": [2, 3], "c": 7}, "a_rest=1,a_and_b=2,b_rest=3,c=7"),
+        (nested, "whole_tumor_rest=1,core_rest=2,enhancing=3"),
+    ]:
+        folder = nnunet(labels={"background": 0} | labels)
+        layout = find_nnunet(folder)
+        assert layout.organs is None
         words = ("--source=nnunet", f"--input={folder}", f"--output={tmp_path / 'out'}")
         outcome = prepare_here(*words)
-        assert outcome.status == 2 and "give --labels=" in outcome.err
+        assert outcome.status == 2 and "overlap" in outcome.err
+        assert outcome.err.rstrip().endswith(f" --labels={line}")
+        # What is printed can be pasted; the values to ignore stay those of the file.
+        organs, ignored = layout.chosen(line)
+        assert organs == parse_organs(line)
+        assert ignored == ((4,) if "ignore" in labels else ())
+
+
+def test_voxels_to_ignore_are_stored_apart_from_background_and_organs(
+    tmp_path, save_nifti, prepare_here
+):
+    label = np.zeros((8, 9, 10), np.uint8)
+    label[2:5, 2:5, 2:5], label[6, :, :] = 1, 2  # 27 and 90 voxels
+    image = np.random.default_rng(0).integers(-1000, 300, label.shape)
+    image = image.astype(np.int16)
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    save_nifti(raw / "imagesTr" / "x_0000.nii.gz", image)
+    save_nifti(raw / "labelsTr" / "x.nii.gz", label)
+    description = DATASET | {"labels": {"background": 0, "spleen": 1, "ignore": 2}}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    words = ("--source=nnunet", f"--input={raw}", "--workers=1")
+    assert prepare_here(*words, f"--output={data}").status == 0
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["ignore_value"] == 255 and manifest["organs"] == {"spleen": 1}
+    assert manifest["cases"][0]["ignored_voxels"] == 90
+    prepared = open_dataset(data)
+    assert prepared.labels == LabelMap({"spleen": 1}, ignore_value=255)
+    values, counts = np.unique(prepared.case("x").label, return_counts=True)
+    assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {
+        **{0: 720 - 27 - 90, 1: 27, 255: 90}
+    }
+    # --labels says so for any layout, and may make an organ of the value instead.
+    for flag, stored in [("spleen=1,ignore=2", {0, 1, 255}), ("rim=2,a=1", {0, 1, 2})]:
+        out = tmp_path / flag
+        assert prepare_here(*words, f"--output={out}", f"--labels={flag}").status == 0
+        assert {*np.unique(open_dataset(out).case("x").label).tolist()} == stored
 
 
 def test_a_folder_without_dataset_json_is_no_nnunet_folder(tmp_path):

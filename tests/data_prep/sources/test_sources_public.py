@@ -127,9 +127,9 @@ def test_a_description_that_is_none_is_refused(decathlon):
     for changes, kind, words in [
         ({"modality": {"0": "FLAIR", "1": "T1w"}}, BadArguments, "FLAIR, T1w"),
         ({"modality": {"0": "MRI"}}, BadArguments, "the images are MRI"),
-        ({"labels": ["background"]}, BadData, "no description of the Decathlon"),
-        ({"labels": {"one": "spleen"}}, BadData, "no description of the Decathlon"),
-        ({"training": [{"label": "x"}]}, BadData, "no description of the Decathlon"),
+        ({"labels": ["background"]}, BadData, "not names and values"),
+        ({"labels": {"one": "spleen"}}, BadData, "'one' has the value"),
+        ({"training": [{"label": "x"}]}, BadData, "which is no scan"),
     ]:
         folder = decathlon(**changes)
         with pytest.raises(kind, match=words) as caught:
