@@ -92,6 +92,10 @@ class Checkpoints:
         """Complete steps, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def place(self, step: int) -> Path:
+        """The folder of a step."""
+        return self._directory / str(step)
+
     def best(self) -> int | None:
         """The step with the highest validation Dice, if any was saved with one."""
         scored = [

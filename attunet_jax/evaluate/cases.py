@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,14 +46,10 @@ def evaluate_cases(
       BadArguments: the data has another spacing than the network or none of its organs.
     """
     organs = _organs(predictor, dataset)
-    stamp = {
-        "step": predictor.step,
-        "manifest_sha256": dataset.manifest_sha256,
-        "predict": predictor.settings_digest(),
-    }
+    stamp = stamp_of(predictor, dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Rows so far: a kill loses none of them.
-    tmp_path = path.with_name(f".{path.name}.new")
+    tmp_path = _journal(path)
     done = _read_rows(tmp_path, stamp, organs) | _read_rows(path, stamp, organs)
     write_text(tmp_path, _lines(row for of_case in done.values() for row in of_case))
     rows = []
@@ -82,6 +79,26 @@ def evaluate_cases(
     write_text(path, _lines(rows))
     tmp_path.unlink()
     return rows
+
+
+def stamp_of(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
+    """What made a row: checkpoint, weights, settings and data. In every row."""
+    return {**predictor.identity, "manifest_sha256": dataset.manifest_sha256}
+
+
+def rows_of_others(path: Path, stamp: Mapping[str, Any]) -> list[dict]:
+    """Rows with other stamps, in `path` or in what an interruption left of it."""
+    return [
+        row
+        for place in (path, _journal(path))
+        for row in _rows_in(place)
+        if not _made_by(row, stamp)
+    ]
+
+
+def _journal(path: Path) -> Path:
+    """Written case by case, until all are there: a kill loses no row."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _lines(rows: Iterable[dict]) -> str:
@@ -148,16 +165,28 @@ def _read_rows(path: Path, stamp: dict, organs: Iterable[str]) -> dict[str, list
     A case that lacks one of them was cut short, and is left out.
     """
     rows: dict[str, dict[str, dict]] = {}
+    for row in _rows_in(path):
+        if _made_by(row, stamp):
+            rows.setdefault(row["case_id"], {})[row["organ"]] = row
+    return {
+        case_id: [of_case[organ] for organ in organs]
+        for case_id, of_case in rows.items()
+        if of_case.keys() >= set(organs)
+    }
+
+
+def _made_by(row: Mapping[str, Any], stamp: Mapping[str, Any]) -> bool:
+    return all(row.get(key) == value for key, value in stamp.items())
+
+
+def _rows_in(path: Path) -> list[dict]:
+    rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
                 continue  # a line cut short by a kill
-            if all(row.get(key) == value for key, value in stamp.items()):
-                rows.setdefault(row["case_id"], {})[row["organ"]] = row
-    return {
-        case_id: [of_case[organ] for organ in organs]
-        for case_id, of_case in rows.items()
-        if of_case.keys() >= set(organs)
-    }
+            if isinstance(row, dict) and {"case_id", "organ"} <= row.keys():
+                rows.append(row)
+    return rows

@@ -1,6 +1,5 @@
 """Draws label maps on slices of a scan, and learning curves, as PNG pictures."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from attunet_jax.files import replacing
 
 WINDOW_HU = (-100, 240)  # soft tissue in a portal-venous scan
 # In canonical order D runs feet to head, H front to back, W patient's right to left.
@@ -199,10 +200,5 @@ def _legend(maps: Mapping, colours: Mapping[str, str]) -> list[Line2D]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Writes to a temporary path and renames, so that no picture is ever incomplete."""
-    tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(tmp_path, format="png")
-        tmp_path.replace(path)
-    finally:
-        tmp_path.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,7 +1,9 @@
 """Evaluates a network into a folder: scores, a summary, pictures, label maps."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -9,12 +11,15 @@ from tqdm import tqdm
 from attunet_jax import volume as volumes
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
-from attunet_jax.evaluate.cases import evaluate_cases
+from attunet_jax.errors import BadArguments
+from attunet_jax.evaluate.cases import evaluate_cases, rows_of_others, stamp_of
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.summary import markdown_summary, summary
 from attunet_jax.files import make_folder, write_text
 from attunet_jax.predict.outputs import write_labels
 from attunet_jax.predict.predictor import Predictor
+
+SUMMARIES = ("summary.json", "summary.md")
 
 
 def evaluate_into_folder(
@@ -25,26 +30,31 @@ def evaluate_into_folder(
     *,
     pictures: int,
     label_maps: bool,
+    replace: bool,
 ) -> tuple[list[dict], str]:
     """Evaluates `case_ids`; writes cases.jsonl, summary.json and summary.md.
 
     A case that has its scores already is predicted again where a picture or label map
-    of it is asked for and missing. Where a case gets new scores, those of an earlier
-    checkpoint or setting are removed.
+    of it is asked for and missing.
 
     Args:
       pictures: overlay PNGs are drawn of the first so many cases.
       label_maps: whether predictions are kept, on the scans' own grids.
+      replace: whether an evaluation by another checkpoint, or of other data or
+        settings, is removed from the folder; otherwise it is refused.
 
     Returns:
       The rows of all cases, and the summary in Markdown.
 
     Raises:
-      BadArguments: as `evaluate_cases`; or the folder holds label maps whose values
-        mean other organs.
+      BadArguments: as `evaluate_cases`; or the folder holds another evaluation, or
+        label maps whose values mean other organs.
       BadData: the folder cannot be written.
     """
     make_folder(folder / "label_maps" if label_maps else folder)
+    _make_way(folder, stamp_of(predictor, dataset), replace)
+    for name in SUMMARIES:  # of before; an interruption leaves none
+        (folder / name).unlink(missing_ok=True)
     if label_maps:
         write_labels(folder / "label_maps", predictor.names, [])
     drawn = set(case_ids[:pictures])
@@ -113,3 +123,35 @@ def evaluate_into_folder(
         text += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
     write_text(folder / "summary.md", text)
     return rows, text
+
+
+# What a user knows the parts of a stamp as.
+_PARTS = {
+    "step": "checkpoint",
+    "weights": "weights",
+    "predict": "settings",
+    "manifest_sha256": "data",
+}
+
+
+def _make_way(folder: Path, stamp: Mapping[str, Any], replace: bool) -> None:
+    """Removes from `folder` what was made with another stamp, so that nothing mixes."""
+    others = rows_of_others(folder / "cases.jsonl", stamp)
+    if not others:
+        return
+    differing = [
+        what + (f" (step {row.get(key)}, now {value})" if key == "step" else "")
+        for row in others[-1:]
+        for key, value in stamp.items()
+        if row.get(key) != value and (what := _PARTS.get(key, key))
+    ]
+    holds = f"{folder}: holds an evaluation with another {', '.join(differing)}"
+    if not replace:
+        raise BadArguments(f"{holds}: use another --output, or remove it")
+    print(f"{holds}: it is made again", flush=True)
+    made = ["cases.jsonl", ".cases.jsonl.new", "label_maps/labels.json"]
+    for case_id in {str(row["case_id"]) for row in others}:
+        made += [f"{case_id}.png", f"label_maps/{case_id}.nii.gz"]
+    for path in (folder / name for name in made):
+        if path.resolve().is_relative_to(folder.resolve()):  # whatever the rows say
+            path.unlink(missing_ok=True)

@@ -4,18 +4,21 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding
 
 from attunet_jax.config_fields import as_typed
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import make_mesh, replicated, split_depth
 from attunet_jax.errors import BadArguments
+from attunet_jax.files import local_path
 from attunet_jax.intensity import (
     CtNormalisation,
     HuHistogram,
@@ -31,6 +34,17 @@ from attunet_jax.volume import Volume, as_ct, blur, labels_onto_grid, resample
 
 # Of larger scans some slices tell the levels of their values.
 _LEVELS_VOX = 2**24
+
+# What a run stores that takes no part in a prediction.
+_NO_PART = {
+    *("format", "version", "convolution", "manifest_sha256"),
+    *("name", "seed", "init_from"),
+    *("augment", "loss", "optimizer", "train", "mesh"),
+    *("model.gate_initialisation", "model.remat", "model.convolution"),
+    *("data.directory", "data.split", "data.batch_size", "data.read_shape"),
+    *("data.foreground_fraction", "data.threads", "data.prefetch_batches"),
+    *("predict.checkpoint", "predict.spatial"),
+}
 
 
 class Predictor:
@@ -211,15 +225,30 @@ class Predictor:
         free = ("checkpoint", "spatial", "region")
         return {k: v for k, v in self._settings.items() if k not in free}
 
-    def settings_digest(self) -> str:
-        """Returns a digest of the settings that decide a prediction.
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides its predictions: `{"step", "weights", "predict"}`, JSON-able.
 
-        The checkpoint is not among them.
+        Digests of all parameters and statistics, and of the run's settings: whatever is
+        not known to take no part in a prediction.
         """
-        free = ("checkpoint", "spatial")
-        fields = {k: v for k, v in self._settings.items() if k not in free}
-        text = json.dumps(fields, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        weights = hashlib.sha256()
+        for path, leaf in sorted(flatten_dict(self.variables, sep="/").items()):
+            weights.update(path.encode() + np.asarray(leaf).tobytes())
+        run = {key: x for key, x in self.run.items() if key not in _NO_PART}
+        config = {
+            group: {k: x for k, x in fields.items() if f"{group}.{k}" not in _NO_PART}
+            if isinstance(fields, Mapping)
+            else fields
+            for group, fields in run.pop("config").items()
+            if group not in _NO_PART
+        }
+        text = json.dumps([run, config], sort_keys=True)
+        return {
+            "step": self.step,
+            "weights": weights.hexdigest()[:16],
+            "predict": hashlib.sha256(text.encode()).hexdigest()[:12],
+        }
 
 
 def _scan_of(
@@ -256,4 +285,4 @@ def load_predictor(
 
     `overrides` replaces fields of its `config.predict`. Raises as `load_trained` does.
     """
-    return Predictor(load_trained(Path(workdir), overrides or {}))
+    return Predictor(load_trained(local_path(workdir), overrides or {}))

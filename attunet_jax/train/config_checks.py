@@ -122,8 +122,10 @@ def with_current_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         if old_field in current.get(group, {}):
             current[group][new.split(".")[1]] = current[group].pop(old_field)
     for name, value in ADDED.items():
-        group, field = name.split(".")
-        if group in current:
+        group, _, field = name.rpartition(".")
+        if not group:
+            current.setdefault(field, value)
+        elif group in current:
             current[group].setdefault(field, value)
     return current
 
@@ -136,9 +138,11 @@ def meant_before(
     Only those that decide a run's parameters; `current` is a resolved config.
     """
     meant = {}
+    before = {new: old.rpartition(".")[2] for old, new in RENAMED.items()}
     for name, value in ADDED.items():
-        group, field = name.split(".")
-        if group in FIXED_GROUPS and field not in stored[group]:
+        group, _, field = name.rpartition(".")
+        names = {field, before.get(name, field)}
+        if group in FIXED_GROUPS and names.isdisjoint(stored[group]):
             if current[group][field] != value:
                 meant[name] = value
     return meant

@@ -6,7 +6,7 @@ cases of a prepared data set.
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from attunet_jax.errors import BadArguments
 from attunet_jax.intensity import CtNormalisation, HuLevels
 from attunet_jax.model import AttentionUNet3D, build_network, check_divisible
 from attunet_jax.ops import dispatch
+from attunet_jax.train import stored_run
 from attunet_jax.train.config_checks import Config, check_config, differing_fields
 from attunet_jax.train.loss import soft_dice_loss
 from attunet_jax.train.normalisation import run_normalisation
@@ -64,9 +65,15 @@ class Experiment(Training):
 
 
 def make_experiment(
-    config: Config, dataset: Dataset, mesh: Mesh, source: TrainedModel | None = None
+    config: Config,
+    dataset: Dataset,
+    mesh: Mesh,
+    source: TrainedModel | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """`source` is the trained model that `config.init_from` names.
+
+    `before` is what a run that continues has stored; it needs no `source`.
 
     Raises `BadArguments` for fields that contradict each other, the data or `source`.
     """
@@ -80,8 +87,14 @@ def make_experiment(
         )
     if source is not None:
         _check_same_network(source, resolved["model"])
-    outputs = output_names(config.classes, source)
-    normalisation = run_normalisation(config, dataset, parts["train"], source)
+    if before is not None:
+        outputs = tuple(before["outputs"])
+    else:
+        outputs = output_names(config.classes, source)
+    if before is not None and config.init_from:  # its source's, which may be gone
+        normalisation = CtNormalisation.of_run(before)
+    else:
+        normalisation = run_normalisation(config, dataset, parts["train"], source)
     levels = dataset.hu_levels(parts["train"])
     # An epoch of fewer cases than a batch is still a step.
     epoch_steps = max(len(parts["train"]) // config.data.batch_size, 1)
@@ -97,7 +110,7 @@ def make_experiment(
         if config.train.steps > 0
         else config.train.epochs * epoch_steps,
         run={
-            "format": 1,
+            **stored_run.stamp(),
             "config": resolved,
             "convolution": training.network.convolution,
             "outputs": list(outputs),
@@ -266,8 +279,13 @@ def compile_step(
 
 
 def _check_same_network(source: TrainedModel, model: dict[str, Any]) -> None:
-    stored = {"model": source.run["config"]["model"]}
-    differing = differing_fields(stored, {"model": model})
+    # Parameters are float32 whatever is computed in, and none keeps its first value.
+    free = ("compute_dtype", "gate_initialisation")
+    stored, given = (
+        {"model": {field: x for field, x in fields.items() if field not in free}}
+        for fields in (source.run["config"]["model"], model)
+    )
+    differing = differing_fields(stored, given)
     if differing:
         raise BadArguments(
             f"--config.init_from={source.workdir}: was trained with another "

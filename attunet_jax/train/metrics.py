@@ -10,10 +10,11 @@ import tensorboardX
 
 from attunet_jax.errors import BadData
 from attunet_jax.files import write_text
+from attunet_jax.train.event_files import drop_events_after
 
 
 class MetricWriter:
-    """Writes rows of metrics; on a resume drops those beyond the restored step.
+    """Writes rows of metrics and events; on a resume drops those beyond `step`.
 
     A context manager. In processes other than the main one it is not `enabled` and
     writes nothing. Raises `BadData` if the disk is full.
@@ -24,11 +25,15 @@ class MetricWriter:
         self._steps = steps
         self._enabled = enabled
         if enabled:
-            _drop_rows_after(self._path, step)
-            self._rows = self._path.open("a", encoding="utf-8")
-            self._events = tensorboardX.SummaryWriter(
-                str(workdir / "tensorboard"), purge_step=step + 1 if step else None
-            )
+            events = workdir / "tensorboard"
+            with _writing(self._path):
+                _drop_rows_after(self._path, step)
+                drop_events_after(events, step)
+                self._rows = self._path.open("a", encoding="utf-8")
+                # Named by the second too; two may begin in one.
+                self._events = tensorboardX.SummaryWriter(
+                    str(events), filename_suffix=f".{step}"
+                )
 
     def log(
         self,

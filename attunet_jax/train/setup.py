@@ -35,7 +35,12 @@ from attunet_jax.train.experiment import (
     with_classes,
 )
 from attunet_jax.train.state import TrainState, init_state
-from attunet_jax.train.trained import TrainedModel, init_from, load_trained, stored_run
+from attunet_jax.train.trained import (
+    TrainedModel,
+    init_from,
+    load_trained,
+    newest_stored_run,
+)
 
 # Fields that may differ between hosts: where and how each of them reads.
 FREE_ON_A_HOST = {"data.directory", "data.threads", "data.prefetch_batches"}
@@ -61,8 +66,12 @@ class Run:
         return with_sharding(shapes, replicated(self.mesh))
 
 
-def setup(config: Config) -> Run:
-    """Raises `BadArguments` or `BadData`, the same in all processes."""
+def setup(config: Config, workdir: Path | None = None) -> Run:
+    """Sets up a run, or its continuation where `workdir` holds a checkpoint.
+
+    A continuation needs nothing of the run that `config.init_from` names: it may be
+    gone. Raises `BadArguments` or `BadData`, the same in all processes.
+    """
 
     def open_data() -> tuple[Dataset, Mesh]:
         dataset = open_dataset(Path(config.data.directory))
@@ -81,10 +90,17 @@ def setup(config: Config) -> Run:
     )
     config = with_classes(config, dataset.labels)
     # Not within raise_on_all: reading a checkpoint is itself a collective.
-    source = load_trained(Path(config.init_from), {}) if config.init_from else None
+    before = newest_stored_run(workdir) if workdir else None
+    source = None
+    if before is None and config.init_from:
+        source = load_trained(Path(config.init_from), {})
 
     def make() -> Experiment:
-        experiment = make_experiment(config, dataset, mesh, source)
+        if before is not None:
+            _check_same_run(before["config"], json.loads(config.to_json()), workdir)
+        experiment = make_experiment(config, dataset, mesh, source, before)
+        if before is not None:
+            _check_same_numbers(before, experiment.run, workdir)
         check_fits_mesh(config, mesh)
         return experiment
 
@@ -151,7 +167,6 @@ def init_or_restore(
     of random parameters, replaced by those of `config.init_from` if given.
     """
     experiment = run.experiment
-    raise_on_all(lambda: _check_same_run(checkpoints, experiment.run, workdir))
     restored = checkpoints.restore_newest(run.abstract_state)
     if restored is not None:
         state, position = restored
@@ -231,21 +246,19 @@ def stream(
 
 
 def _check_same_run(
-    checkpoints: Checkpoints, run: dict[str, Any], workdir: Path
+    stored: dict[str, Any], config: dict[str, Any], workdir: Path | None
 ) -> None:
-    steps = checkpoints.steps()
-    if not steps:
-        return
-    try:
-        stored = stored_run(checkpoints, steps[-1])
-    except BadData:
-        return  # damaged: restoring names it and continues with the one before
-    differing = differing_fields(stored["config"], run["config"])
+    differing = differing_fields(stored, config)
     if differing:
         raise BadArguments(
             f"{workdir} holds a run with another {'; '.join(differing)}: "
             "use another --workdir"
         )
+
+
+def _check_same_numbers(
+    stored: dict[str, Any], run: dict[str, Any], workdir: Path | None
+) -> None:
     if stored.get("normalisation") != run["normalisation"]:
         raise BadArguments(
             f"{workdir} holds a run whose scans are normalised by other numbers: its "

@@ -1,5 +1,6 @@
 """Trained models: loaded from a run's folder, and as the beginning of another run."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from attunet_jax.checkpoint import Checkpoints, is_finite, open_existing, with_sharding
 from attunet_jax.config_fields import check_stored
+from attunet_jax.distributed.consensus import gather_texts
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.files import local_path
 from attunet_jax.model import AttentionUNet3D, build_network
-from attunet_jax.train.config_checks import with_current_fields
+from attunet_jax.ops import dispatch
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, state_of
+from attunet_jax.train.stored_run import with_todays_fields
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
     run's `config.predict`. Without validation cases "best" is the latest. Raises
     `BadData` or `BadArguments` naming what does not fit.
     """
-    with open_existing(workdir) as checkpoints:
+    with open_existing(local_path(workdir)) as checkpoints:
         newest = stored_run(checkpoints, checkpoints.steps()[-1])
         requested = (newest["config"]["predict"] | dict(overrides))["checkpoint"]
         step = _step(checkpoints, requested, workdir)
@@ -50,7 +54,7 @@ def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
         run["config"]["predict"].update(overrides)
         check_stored(run["config"])
         network = build_network(
-            run["config"]["model"],
+            _buildable_here(run["config"]["model"]),
             num_classes=len(run["outputs"]),
             backend=jax.default_backend(),
             device_count=run["config"]["predict"]["spatial"],
@@ -77,10 +81,41 @@ def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
     return TrainedModel(network, variables, step, run, workdir)
 
 
+def _buildable_here(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a network whose machine may have had another convolution."""
+    if model["convolution"] == dispatch.ONEDNN:
+        return {**model, "convolution": dispatch.AUTO}  # itself where it is there
+    return dict(model)
+
+
+def newest_stored_run(workdir: Path) -> dict[str, Any] | None:
+    """What the newest checkpoint in `workdir` stores of its run; None without one.
+
+    Damaged ones are passed over. A collective: all processes take what process 0 finds.
+    """
+    here = any((workdir / "checkpoints").glob("[0-9]*"))
+    if not json.loads(gather_texts(json.dumps(here))[0]):
+        return None
+    found = None
+    with Checkpoints(
+        workdir / "checkpoints", keep_latest=10**6, keep_best=10**6, clean_up=False
+    ) as checkpoints:
+        for step in reversed(checkpoints.steps()):
+            try:
+                found = checkpoints.run(step), str(checkpoints.place(step))
+                break
+            except BadData:
+                continue  # restoring names it
+    found = json.loads(gather_texts(json.dumps(found))[0])
+    return with_todays_fields(*found) if found else None
+
+
 def stored_run(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """Reads a checkpoint's `run`, its config with today's fields."""
-    run = checkpoints.run(step)
-    return run | {"config": with_current_fields(run["config"])}
+    """Reads a checkpoint's `run`, its config with today's fields.
+
+    Raises `BadData` where it is damaged or of a version that this one cannot read.
+    """
+    return with_todays_fields(checkpoints.run(step), checkpoints.place(step))
 
 
 def state_of_weights(

@@ -1,8 +1,11 @@
 """`launch.evaluate`: its scores are those of NumPy on the network's predictions."""
 
+import copy
+import dataclasses
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -70,7 +73,7 @@ def test_a_case_whose_depth_devices_share_has_the_probabilities_of_one(
     np.testing.assert_allclose(split.probabilities(image), expected, atol=1e-5)
     weights = split.variables["params"]["encoder_1"]["conv_1"]["kernel"]
     assert len(weights.sharding.device_set) == spatial
-    assert split.settings_digest() == one.settings_digest()
+    assert split.identity == one.identity
 
 
 def test_a_centre_crop_alone_is_scored_where_asked(trained, prepared, tmp_path):
@@ -260,3 +263,100 @@ def test_bad_input_is_one_line(
     words |= change
     got, line = refused("launch.evaluate", *(f"{k}={v}" for k, v in words.items()))
     assert got == status and message in line
+
+
+def evaluate(predictor, dataset, folder, *, pictures=0, replace=False):
+    rows, _ = evaluate_into_folder(
+        predictor,
+        dataset,
+        ("ball_1", "ball_2"),
+        folder,
+        pictures=pictures,
+        label_maps=bool(pictures),
+        replace=replace,
+    )
+    return rows
+
+
+def seconds(rows):
+    return [row["seconds"] for row in rows]
+
+
+def test_rows_of_other_weights_settings_or_data_are_refused_or_made_again(
+    trained, prepared, tmp_path, capsys
+):
+    """Of the same step, as two runs of one length have."""
+    dataset, first = open_dataset(prepared), load_predictor(trained[0], {})
+    before = evaluate(first, dataset, tmp_path, pictures=1)
+    again = evaluate(load_predictor(trained[0]), dataset, tmp_path)
+    assert seconds(again) == seconds(before)  # the same: nothing is predicted anew
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    other = load_predictor(trained[0], {})
+    other.variables = jax.tree.map(lambda x: x * 1.1, other.variables)
+    mirrored = load_predictor(trained[0], {"average_flips": True})
+    moved = dataclasses.replace(dataset, manifest_sha256="another")
+    for predictor, data, what in (
+        (other, dataset, "weights"),
+        (mirrored, dataset, "settings"),
+        (first, moved, "data"),
+    ):
+        with pytest.raises(
+            BadArguments, match=f"{tmp_path}: .* another {what}: .*--ou"
+        ):
+            evaluate(predictor, data, tmp_path)
+        assert files == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    # A case of the other network cannot be left beside those of the first.
+    made = evaluate(other, dataset, tmp_path, replace=True)
+    assert "another weights: it is made again" in capsys.readouterr().out
+    assert seconds(made) != seconds(before)
+    assert not [*tmp_path.glob("*.png"), *(tmp_path / "label_maps").iterdir()]
+    assert {row["weights"] for row in rows_of(tmp_path)} == {other.identity["weights"]}
+
+
+def test_an_interrupted_evaluation_leaves_no_summary_of_before(
+    trained, prepared, tmp_path
+):
+    dataset = open_dataset(prepared)
+    evaluate(load_predictor(trained[0], {}), dataset, tmp_path)
+    assert (tmp_path / "summary.md").exists()
+    other = load_predictor(trained[0], {"average_flips": True})
+    whole, stops = other.probabilities, iter([False, True, True])
+
+    def stopped(*arguments):
+        if next(stops):
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    other.probabilities = stopped
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(other, dataset, tmp_path, replace=True)
+    assert [p.name for p in tmp_path.iterdir()] == [".cases.jsonl.new"]
+    # Stopped once more before its next case, it does not lose the one that is there.
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(other, dataset, tmp_path, replace=True)
+    other.probabilities = whole
+    rows = evaluate(other, dataset, tmp_path)
+    assert next(stops, None) is None
+    assert {r["case_id"] for r in rows} == {"ball_1", "ball_2"}
+    assert {r["predict"] for r in rows_of(tmp_path)} == {other.identity["predict"]}
+
+
+def test_what_takes_no_part_in_a_prediction_does_not_change_its_identity(trained):
+    predictor = load_predictor(trained[0], {})
+    config = predictor.run["config"]
+    for name, same in (
+        ("optimizer.learning_rate", True),
+        ("train.steps", True),
+        ("data.threads", True),
+        ("model.remat", True),
+        ("model.align_corners", False),
+        ("data.crop_shape", False),
+        ("predict.window_sigma", False),
+        ("something.new", False),
+    ):
+        other = load_predictor(trained[0], {})
+        other.run["config"] = copy.deepcopy(config)
+        group, field = name.split(".")
+        other.run["config"].setdefault(group, {})[field] = "changed"
+        assert (other.identity == predictor.identity) is same, name

@@ -1,6 +1,7 @@
 """Runs that begin from finished ones, and from weights of the published code."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -83,6 +84,32 @@ def test_fine_tuning_on_one_organ_leaves_the_other_outputs_alone(
         assert meaning == {value: named[value] for value in map(str, sorted(allowed))}
 
 
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+def test_a_fine_tuning_goes_on_without_its_source_which_computed_in_another_type(
+    fine_tune, trained, tmp_path
+):
+    source, workdir = tmp_path / "source", tmp_path / "tuned"
+    shutil.copytree(trained[0], source)
+    words = (
+        f"--config.init_from={source}",
+        "--config.classes=background,pancreas",
+        "--config.model.compute_dtype=bfloat16",
+    )
+    status, output, errors = fine_tune(workdir, *words)
+    assert status == 0, errors
+    assert f"begins from {source}, step " in output and "new:" not in output
+    shutil.rmtree(source)
+    status, output, errors = fine_tune(workdir, *words, "--config.train.steps=3")
+    assert status == 0, errors
+    assert "continuing at step 2 of 3" in output
+    assert arrays(workdir, 3)["fusion/kernel"].shape[-1] == 4  # the source's outputs
+    # And back: a network of float32 begins from one of bfloat16.
+    status, output, errors = fine_tune(
+        tmp_path / "back", f"--config.init_from={workdir}", "--config.train.steps=1"
+    )
+    assert status == 0 and "new:" not in output, errors
+
+
 def test_other_organs_than_the_sources_get_a_new_head(
     fine_tune, run_program, finish, prepared, tiny_flags, tmp_path
 ):
@@ -122,43 +149,6 @@ def test_a_source_that_does_not_fit_is_one_line_and_nothing_is_written(
     )
     assert status in (2, 3) and said in line
     assert not workdir.exists()
-
-
-@pytest.fixture(scope="module")
-def published_file(tmp_path_factory):
-    """Random weights of a tiny published network, as an .npz of its state dict.
-
-    Three scales instead of five: it compiles sooner.
-    """
-    rng = np.random.default_rng(0)
-    tensors = {}
-
-    def conv(name, out, into, kernel=1, bias=True):
-        shape = (out, into, kernel, kernel, kernel)
-        tensors[f"{name}.weight"] = rng.normal(0, 0.3, shape).astype(np.float32)
-        if bias:
-            tensors[f"{name}.bias"] = rng.normal(0, 0.1, out).astype(np.float32)
-
-    def norm(name, width):
-        for leaf in ("weight", "bias", "running_mean"):
-            tensors[f"{name}.{leaf}"] = rng.normal(0.5, 0.1, width).astype(np.float32)
-        tensors[f"{name}.running_var"] = rng.uniform(0.5, 2, width).astype(np.float32)
-
-    def block(name, out, into):
-        for i, width in ((1, into), (2, out)):
-            conv(f"{name}conv{i}.0", out, width, 3)
-            norm(f"{name}conv{i}.1", out)
-
-    widths = (2, 3, 4)
-    for i in range(2):
-        block(f"conv{i + 1}.", widths[i], (1, *widths)[i])
-        block(f"up_concat{i + 1}.conv.", widths[i], widths[i] + widths[i + 1])
-        conv(f"dsv{i + 1}.dsv.0" if i else "dsv1", 4, widths[i])
-    block("center.", 4, 3)
-    conv("final", 4, 8)
-    path = tmp_path_factory.mktemp("published") / "net.npz"
-    np.savez(path, **tensors)
-    return path
 
 
 def test_imported_weights_predict_and_can_be_fine_tuned(

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from attunet_jax.train.metrics import MetricWriter, duration
 
 
@@ -46,3 +48,29 @@ def test_a_line_says_step_loss_speed_waiting_and_time_left(tmp_path, capsys):
 
 def test_durations_read_as_clocks():
     assert [duration(s) for s in (0.4, 69, 3909)] == ["0:00", "1:09", "1:05:09"]
+
+
+def write_until(workdir, *, begin, end):
+    writer = MetricWriter(workdir, step=begin, steps=10, enabled=True)
+    for step in range(begin + 1, end + 1):
+        writer.record(step, {"loss": step + begin / 100})
+    writer.close()
+
+
+def test_after_kills_and_resumes_event_files_hold_each_step_once(tmp_path, read_events):
+    write_until(tmp_path, begin=0, end=6)
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-9])  # a kill in the middle of a record
+    write_until(tmp_path, begin=4, end=7)
+    write_until(tmp_path, begin=5, end=8)
+    found = {}
+    for tag, step, value in read_events(tmp_path / "tensorboard"):
+        assert tag == "loss" and step not in found
+        found[step] = value
+    # Each by the run that wrote it last.
+    expected = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5.04, 6: 6.05, 7: 7.05, 8: 8.05}
+    assert found == pytest.approx(expected)
+    assert steps_in(tmp_path) == list(range(1, 9))
+    write_until(tmp_path, begin=0, end=1)  # killed before its first checkpoint
+    assert read_events(tmp_path / "tensorboard") == [("loss", 1, 1.0)]

@@ -73,7 +73,7 @@ def losses(workdir):
 # 2026-11-23: Orbax warns when no target is given; here the point is to read whatever
 # was written, by itself, on the same machine.
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
-def test_resumed_run_equals_uninterrupted_run(train, tmp_path):
+def test_resumed_run_equals_uninterrupted_run(train, tmp_path, read_events):
     alone, broken = tmp_path / "alone", tmp_path / "broken"
     output = finish(train(alone))
     assert "new run" in output and "held-out dice" in output
@@ -92,6 +92,13 @@ def test_resumed_run_equals_uninterrupted_run(train, tmp_path):
         np.testing.assert_array_equal(got[path], array, err_msg=str(path))
     assert losses(broken) == losses(alone)
     assert sorted(losses(broken)) == list(range(1, STEPS + 1))
+
+    # After a stop and a kill each step is once in every record of the run.
+    events = [(tag, step) for tag, step, _ in read_events(broken / "tensorboard")]
+    assert sorted(events) == sorted(set(events)) and ("loss", STEPS) in events
+    rows = (broken / "metrics.jsonl").read_text().splitlines()
+    keys = [(json.loads(row)["step"], tuple(json.loads(row))) for row in rows]
+    assert len(keys) == len(set(keys))
 
     # Same command once more: nothing left to do, nothing changed.
     output = finish(train(broken, "--config.predict.average_flips=True"))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from attunet_jax.checkpoint import Checkpoints
+from attunet_jax.config_fields import ADDED, RENAMED
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import make_mesh
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.train.config_checks import RENAMED
 from attunet_jax.train.experiment import make_training
 from attunet_jax.train.trained import init_from, load_trained, state_of_weights
 from configs import base
@@ -109,3 +109,37 @@ def test_weights_from_elsewhere_make_a_run_to_begin_from(tmp_path, state, run):
     begun, new = init_from(trained, state, ("background", "liver", "a", "b"))
     assert new and all(n.split("/")[1].startswith(("superv", "fusion")) for n in new)
     assert_same(begun.params["fusion"], state.params["fusion"])
+
+
+def test_a_run_of_a_newer_version_or_with_unknown_fields_is_refused_by_name(
+    tmp_path, state, run
+):
+    def changed(name, change):
+        other = json.loads(json.dumps(run | {"format": 1, "version": "0.9.7"}))
+        change(other)
+        save(tmp_path / name, state, other)
+        with pytest.raises(BadData) as caught:
+            load_trained(tmp_path / name, {})
+        text = str(caught.value)
+        assert text.startswith(f"{tmp_path / name / 'checkpoints' / '7'}: written by ")
+        assert "0.9.7" in text and "\n" not in text
+        return text
+
+    assert "format 2" in changed("newer", lambda r: r.update(format=2))
+    assert "format new" in changed("named", lambda r: r.update(format="new"))
+    for group, field in (("model", "dropout"), ("data", "x"), ("loss", "y")):
+        text = changed(field, lambda r, g=group, f=field: r["config"][g].update({f: 0}))
+        assert f"with config.{group}.{field}, " in text and "does not know" in text
+    text = changed("less", lambda r: r["config"]["model"].pop("widths"))
+    assert "without config.model.widths, " in text and "needs" in text
+
+
+def test_fields_that_runs_of_before_lack_mean_what_was_done_then(tmp_path, state, run):
+    old, expected = (json.loads(json.dumps(run)) for _ in range(2))
+    for name, meant in ADDED.items():
+        group, _, field = name.rpartition(".")
+        for stored in (old, expected):
+            fields = stored["config"][group] if group else stored["config"]
+            fields.pop(field) if stored is old else fields.update({field: meant})
+    save(tmp_path, state, old)
+    assert load_trained(tmp_path, {}).run["config"] == expected["config"]
