@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attunet_jax.errors import BadArguments
+from attunet_jax.files import OF_THIS_MACHINE, is_url
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,16 @@ def _words(text: str) -> list[str]:
 
 def _text() -> Field:
     return Field("text", str, lambda value: isinstance(value, str))
+
+
+def _folder() -> Field:
+    return Field(
+        "text",
+        str,
+        lambda value: isinstance(value, str),
+        f"a path {OF_THIS_MACHINE}",
+        lambda value: not is_url(value),
+    )
 
 
 def _boolean() -> Field:
@@ -171,7 +182,7 @@ FIELDS: dict[str, Field] = {
     # What NumPy and Grain take for a seed.
     "seed": _whole(f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32),
     "classes": CLASSES,
-    "init_from": _text(),
+    "init_from": _folder(),
     "model.widths": _sizes(
         "two or more whole numbers", "16,32,64", counts=lambda count: count >= 2
     ),
@@ -188,7 +199,7 @@ FIELDS: dict[str, Field] = {
     "model.compute_dtype": _one_of("float32", "bfloat16"),
     "model.remat": _boolean(),
     "model.convolution": _one_of("auto", "compiler", "matrix", "onednn"),
-    "data.directory": _text(),
+    "data.directory": _folder(),
     "data.split": _text(),
     "data.batch_size": _at_least(1),
     "data.crop_shape": _volume("96,160,160"),
@@ -246,7 +257,11 @@ RENAMED = {
 
 # Fields that stored configs of before lack, with what they meant then.
 ADDED = {
+    "init_from": "",
     "data.normalisation": "scan",
+    "data.padding": "lowest",
+    "loss.reduce_over": "classes",
+    "train.log_cases": False,
     "predict.argmax_over": "classes",
     "predict.region": "whole",
     "predict.spatial": 1,

@@ -32,12 +32,21 @@ class Interrupted(Exception):
 
 def exit_status(program: Callable[[], int | None]) -> int:
     """Runs `program`; prints a user's mistake in one line and returns the status."""
+    from attunet_jax.interrupts import wait_if_ending  # late: it needs this module
+
     if isinstance(
         sys.stdout, io.TextIOWrapper
     ):  # a name that it cannot encode is shown
         sys.stdout.reconfigure(errors="backslashreplace")
+
+    def whole() -> int | None:
+        try:
+            return program()
+        finally:
+            wait_if_ending()  # what it raises may be of a child that was just killed
+
     try:
-        return program() or DONE
+        return whole() or DONE
     except (BadArguments, BadData, Interrupted) as error:
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return error.status

@@ -3,26 +3,92 @@
 import hashlib
 import json
 import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.errors import BadData, one_line
+from attunet_jax import interrupts
+from attunet_jax.errors import BadArguments, BadData, one_line
+
+# Two slashes, or the one that `Path` leaves of them.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+OF_THIS_MACHINE = "of this machine, no URL (a bucket can be mounted as a folder)"
+# What is being written; removed where a signal ends the program.
+_unfinished: set[Path] = set()
+
+
+def is_url(place: str | Path) -> bool:
+    return _URL.match(str(place)) is not None
+
+
+def local_path(place: str | Path) -> Path:
+    """Returns `place` as a path of this machine's file systems.
+
+    Raises `BadArguments` for a URL: it would name a folder "gs:" here.
+    """
+    if is_url(place):
+        raise BadArguments(f"{place}: must be a path {OF_THIS_MACHINE}")
+    return Path(place)
+
+
+def cache_home() -> Path:
+    """Returns the folder of this user's caches; XDG's counts where it is absolute."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(given) if given.startswith("/") else Path.home() / ".cache"
 
 
 def make_folder(path: Path) -> None:
     """Makes `path` and checks that it can be written, before any work is done.
 
-    Raises `BadData` where it cannot.
+    Raises `BadData` where it cannot, `BadArguments` for a URL.
     """
+    local_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        with interrupts.changing():
+            probe.touch()
+            probe.unlink()
     except OSError as error:
         raise BadData(
             f"{path}: cannot be written ({error.strerror}); choose another folder"
         ) from None
+
+
+@contextmanager
+def replacing(path: Path, *, ending: str = "new") -> Iterator[Path]:
+    """Yields a temporary path; what is written there becomes `path` at the end.
+
+    So `path` is complete or as it was before, also where an exception or a signal comes
+    in between: the temporary file is then removed.
+    """
+    path = local_path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{ending}")
+    with interrupts.changing():
+        _unfinished.add(temporary)
+    try:
+        yield temporary
+        with interrupts.changing():
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Makes a folder of this name and random letters, and removes it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    _unfinished.add(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _unfinished.discard(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,15 +97,11 @@ def write_text(path: Path, text: str) -> None:
     The content is on the disk before the rename, so this holds after a power cut too.
     Raises `OSError`; the temporary file is then removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
+    with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
@@ -85,3 +147,14 @@ def parse_json(path: Path, content: bytes, remedy: str = "correct it") -> Any:
     except (ValueError, RecursionError) as error:
         reason = one_line(error)
     raise BadData(f"{path}: not JSON ({reason}): {remedy}")
+
+
+def _remove_unfinished() -> None:
+    for path in list(_unfinished):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+interrupts.at_end(_remove_unfinished)

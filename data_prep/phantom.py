@@ -10,7 +10,6 @@ spacings and axis orders differ from scan to scan. Existing scans are kept.
 
 import json
 import os
-import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
+from attunet_jax.interrupts import leave
 from attunet_jax.volume import write_nifti
 from data_prep.phantoms.patient import make_patient
-from data_prep.runners.processes import run_in_processes, stoppable
+from data_prep.runners.processes import run_in_processes
 from launch import cli
 
 VERSION = 1
@@ -155,4 +155,4 @@ def _acquire_output(output: Path, settings: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: stoppable(main)))
+    leave(exit_status(main))

@@ -27,6 +27,7 @@ import sys
 from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
+from attunet_jax.interrupts import leave
 from data_prep import resources
 from data_prep.manifest import (
     acquire_output,
@@ -37,7 +38,7 @@ from data_prep.manifest import (
     write_manifest,
 )
 from data_prep.plan import Plan, make_plan, parse
-from data_prep.runners.processes import run_in_processes, stoppable
+from data_prep.runners.processes import run_in_processes
 from data_prep.shard import ShardSpec, prepare_shard, read_description
 from data_prep.sources.layout import not_used
 
@@ -173,4 +174,4 @@ def _write_with_beam(plan: Plan, words: list[str], todo: list[ShardSpec]) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: stoppable(main)))
+    leave(exit_status(main))

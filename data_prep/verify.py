@@ -13,7 +13,6 @@ is 3; everything else unusual is a warning.
 """
 
 import json
-import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
+from attunet_jax import interrupts
+from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
 from data_prep.manifest import passed_over_line
 from data_prep.resources import choose_workers, verify_bytes
@@ -36,6 +36,7 @@ from data_prep.verification.pictures import Picture
 from launch import cli
 
 FORMAT, FORMAT_VERSION = "attunet_jax.verify", 1
+RERUN = "examines all cases again"
 
 FLAGS = cli.Flags(__doc__)
 FLAGS.add(
@@ -137,8 +138,7 @@ def _examine_all(
             for number, call in enumerate(calls):
                 on_result(number, examine(*call))
         else:
-            rerun = "examines all cases again"
-            run_in_processes(examine, calls, workers, output, on_result, rerun)
+            run_in_processes(examine, calls, workers, output, on_result, RERUN)
     in_order = [results[number] for number in range(len(calls))]
     return [report for report, _ in in_order], [pictures for _, pictures in in_order]
 
@@ -204,16 +204,6 @@ def _cannot_write(path: Path, error: OSError) -> BadData:
     )
 
 
-def _program() -> int:
-    try:
-        return main()
-    except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would interrupt
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted("stopped; nothing was written, start it again") from None
-
-
 if __name__ == "__main__":
-    # KeyboardInterrupt for both: libraries catch what is an Exception.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(exit_status(_program))
+    interrupts.listen(f"the same command {RERUN}")
+    interrupts.leave(exit_status(main))

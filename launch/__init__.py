@@ -5,6 +5,11 @@ A package that is not installed ends a program with one line on how to install i
 
 import sys
 
+from attunet_jax import interrupts
+
+if sys.argv[0] == "-m":  # a program is being started: its imports take seconds
+    interrupts.listen()
+
 
 def _report_missing_package(kind, error, trace) -> None:
     own = ("attunet_jax", "configs", "data_prep", "launch")

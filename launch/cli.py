@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from absl import flags as absl_flags
 
+from attunet_jax import interrupts
 from attunet_jax.config_fields import (
     FIELDS,
     as_typed,
@@ -30,6 +31,7 @@ from attunet_jax.config_fields import (
     unknown_field,
 )
 from attunet_jax.errors import BadArguments, exit_status, one_line
+from attunet_jax.files import cache_home, local_path
 from launch.config_file import ROOT, base_fields, fields_of, load_config
 from launch.flag_types import KINDS
 from launch.flag_types import names as names  # for the programs' own flags
@@ -99,8 +101,6 @@ class _Flag:
     required: bool
 
     def parse(self, text: str) -> Any:
-        if self.kind is Path and not text:
-            return None  # Path("") would be the current folder
         if self.choices and text not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}")
         return KINDS.get(self.kind, self.kind)(text)
@@ -212,6 +212,7 @@ def run(flags: Flags, main: Callable[[Any], int | None]) -> NoReturn:
     """Parses the flags, runs `main(values)` and exits with its status."""
 
     def program() -> int | None:
+        interrupts.listen()
         values = flags.parse()
         keep_compiled()
         for name in ("absl", "asyncio"):
@@ -220,7 +221,7 @@ def run(flags: Flags, main: Callable[[Any], int | None]) -> NoReturn:
         sys.unraisablehook = _exception_in_destructor
         return main(values)
 
-    sys.exit(exit_status(program))
+    interrupts.leave(exit_status(program))
 
 
 class _Parser(absl_flags.ArgumentParser):
@@ -334,10 +335,13 @@ def keep_compiled() -> None:
     `JAX_ENABLE_COMPILATION_CACHE=false` switches it off. The folder can be removed.
     Sets JAX's own variables, so it must be called before JAX is imported.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")) is not None:
+        try:
+            local_path(given)
+        except BadArguments as error:
+            raise BadArguments(f"JAX_COMPILATION_CACHE_DIR={error}") from None
         return
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "attunet_jax" / "xla" / _processor()
+    folder = cache_home() / "attunet_jax" / "xla" / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments
+from attunet_jax import interrupts
+from attunet_jax.errors import INTERRUPTED, BadArguments
 from attunet_jax.files import make_folder
 from attunet_jax.volume import read_labels
 from launch import cli
+from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="demo")
 FLAGS.add("output", Path, Path("demo_output"), "Folder for everything the demo makes.")
@@ -38,6 +40,7 @@ def main(values: cli.Values) -> None:
     if values.cases < 10:
         raise BadArguments(f"--cases={values.cases}: a table needs at least 10")
     output = values.output
+    check_devices()
     make_folder(output)
     start_s = time.perf_counter()
     scans, data, runs = output / "scans", output / "data", output / "runs"
@@ -90,7 +93,13 @@ def _run(module: str, *more: str, **options: object) -> None:
     """Runs a program of the project; ends with its status where it fails."""
     words = [f"--{name}={value}" for name, value in options.items()] + list(more)
     print(f"\n$ python -m {module} {shlex.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", module, *words]).returncode
+    with subprocess.Popen([sys.executable, "-m", module, *words]) as process:
+        with interrupts.deferred(
+            on_signal=process.send_signal, second_ends=False
+        ) as stop:
+            status = process.wait()
+    if status in (0, INTERRUPTED) or status < 0:
+        stop.check()
     if status:
         raise SystemExit(status)
 

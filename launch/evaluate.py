@@ -16,11 +16,12 @@ from pathlib import Path
 from attunet_jax.distributed import processes
 from attunet_jax.errors import BadArguments
 from launch import cli
+from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
 FLAGS.add("data", Path, None, "Prepared data set.", required=True)
-FLAGS.add("output", str, None, "Folder for the results.")
+FLAGS.add("output", Path, None, "Folder for the results.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
 FLAGS.add("pictures", int, 0, "How many cases get a picture with outlines.")
@@ -34,6 +35,7 @@ def main(values: cli.Values) -> None:
     workdir, data = values.workdir, values.data
     if values.pictures < 0:
         raise BadArguments(f"--pictures={values.pictures} must be 0 or more")
+    check_devices()
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
     from attunet_jax.evaluate.report import evaluate_into_folder
@@ -53,7 +55,7 @@ def main(values: cli.Values) -> None:
         case_ids = tuple(parts[values.part])
         if not case_ids:
             raise BadArguments(f"{data}: split {split} has no {values.part} cases")
-    output = Path(values.output or workdir / "evaluation" / values.part)
+    output = values.output or workdir / "evaluation" / values.part
     _, text = evaluate_into_folder(
         predictor,
         dataset,
@@ -61,6 +63,7 @@ def main(values: cli.Values) -> None:
         output,
         pictures=values.pictures,
         label_maps=values.label_maps,
+        replace=values.output is None,
     )
     print(text)
 

@@ -4,9 +4,12 @@ Each function raises `ValueError` with words that follow on "--NAME=TEXT: ".
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from attunet_jax.config_fields import BOOLEANS
+from attunet_jax.errors import BadArguments
+from attunet_jax.files import local_path
 
 
 def names(text: str) -> list[str]:
@@ -70,7 +73,18 @@ def boolean(text: str) -> bool:
     return BOOLEANS[text.lower()]
 
 
+def path(text: str) -> Path | None:
+    """Turns the text into a path of this machine; nothing into None."""
+    if not text:
+        return None  # Path("") would be the current folder
+    try:
+        return local_path(text)
+    except BadArguments as error:
+        raise ValueError(str(error).removeprefix(f"{text}: ")) from None
+
+
 KINDS: dict[Any, Callable[[str], Any]] = {
+    Path: path,
     int: whole_number,
     float: number,
     bool: boolean,

@@ -16,10 +16,12 @@ preparation of the scans from --spacing_mm and --blur_mm.
 import json
 from pathlib import Path
 
+from attunet_jax import interrupts
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import make_folder, write_text
 from configs.base import PAPER_CLASSES
 from launch import cli
+from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="published")
 FLAGS.add("input", Path, None, "State dict: .pth or .npz.", required=True)
@@ -30,13 +32,15 @@ FLAGS.add("blur_mm", float, 0.75, "Gaussian before resampling, as in training.")
 
 def main(values: cli.Values) -> None:
     source, workdir = values.input, values.workdir
-    if (workdir / "checkpoints").exists():
+    if any((workdir / "checkpoints").glob("[0-9]*[0-9]")):
         raise BadArguments(f"{workdir} holds a run already: use another --workdir")
 
+    check_devices()
     # Late: these import jax.
     from attunet_jax.checkpoint import Checkpoints
     from attunet_jax.model.torch_weights import from_published, read_state_dict
     from attunet_jax.train.state import parameter_count
+    from attunet_jax.train.stored_run import stamp
     from attunet_jax.train.trained import state_of_weights
 
     variables, fields, class_count = from_published(
@@ -54,7 +58,7 @@ def main(values: cli.Values) -> None:
     config.data.normalisation = "scan"  # the only one the authors' code has
     config.name = source.name.removesuffix(source.suffix)
     run = {
-        "format": 1,
+        **stamp(),
         "config": json.loads(config.to_json()),
         "outputs": list(config.classes),
         "spacing_mm": list(values.spacing_mm),
@@ -63,9 +67,12 @@ def main(values: cli.Values) -> None:
     }
     make_folder(workdir)
     state = state_of_weights(variables, run)
-    with Checkpoints(
-        workdir / "checkpoints", keep_latest=1, keep_best=1, clean_up=True
-    ) as checkpoints:
+    with (
+        interrupts.deferred("the weights to be written"),
+        Checkpoints(
+            workdir / "checkpoints", keep_latest=1, keep_best=1, clean_up=True
+        ) as checkpoints,
+    ):
         position = {"step": 0, "manifest_sha256": ""}
         checkpoints.save(0, state, position=position, run=run, metrics=None)
     write_text(workdir / "config.json", json.dumps(run, indent=2) + "\n")

@@ -11,7 +11,6 @@ and max pooling, rounding alone moves gradients by a percent.
 """
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from attunet_jax import interrupts
 from attunet_jax.errors import BadData, exit_status
 from launch import cli
+from launch.devices import check_devices
 
 if TYPE_CHECKING:
     from attunet_jax.model import AttentionUNet3D
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     files = sorted(golden.glob("published_*_align[01].npz"))
     if not files:
         raise BadData(f"{golden}: no published_<network>_align<0 or 1>.npz in it")
+    check_devices()
     worst: tuple[float, str] = (0.0, "")
     for file in files:
         rows = compare(file)
@@ -232,4 +234,5 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    interrupts.listen("nothing is kept; start it again")
+    interrupts.leave(exit_status(main))

@@ -44,6 +44,7 @@ from attunet_jax.predict.record import (
     write_label_map,
 )
 from launch import cli
+from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
@@ -93,6 +94,7 @@ def main(values: cli.Values) -> int:
     left = [*found.refused, *standing.lines()]
     predictor, maker = None, {}
     if standing.todo or standing.compare:
+        check_devices()
         predictor, maker = _load(workdir, fields)
         compare(standing, maker)
         check_labels(_folder(values.output), predictor.names, standing.todo)

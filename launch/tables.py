@@ -23,6 +23,7 @@ from attunet_jax.evaluate.paper_tables import TABLES
 from attunet_jax.files import make_folder, write_text
 from configs.base import PAPER_CLASSES
 from launch import cli
+from launch.devices import check_devices
 
 if TYPE_CHECKING:
     from attunet_jax.data.dataset import Dataset
@@ -33,7 +34,7 @@ FLAGS.add("table", int, 1, "Which table of the paper: 1, 2 or 3.")
 FLAGS.add("workdir", Path, None, "Folder of all the table's runs.", required=True)
 FLAGS.add("data", Path, None, "Prepared data set.", required=True)
 FLAGS.add("splits", cli.names, None, "Only these splits or stages (default: all).")
-FLAGS.add("sources", str, None, "Table 3: folder of Table 1's finished runs.")
+FLAGS.add("sources", Path, None, "Table 3: folder of Table 1's finished runs.")
 FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
 FLAGS.add("about", str, "", "A remark on the data, for the footnote.")
 FLAGS.add("paper", bool, True, "Put the paper's numbers beside ours.")
@@ -57,7 +58,7 @@ def main(values: cli.Values) -> None:
             f"--splits={','.join(requested)}: there are {', '.join(known)}"
         )
     needs_sources = not {"bft", "aft"}.isdisjoint(requested)
-    sources = Path(values.required("sources")) if needs_sources else None
+    sources = values.required("sources") if needs_sources else None
     configs = {
         (entry.network, entry.split): config_of(
             values.config, entry.network, entry.split, data, sources
@@ -65,6 +66,7 @@ def main(values: cli.Values) -> None:
         for entry in TABLES[values.table].entries
         if entry.split in requested
     }
+    check_devices()
     make_folder(workdir)
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
@@ -200,6 +202,7 @@ def _evaluate(
         folder / "evaluation" / "test",
         pictures=pictures,
         label_maps=False,
+        replace=True,
     )
     print(text, flush=True)
     depth, height, width = config.data.crop_shape

@@ -17,10 +17,11 @@ from typing import Any
 
 from attunet_jax.distributed import processes
 from launch import cli, config_file
+from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
-FLAGS.add("workdir", str, None, "Folder of the run; made if it is not there.")
-FLAGS.add("data", str, None, "Prepared data set; sets config.data.directory.")
+FLAGS.add("workdir", Path, None, "Folder of the run; made if it is not there.")
+FLAGS.add("data", Path, None, "Prepared data set; sets config.data.directory.")
 FLAGS.add("dry_run", bool, False, "Print what the run would need; write nothing.")
 FLAGS.add("print_config", bool, False, "Print every config field and its value.")
 FLAGS.add("profile_steps", str, None, "FIRST:LAST step to record into RUN/profile.")
@@ -30,7 +31,7 @@ FLAGS.add_process_flags()
 def main(values: cli.Values) -> None:
     config, options = values.config, values.process_options()
     if values.data:
-        config.data.directory = values.data
+        config.data.directory = str(values.data)
     if values.print_config:
         print(config_file.as_text(config))
         return
@@ -39,9 +40,10 @@ def main(values: cli.Values) -> None:
     if values.dry_run:
         processes.run_together(lambda: _print_cost(config), **options)
         return
-    workdir = Path(values.required("workdir"))
+    workdir = values.required("workdir")
 
     def work() -> None:
+        check_devices()
         from attunet_jax.train.loop import train  # late: --help needs no jax
         from attunet_jax.train.monitor import parse_steps
 
@@ -51,6 +53,7 @@ def main(values: cli.Values) -> None:
 
 
 def _print_cost(config: Any) -> None:
+    check_devices()
     import jax
 
     from attunet_jax.train.aot import dry_run

@@ -201,3 +201,25 @@ def run_program(tmp_path_factory):
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def read_events():
+    """(tag, step, value) of all scalars in TensorBoard's files, in their order."""
+    from tensorboardX.proto import event_pb2
+
+    def read(folder: Path) -> list[tuple[str, int, float]]:
+        found = []
+        for path in sorted(folder.iterdir()):
+            content = path.read_bytes()
+            while content:
+                # A record: its length (8 bytes), a checksum (4), itself, another (4).
+                length = int.from_bytes(content[:8], "little")
+                event = event_pb2.Event.FromString(content[12 : 12 + length])  # pyright: ignore[reportAttributeAccessIssue]
+                content = content[16 + length :]
+                found += [
+                    (v.tag, event.step, v.simple_value) for v in event.summary.value
+                ]
+        return found
+
+    return read

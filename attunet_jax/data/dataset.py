@@ -19,7 +19,7 @@ from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.labels import IGNORED, LARGEST_ORGAN, LabelMap
 from attunet_jax.data.records import Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.files import parse_json
+from attunet_jax.files import local_path, parse_json
 from attunet_jax.intensity import HuHistogram, HuLevels
 
 FORMAT = "attunet_jax.cases"
@@ -175,7 +175,7 @@ def open_dataset(directory: str | os.PathLike) -> Dataset:
     another format, a shard is missing, truncated or of another run, or a split has
     unknown cases or a case in two parts.
     """
-    directory = Path(directory)
+    directory = local_path(directory)
     if not directory.is_dir():
         raise BadData(f"{directory}: no such folder of prepared data: {PREPARE}")
     manifest_path = directory / "manifest.json"

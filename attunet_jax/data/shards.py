@@ -15,6 +15,7 @@ from array_record.python.array_record_module import (
 )
 
 from attunet_jax.errors import BadData, one_line
+from attunet_jax.files import replacing
 
 # One record a group allows random access without reading neighbours. Voxels are packed
 # already.
@@ -31,8 +32,7 @@ def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
     path = Path(path)
     for stale in path.parent.glob(f".{path.name}.*.new"):  # left by a killed process
         stale.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
+    with replacing(path) as temporary:
         temporary.touch()  # the writer reports a bad folder only when it is closed
         count = 0
         writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
@@ -46,9 +46,6 @@ def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
             os.fsync(written.fileno())
         if (readable := count_records(temporary)) != count:
             raise BadData(f"{path}: {readable} of {count} records were written")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 

@@ -30,7 +30,7 @@ def evaluate_into_folder(
     *,
     pictures: int,
     label_maps: bool,
-    replace: bool,
+    replace: bool = True,
 ) -> tuple[list[dict], str]:
     """Evaluates `case_ids`; writes cases.jsonl, summary.json and summary.md.
 
@@ -52,11 +52,11 @@ def evaluate_into_folder(
       BadData: the folder cannot be written.
     """
     make_folder(folder / "label_maps" if label_maps else folder)
+    if label_maps:
+        write_labels(folder / "label_maps", predictor.names, [])
     _make_way(folder, stamp_of(predictor, dataset), replace)
     for name in SUMMARIES:  # of before; an interruption leaves none
         (folder / name).unlink(missing_ok=True)
-    if label_maps:
-        write_labels(folder / "label_maps", predictor.names, [])
     drawn = set(case_ids[:pictures])
 
     def picture_of(case_id: str) -> Path:
@@ -149,7 +149,7 @@ def _make_way(folder: Path, stamp: Mapping[str, Any], replace: bool) -> None:
     if not replace:
         raise BadArguments(f"{holds}: use another --output, or remove it")
     print(f"{holds}: it is made again", flush=True)
-    made = ["cases.jsonl", ".cases.jsonl.new", "label_maps/labels.json"]
+    made = ["cases.jsonl", ".cases.jsonl.new"]
     for case_id in {str(row["case_id"]) for row in others}:
         made += [f"{case_id}.png", f"label_maps/{case_id}.nii.gz"]
     for path in (folder / name for name in made):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from attunet_jax import interrupts
 from attunet_jax.checkpoint import (
     BEST_METRIC,
     CENTRED_ON_ORGANS,
@@ -18,12 +19,13 @@ from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import data_shard, to_global
 from attunet_jax.distributed.processes import is_main_process, print_on_main
 from attunet_jax.errors import BadArguments, Interrupted, one_line
+from attunet_jax.files import local_path
 from attunet_jax.ops import dispatch
 from attunet_jax.train.config_checks import Config, epochs_text, warnings_of
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.health import Health, check_metrics, diverged
 from attunet_jax.train.metrics import MetricWriter, ProcessLog, duration, speed_text
-from attunet_jax.train.monitor import Monitor, Profile, StopSignal, StopVote
+from attunet_jax.train.monitor import Monitor, Profile, StopVote
 from attunet_jax.train.setup import (
     Run,
     as_begun,
@@ -39,6 +41,7 @@ from attunet_jax.train.workdir import WorkdirLock, describe_run
 # Steps dispatched at once: enough to hide the host, few enough that a signal is
 # answered soon.
 IN_FLIGHT = 2
+WAITS_FOR = "the step in progress and its checkpoint"
 
 
 def train(
@@ -52,14 +55,18 @@ def train(
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
-    with StopSignal() as stop:
+    several = jax.process_count() > 1
+    # Several processes stop together, after a step. One alone has nothing to save
+    # before its first, and ends at once.
+    with interrupts.deferred(WAITS_FOR) if several else nullcontext() as stop:
+        workdir = local_path(workdir)
         config, changed = as_begun(config, workdir)
-        run = setup(config)
+        run = setup(config, workdir)
         for line in changed:
             print_on_main(line)
         lock = raise_on_all(lambda: _lock(workdir))
         # A single process reports everything on the terminal.
-        logged = jax.process_count() > 1 or config.train.log_cases
+        logged = several or config.train.log_cases
         with (
             lock,
             closing(ProcessLog(workdir, jax.process_index(), enabled=logged)) as log,
@@ -84,7 +91,7 @@ def _train(
     run: Run,
     workdir: Path,
     checkpoints: Checkpoints,
-    stop: StopSignal,
+    stop: interrupts.Deferral | None,
     log: ProcessLog,
     profile_steps: tuple[int, int] | None,
 ) -> None:
@@ -105,7 +112,6 @@ def _train(
     host_batch = next(batches)
     batch = to_global(host_batch, run.mesh)
     compiled_step = _compile(run, state, batch)
-    vote = StopVote(stop, checkpoints, run.mesh, run.hosts)
     profile = Profile(workdir, profile_steps if is_main_process() else None)
     in_flight: deque = deque()
     health = Health()
@@ -128,6 +134,7 @@ def _train(
         log.line(f"step {step}: saves a checkpoint")
 
     with (
+        nullcontext(stop) if stop else interrupts.deferred(WAITS_FOR) as stop,
         closing(batches),
         closing(profile),
         MetricWriter(
@@ -136,6 +143,7 @@ def _train(
         Monitor(step=start, batch_size=run.config.data.batch_size) as monitor,
     ):
         timer = monitor.timer
+        vote = StopVote(stop, checkpoints, run.mesh, run.hosts)
         for step in range(start + 1, experiment.steps + 1):
             last = step == experiment.steps
             if config.log_cases:
@@ -182,7 +190,7 @@ def _train(
                     save(step)
                 checkpoints.check()
 
-            if (reason := vote.reason(step)) and not last:
+            if reason := vote.reason(step):
                 save(step)
                 checkpoints.wait()
                 log.line(f"step {step}: stopped by {reason}, everything saved")
@@ -196,6 +204,8 @@ def _train(
                 batch = to_global(host_batch, run.mesh)
         checkpoints.wait()
         log.line(f"step {experiment.steps}: done")
+        if len(run.hosts) == 1:
+            stop.check("all steps are done and saved")
 
 
 def _check_profile(steps: tuple[int, int] | None, first: int, last: int) -> None:

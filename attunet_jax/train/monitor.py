@@ -1,6 +1,5 @@
-"""Watches a run: its speed, late processes, standstills, profiles and stop signals."""
+"""Watches a run: its speed, late processes, standstills, profiles and who stops it."""
 
-import signal
 import threading
 import time
 from collections import deque
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from types import FrameType
 
 import jax
 from jax.sharding import Mesh
@@ -16,6 +14,7 @@ from jax.sharding import Mesh
 from attunet_jax.checkpoint import Checkpoints
 from attunet_jax.distributed.step_exchange import HostStatus, StepExchange
 from attunet_jax.errors import BadArguments
+from attunet_jax.interrupts import Deferral, name_of
 
 # A step is reported if it takes so many times the median of those before it, and at
 # least so many seconds.
@@ -226,37 +225,11 @@ class Profile:
             self._running, self._steps = False, None
 
 
-class StopSignal:
-    """Notes SIGTERM and Ctrl-C for the loop to read; a context manager.
-
-    A second Ctrl-C acts as usual. A second SIGTERM does not: schedulers, launch scripts
-    and containers each forward the one that they receive.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0  # of the signal received; 0 is none
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self.number = number
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
-
-
 class StopVote:
     """Decides at which step all processes stop, and exchanges their times with it."""
 
     def __init__(
-        self, stop: StopSignal, checkpoints: Checkpoints, mesh: Mesh, hosts: list[str]
+        self, stop: Deferral, checkpoints: Checkpoints, mesh: Mesh, hosts: list[str]
     ) -> None:
         self._stop, self._checkpoints, self._hosts = stop, checkpoints, hosts
         self._exchange = StepExchange(mesh)
@@ -275,7 +248,7 @@ class StopVote:
         """Who stops the run after this step; the same in all processes."""
         if len(self._hosts) == 1:
             number = self._stop.number
-            return signal.Signals(number).name if number else None
+            return name_of(number) if number else None
         if self._status and (request := self._status.stop_request()):
             process, name = request
             return f"{name} to process {process} ({self._hosts[process]})"

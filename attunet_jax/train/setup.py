@@ -40,6 +40,7 @@ from attunet_jax.train.trained import (
     init_from,
     load_trained,
     newest_stored_run,
+    stored_run,
 )
 
 # Fields that may differ between hosts: where and how each of them reads.
@@ -190,8 +191,8 @@ def init_or_restore(
 def describe_finished(run: Run, checkpoints: Checkpoints, step: int) -> str:
     """Says that nothing is left to train, and what of the config is not stored."""
     text = (
-        f"finished: at step {step}, and config.train asks for {run.experiment.steps}; "
-        "nothing to train"
+        f"this run is finished: at step {step}, and config.train asks for "
+        f"{run.experiment.steps}; to train more: --config.train.steps={2 * step}"
     )
     stored = stored_run(checkpoints, step)["config"]["predict"]
     fields = run.experiment.run["config"]["predict"]

@@ -1,7 +1,6 @@
 """Reads NIfTI files as canonical `Volume`s and writes arrays to NIfTI files."""
 
 import gzip
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.files import replacing
 from attunet_jax.volume.geometry import canonical_grid, from_canonical
 from attunet_jax.volume.nifti_header import HEADER_BYTES, Header, parse_header
 from attunet_jax.volume.volume import Grid, Volume
@@ -123,20 +123,15 @@ def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                if path.name.endswith(".gz"):
-                    # Without time and name inside, equal arrays give equal files.
-                    with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                        image.to_stream(packed)
-                else:
-                    image.to_stream(file)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, ending="part") as temporary, temporary.open("wb") as file:
+            if path.name.endswith(".gz"):
+                # Without time and name inside, equal arrays give equal files.
+                with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+                    image.to_stream(packed)
+            else:
+                image.to_stream(file)
     except OSError as error:
         raise BadData(
             f"{path.parent}: cannot write {path.name} there "

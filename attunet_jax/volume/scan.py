@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from attunet_jax.errors import BadData
+from attunet_jax.files import local_path
 from attunet_jax.volume.dicom.files import is_dicom
 from attunet_jax.volume.dicom.read import read_dicom
 from attunet_jax.volume.endings import split_ending
@@ -20,7 +21,7 @@ def read_scan(
     UID:PART where a series holds several), or exactly one of the names in `one_of` is
     that of one of them. Raises `BadData` as `read_image` and `read_dicom` do.
     """
-    path = Path(path)
+    path = local_path(path)
     # With an ending it is a file, even where a folder has that name.
     if split_ending(path.name)[1] is None:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Runs a function in worker processes, and ends a program in order on a signal.
+"""Runs a function in worker processes.
 
 Workers never outlive the program: it kills them when it is stopped, and they exit by
 themselves when it is killed. A worker that is killed is reported in one line.
@@ -9,12 +9,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.errors import INTERRUPTED, BadData, Interrupted
+from attunet_jax import interrupts
+from attunet_jax.errors import INTERRUPTED, BadData
+
+# How soon a signal is heeded while all workers are busy.
+POLL_S = 0.1
 
 
 def run_in_processes(
@@ -27,14 +31,18 @@ def run_in_processes(
 ) -> None:
     """Calls `on_result(number of the call, result)` here, in the order of completion.
 
-    `rerun` says, for the message, what the same command does after a worker was killed.
-    Raises what a call raises, and `BadData` naming `output` where a worker dies.
+    `rerun` says, for the messages, what the same command does after a worker was killed
+    or a signal came. Raises what a call raises, `Interrupted` soon after a signal, and
+    `BadData` naming `output` where a worker dies.
     """
     # Spawned, not forked: a forked copy of a process with threads can deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(calls)), context, initializer=_follow_parent
-    ) as pool:
+    with (
+        interrupts.deferred(second_ends=False) as stop,
+        ProcessPoolExecutor(
+            min(workers, len(calls)), context, initializer=_follow_parent
+        ) as pool,
+    ):
         try:
             # Workers inherit the mask: only the parent handles signals.
             before = signal.pthread_sigmask(
@@ -44,8 +52,12 @@ def run_in_processes(
                 futures = {pool.submit(function, *c): i for i, c in enumerate(calls)}
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            for future in as_completed(futures):
-                on_result(futures[future], future.result())
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, POLL_S, FIRST_COMPLETED)
+                stop.check(f"the same command {rerun}")
+                for future in done:
+                    on_result(futures[future], future.result())
         except BaseException as error:
             for process in list((pool._processes or {}).values()):
                 process.kill()
@@ -68,23 +80,3 @@ def _exit_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(INTERRUPTED)
-
-
-class _Stopped(KeyboardInterrupt):
-    """Not an `Exception`: these are caught, for single cases and in libraries."""
-
-
-def stoppable(program: Callable[[], int | None]) -> int | None:
-    """Runs `program`. Raises `Interrupted` where SIGTERM asks it to end."""
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        return program()
-    except _Stopped as stopped:
-        raise Interrupted(str(stopped)) from None
-
-
-def _stop(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the clean-up
-    raise _Stopped(
-        f"{signal.Signals(number).name}: stopped; the same command continues from here"
-    )

@@ -15,6 +15,7 @@ The first argument is one of
 import importlib
 import sys
 
+from attunet_jax import interrupts
 from attunet_jax.errors import BadArguments, exit_status
 from launch import cli
 
@@ -33,8 +34,9 @@ def main() -> None:
         )
     del sys.argv[1]
     module = importlib.import_module(f"launch.benchmark.{name}")
+    interrupts.listen("nothing was written")
     cli.run(module.FLAGS, module.main)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    interrupts.leave(exit_status(main))

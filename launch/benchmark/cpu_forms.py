@@ -13,11 +13,10 @@ attunet_jax.ops reads when a step is traced.
 import itertools
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from attunet_jax.files import temporary_folder
 from launch import cli
 from launch.benchmark import workload
 from launch.benchmark.timing import Runner, Series, alternating, timed, with_warmup
@@ -47,8 +46,8 @@ def main(values: cli.Values) -> None:
     size = workload.find_size(values.size, backend="cpu")
     print("| type | with / without | ratio of seconds (quartiles) |")
     print("|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory(prefix="attunet_cpu_forms_") as folder:
-        dataset = workload.make_dataset(Path(folder), size)
+    with temporary_folder("attunet_cpu_forms_") as folder:
+        dataset = workload.make_dataset(folder, size)
         for dtype in values.compute_dtype:
 
             def config(convolution: str = "auto", dtype: str = dtype) -> Any:

@@ -19,7 +19,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from attunet_jax.errors import BadData
+from attunet_jax.files import temporary_folder
 from launch import cli
 from launch.benchmark import workload
 from launch.benchmark.peers import loaders
@@ -49,8 +49,7 @@ FLAGS.add("output", Path, None, "File for all measurements as JSON.")
 
 def main(values: cli.Values) -> int:
     size = workload.find_size(values.size, backend="cpu")
-    with tempfile.TemporaryDirectory(prefix="attunet_input_") as temporary:
-        folder = Path(temporary)
+    with temporary_folder("attunet_input_") as folder:
         peer_scans = folder / "npz"
         peer_scans.mkdir()
         for number in range(size.scans if values.against else 0):

@@ -1,7 +1,6 @@
 """Runs the measurements of `python -m launch.benchmark speed` and collects results."""
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import one_line
+from attunet_jax.files import temporary_folder
 from launch.benchmark import flops, machine, workload
 from launch.benchmark.ours import (
     Ours,
@@ -60,13 +60,13 @@ class Measurements:
         options = self.options
         print_progress(f"peaks of {self.device.device_kind}")
         self.peaks = machine.measure_peaks(options.size, options.dtypes, options.rounds)
-        with tempfile.TemporaryDirectory(prefix="attunet_benchmark_") as folder:
+        with temporary_folder("attunet_benchmark_") as folder:
             print_progress(f"{options.size.scans} synthetic scans")
-            dataset = workload.make_dataset(Path(folder), options.size)
+            dataset = workload.make_dataset(folder, options.size)
             for network in options.networks:
                 self._network(network, dataset)
             self._input_pipeline(dataset)
-            self._preparation(Path(folder))
+            self._preparation(folder)
         if "metrics" in options.measurements:
             self._measure("metrics", None, metrics(options.size))
         return {

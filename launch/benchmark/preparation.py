@@ -16,16 +16,15 @@ import datetime
 import json
 import os
 import shutil
-import signal
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attunet_jax.errors import BadArguments, BadData, Interrupted
+from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.files import temporary_folder
 from attunet_jax.volume import write_nifti
 from launch import cli
 from launch.benchmark.peers.preprocessors import NAMES
@@ -60,13 +59,11 @@ FLAGS.add("output", Path, None, "File for all measurements as JSON.")
 
 
 def main(values: cli.Values) -> int:
-    signal.signal(signal.SIGTERM, _stop)
     if not available():
         raise BadArguments("memory of processes can be measured on Linux only")
     count, shape = SIZES[values.size]
     count = values.count or count
-    with tempfile.TemporaryDirectory(prefix="attunet_preparation_") as temporary:
-        folder = Path(temporary)
+    with temporary_folder("attunet_preparation_") as folder:
         scans = values.scans or folder / "scans"
         make_scans(scans, count, shape)
         names = [OURS, *values.against]
@@ -183,7 +180,3 @@ def to_markdown(document: dict) -> str:
             f"{together / 1e6:.0f} MB |"
         )
     return "\n".join(lines)
-
-
-def _stop(*_: object) -> None:
-    raise Interrupted("SIGTERM: stopped; nothing was written")

@@ -21,6 +21,7 @@ import threading
 import time
 from typing import IO
 
+from attunet_jax import interrupts
 from attunet_jax.distributed.failure_detector import LOST
 from attunet_jax.errors import INTERRUPTED, BadArguments, exit_status
 from launch import cli
@@ -70,18 +71,13 @@ class Job:
         self.stop_requested = False
 
     def run(self) -> int:
-        before = {
-            number: signal.signal(number, self._forward)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            return self._run()
-        finally:
-            for process in self._processes:
-                if process.poll() is None:
-                    process.kill()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with interrupts.deferred(on_signal=self._forward, second_ends=False):
+            try:
+                return self._run()
+            finally:
+                for process in self._processes:
+                    if process.poll() is None:
+                        process.kill()
 
     def _run(self) -> int:
         address = f"127.0.0.1:{_free_port()}"
@@ -153,7 +149,7 @@ class Job:
                 end = float("inf")
         return failed
 
-    def _forward(self, number: int, _: object) -> None:
+    def _forward(self, number: int) -> None:
         self.stop_requested = True
         for process in self._processes:
             if process.poll() is None:
@@ -213,4 +209,4 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    interrupts.leave(exit_status(main))

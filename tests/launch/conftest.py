@@ -1,5 +1,6 @@
 """A tiny network trained once by the real program, for the programs that need one."""
 
+import numpy as np
 import pytest
 
 
@@ -71,3 +72,40 @@ def demo(run_program, finish, demo_flags, tmp_path_factory):
     status, printed, errors = finish(run_program("launch.demo", *words))
     assert status == 0, errors
     return output, words, printed
+
+
+@pytest.fixture(scope="session")
+def published_file(tmp_path_factory):
+    """Random weights of a tiny published network, as an .npz of its state dict.
+
+    Three scales instead of five: it compiles sooner.
+    """
+    rng = np.random.default_rng(0)
+    tensors = {}
+
+    def conv(name, out, into, kernel=1, bias=True):
+        shape = (out, into, kernel, kernel, kernel)
+        tensors[f"{name}.weight"] = rng.normal(0, 0.3, shape).astype(np.float32)
+        if bias:
+            tensors[f"{name}.bias"] = rng.normal(0, 0.1, out).astype(np.float32)
+
+    def norm(name, width):
+        for leaf in ("weight", "bias", "running_mean"):
+            tensors[f"{name}.{leaf}"] = rng.normal(0.5, 0.1, width).astype(np.float32)
+        tensors[f"{name}.running_var"] = rng.uniform(0.5, 2, width).astype(np.float32)
+
+    def block(name, out, into):
+        for i, width in ((1, into), (2, out)):
+            conv(f"{name}conv{i}.0", out, width, 3)
+            norm(f"{name}conv{i}.1", out)
+
+    widths = (2, 3, 4)
+    for i in range(2):
+        block(f"conv{i + 1}.", widths[i], (1, *widths)[i])
+        block(f"up_concat{i + 1}.conv.", widths[i], widths[i] + widths[i + 1])
+        conv(f"dsv{i + 1}.dsv.0" if i else "dsv1", 4, widths[i])
+    block("center.", 4, 3)
+    conv("final", 4, 8)
+    path = tmp_path_factory.mktemp("published") / "net.npz"
+    np.savez(path, **tensors)
+    return path

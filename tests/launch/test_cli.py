@@ -1,11 +1,15 @@
 """The flag system: values of every kind, the config's fields, messages."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 
 from attunet_jax.errors import BadArguments
+from data_prep import plan
 from launch import cli, config_file
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -186,3 +190,75 @@ def test_a_finished_run_takes_fields_of_prediction_alone(flags):
     for word in ("--config.data.batch_size=3", "--config=demo"):
         with pytest.raises(BadArguments, match="only --config.predict"):
             flags.parse(["--workdir=RUN", field, word]).predict_fields()
+
+
+URLS = (
+    "gs://bucket/run",
+    "s3://b/x",
+    "file:///data",
+    "https://x.org/a",
+    "GS://b",
+    "a+b:/c",
+)
+
+
+def path_flags():
+    """(module, its flags' declarations) of all programs."""
+    for file in sorted([*ROOT.glob("launch/**/*.py"), *ROOT.glob("data_prep/*.py")]):
+        if "FLAGS = cli.Flags" in file.read_text():
+            module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            yield module, importlib.import_module(module).FLAGS
+
+
+def test_a_url_is_no_folder_in_any_program_and_nothing_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    for module, flags in path_flags():
+        needed = [
+            f"--{f.name}={f.choices[0] if f.choices else 'x'}"
+            for f in flags._flags
+            if f.required
+        ]
+        for flag in flags._flags:
+            if flag.kind is not Path:
+                assert flag.name not in ("workdir", "data", "input", "output"), module
+                continue
+            seen.add(flag.name)
+            for url in URLS:
+                with pytest.raises(BadArguments) as caught:
+                    flags.parse([*needed, f"--{flag.name}={url}"])
+                text = str(caught.value)
+                assert text.startswith(f"--{flag.name}={url}: "), module
+                assert "must be a path of this machine" in text and "\n" not in text
+        if flags._config:
+            for field in ("data.directory", "init_from"):
+                with pytest.raises(BadArguments, match=f"--config.{field}=s3://b/x: "):
+                    flags.parse([*needed, f"--config.{field}=s3://b/x"])
+    assert seen >= {"workdir", "data", "input", "output", "sources", "golden"}
+    for words in (["--input=gs://b", "--output=x"], ["--input=x", "--output=gs://b"]):
+        with pytest.raises(BadArguments, match="put=gs://b: must be a path of this"):
+            plan.parse(["--source=nifti", *words])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_url_is_no_folder_for_the_library_and_the_caches(tmp_path, monkeypatch):
+    import attunet_jax as aj
+    from attunet_jax.files import cache_home, make_folder, write_text
+
+    monkeypatch.chdir(tmp_path)
+    for use in (
+        aj.load,
+        aj.open_dataset,
+        aj.read_scan,
+        lambda path: make_folder(Path(path)),
+        lambda path: write_text(Path(path), ""),
+        lambda path: aj.load(Path(path)),
+    ):
+        with pytest.raises(BadArguments, match="gs:/.*must be a path of this machine"):
+            use("gs://bucket/run")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/cache")
+    with pytest.raises(BadArguments, match="JAX_COMPILATION_CACHE_DIR=gs://"):
+        cli.keep_compiled()
+    monkeypatch.setenv("XDG_CACHE_HOME", "gs://bucket")
+    assert cache_home() == Path.home() / ".cache"
+    assert [*tmp_path.iterdir()] == []

@@ -5,26 +5,8 @@ import re
 import signal
 
 import pytest
-from tensorboardX.proto import event_pb2
-
-Event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
 
 DIFFERENT = "--config.model.gate_kernel=1"
-
-
-def scalars(folder):
-    """name -> step -> value of all event files, as TensorBoard reads them."""
-    found = {}
-    for path in folder.iterdir():
-        content = path.read_bytes()
-        while content:
-            # Each record: its length (8 bytes), a checksum (4), itself, a checksum (4).
-            length = int.from_bytes(content[:8], "little")
-            event = Event.FromString(content[12 : 12 + length])
-            content = content[16 + length :]
-            for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
-    return found
 
 
 def test_each_log_line_says_loss_speed_waiting_and_time_left(trained):
@@ -38,7 +20,7 @@ def test_each_log_line_says_loss_speed_waiting_and_time_left(trained):
     assert float(lines[-1][1]) < float(lines[0][1])
 
 
-def test_a_run_leaves_its_config_versions_commit_and_metrics(trained):
+def test_a_run_leaves_its_config_versions_commit_and_metrics(trained, read_events):
     workdir, _ = trained
     run = json.loads((workdir / "config.json").read_text())
     assert run["config"]["model"]["widths"] == [4, 6]
@@ -55,7 +37,9 @@ def test_a_run_leaves_its_config_versions_commit_and_metrics(trained):
     dice = {row["step"]: row for row in rows if "held_out_dice" in row}
     assert list(losses) == [4, 8, 12] and list(dice) == [6, 12]
     assert dice[6].keys() >= {f"held_out_{o}" for o in ("spleen", "pancreas", "kidney")}
-    assert scalars(workdir / "tensorboard")["loss"] == pytest.approx(losses)
+    events = read_events(workdir / "tensorboard")
+    found = {step: value for tag, step, value in events if tag == "loss"}
+    assert found == pytest.approx(losses)
 
 
 def test_the_newest_and_the_best_checkpoint_are_kept(trained):

@@ -103,6 +103,7 @@ def test_resumed_run_equals_uninterrupted_run(train, tmp_path, read_events):
     # Same command once more: nothing left to do, nothing changed.
     output = finish(train(broken, "--config.predict.average_flips=True"))
     assert "finished: at step 14" in output
+    assert "to train more: --config.train.steps=28" in output
     # The last checkpoint keeps its settings of prediction: that is said.
     assert "--config.predict.average_flips" in output
     run = json.loads((broken / "config.json").read_text())

@@ -12,12 +12,13 @@ import functools
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from attunet_jax.files import write_text
+from attunet_jax.files import cache_home, write_text
 
 RIGHT, WRONG = "right", "wrong"
 TIMEOUT_S = 300
@@ -57,7 +58,6 @@ def processor_flags() -> set[str]:
 
 
 def _remembered(dtype: str) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     # Another version of these files asks again: it may call something else.
     here = Path(__file__)
     digest = hashlib.sha256(" ".join(sorted(processor_flags())).encode())
@@ -65,7 +65,7 @@ def _remembered(dtype: str) -> Path:
         digest.update(file.read_bytes())
     version = metadata.version("jaxlib")
     name = f"jaxlib-{version}-{digest.hexdigest()[:12]}-{dtype}"
-    return base / "attunet_jax" / "onednn" / name
+    return cache_home() / "attunet_jax" / "onednn" / name
 
 
 def _child_agrees(dtype: str) -> bool | None:
@@ -82,6 +82,9 @@ def _child_agrees(dtype: str) -> bool | None:
             timeout=TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
+        return None
+    # By Ctrl-C at the terminal, or because memory ran out.
+    if done.returncode in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL):
         return None
     return done.returncode == 0
 
