@@ -132,6 +132,8 @@ def main(values: cli.Values) -> int:
         except BadData as error:
             failed.append(one.scan.path)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    if predictor and any(one.label_map.exists() for one in standing.todo):
+        write_labels(_folder(values.output), predictor.names, standing.todo)
     count = len(failed) + len(found.refused)
     if count:
         shown = ", ".join(str(path) for path in failed[:10])

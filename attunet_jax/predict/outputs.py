@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.data.identity import Found, FoundScan
-from attunet_jax.errors import BadArguments
+from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import sha256, write_text
 from attunet_jax.predict.record import difference, files_sha256, read_record
 from attunet_jax.volume import ITK_ENDINGS, split_ending
@@ -146,12 +146,33 @@ def compare(standing: Standing, wanted: Mapping[str, Any]) -> None:
 def write_labels(
     folder: Path, names: Mapping[int, str], redone: Iterable[Output]
 ) -> None:
-    """Writes `folder/labels.json`, unless it is there; see `check_labels`."""
+    """Writes `folder/labels.json`, unless it is there; see `check_labels`.
+
+    While label maps of `redone` still have other labels, the file is taken away instead:
+    each label map's own record says its labels.
+    """
+    redone = list(redone)
     check_labels(folder, names, redone)
-    text = json.dumps(names, indent=2) + "\n"
-    if _labels_of(folder / LABELS) != _as_labels(names):
+    if _labels_of(folder / LABELS) == _as_labels(names):
+        return
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / LABELS, text)
+        if any(_to_be_redone(one, names) for one in redone):
+            (folder / LABELS).unlink(missing_ok=True)
+        else:
+            write_text(folder / LABELS, json.dumps(names, indent=2) + "\n")
+    except OSError as error:
+        raise BadData(
+            f"{folder / LABELS}: cannot be written ({error.strerror}); choose another "
+            "--output"
+        ) from error
+
+
+def _to_be_redone(one: Output, names: Mapping[int, str]) -> bool:
+    if not one.label_map.exists():
+        return False
+    record = read_record(one.label_map)
+    return record is None or record["labels"] != _as_labels(names)
 
 
 def check_labels(

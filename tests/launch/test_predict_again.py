@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet_jax.data.identity import FoundScan
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import sha256
 from attunet_jax.predict import outputs, record
@@ -188,6 +189,16 @@ def test_labels_are_never_changed_under_maps_of_other_labels(output, tmp_path):
     organs = dict(enumerate(("background", "spleen", "pancreas", "kidney")))
     outputs.write_labels(output, organs, [])
     assert (output / "labels.json").read_text() == ours
+    places = [output / case / "ct.nii.gz" for case in ("s0000", "s0001")]
+    redone = [outputs.Output(FoundScan("ct", p, (p,)), p) for p in places]
+    for one in redone:  # while one has other labels there is no labels.json
+        outputs.write_labels(output, liver, redone)
+        assert not (output / "labels.json").exists()
+        said = record.read_record(one.label_map) or {}
+        said |= {"labels": {str(value): name for value, name in liver.items()}}
+        record.record_of(one.label_map).write_text(json.dumps(said))
+    outputs.write_labels(output, liver, redone)
+    assert json.loads((output / "labels.json").read_text())["1"] == "liver"
     outputs.write_labels(tmp_path / "new", liver, [])
     assert json.loads((tmp_path / "new" / "labels.json").read_text())["1"] == "liver"
 
