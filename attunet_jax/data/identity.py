@@ -24,10 +24,11 @@ from attunet_jax.volume.endings import (
     split_ending,
 )
 
-# Folders and files of label maps in the layouts of data sets: no scans to predict. A
-# name of a file counts only beside a file with another one.
+# Folders and files of label maps in the layouts of data sets: no scans to predict. The
+# name of a file counts only where the input has a scan with another one.
 LABEL_FOLDERS = re.compile(
-    r"(labels?(tr|ts|va)?|segmentations?|masks?)(_.*)?", re.IGNORECASE
+    r"(labels?(tr|ts|va)?|segmentations?|masks?|annotations?|instances|gt)(_.*)?",
+    re.IGNORECASE,
 )
 LABEL_NAMES = re.compile(
     r"(.*[^a-z])?(labels?|seg|segmentations?|masks?)([^a-z].*)?|.+[^a-z]gt",
@@ -111,6 +112,11 @@ def find_scans(
         if is_series:
             identity = _joined(*(below.parts or (root.resolve().name,)))
             scans += _of_dicom(folder, identity, series, found)
+    if not labels_too:
+        others = [scan for scan in scans if not _is_label_name(scan.path)]
+        if 0 < len(others) < len(scans):  # else nothing says which is a scan
+            found.unused["label maps by their names"] += len(scans) - len(others)
+            scans = others
     by_identity: dict[str, list[FoundScan]] = {}
     for scan in scans:
         by_identity.setdefault(scan.identity, []).append(scan)
@@ -163,7 +169,8 @@ def files_below(folder: Path, *, labels_too: bool) -> dict[str, tuple[Path, ...]
         for name, path in _of_folder(place, names, labels_too, Counter())[0]:
             identity = _joined(*place.relative_to(folder).parts, name)
             found[identity] = (*found.get(identity, ()), path)
-    return found
+    scans = {n: paths for n, paths in found.items() if not _is_label_name(paths[0])}
+    return found if labels_too or not scans else scans
 
 
 def series_folders(folder: Path) -> list[Path]:
@@ -351,18 +358,19 @@ def _is_copy(path: Path, files: Collection[str]) -> bool:
 
 
 def _label_maps(files: dict[str, Path]) -> dict[str, str]:
-    """Returns the files that are no scans but label maps -> why this is known."""
+    """Returns the files whose record or ending says that they are label maps."""
     found = {
         name: "label maps made by launch.predict"
         for name, path in files.items()
         if is_prediction(path)
     }
-    found |= {
+    return found | {
         name: "label maps of 3D Slicer (.seg.nrrd)"
         for name in files
         if name.lower().endswith(SEGMENTATION)
     }
-    named = [n for n in files if LABEL_NAMES.fullmatch(split_ending(n)[0])]
-    if len(named) + len(found) < len(files):  # else nothing says which is the scan
-        found |= dict.fromkeys(named, "label maps by their names")
-    return found
+
+
+def _is_label_name(path: Path) -> bool:
+    stem, ending = split_ending(path.name)
+    return ending is not None and LABEL_NAMES.fullmatch(stem) is not None

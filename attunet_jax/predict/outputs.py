@@ -148,8 +148,8 @@ def write_labels(
 ) -> None:
     """Writes `folder/labels.json`, unless it is there; see `check_labels`.
 
-    While label maps of `redone` still have other labels, the file is taken away instead:
-    each label map's own record says its labels.
+    While label maps of `redone` still have other labels, the file is taken away
+    instead: each label map's own record says its labels.
     """
     redone = list(redone)
     check_labels(folder, names, redone)

@@ -106,15 +106,18 @@ def test_the_channel_of_a_single_image_is_no_part_of_its_name(tmp_path):
     assert scan_name("new_0000.nii.gz") == "new" and scan_name("x.y.NII.gz") == "x.y"
 
 
-def test_label_maps_are_no_scans_unless_they_are_asked_for(tmp_path):
+def test_label_maps_are_no_scans_unless_they_are_asked_for(write_series, tmp_path):
     touch(tmp_path, "case_00000/imaging.nii.gz", "case_00000/segmentation.nii.gz")
-    touch(tmp_path, "labels/mask_1.nii.gz", "masks_of_all.nii.gz")
-    assert [*found_in(tmp_path)] == ["case_00000/imaging", "masks_of_all"]
+    touch(tmp_path, "labels/mask_1.nii.gz", "maps/label0001.nii", "maps/label0002.nii")
+    assert [*found_in(tmp_path)] == ["case_00000/imaging"]
     assert [*found_in(tmp_path, labels_too=True)] == [
         *("case_00000/imaging", "case_00000/segmentation"),
-        *("labels/mask_1", "masks_of_all"),
+        *("labels/mask_1", "maps/label0001", "maps/label0002"),
     ]
-    assert [*found_in(tmp_path / "labels")] == ["mask_1"]
+    assert [*found_in(tmp_path / "labels")] == ["mask_1"]  # nothing else is there
+    assert [*found_in(tmp_path / "maps")] == ["label0001", "label0002"]
+    write_series(tmp_path / "maps" / "ben", np.zeros((2, 4, 4)))
+    assert [*found_in(tmp_path / "maps")] == ["ben"]
 
 
 def test_of_every_layout_the_scans_are_found_and_not_the_label_maps(tmp_path):
