@@ -241,8 +241,59 @@ def link_to_a_scan(at: Place) -> None:
 
 
 @usable
+def endings_in_capitals(at: Place) -> None:
+    for path in (at.image, at.label):
+        path.rename(path.with_name(f"{at.name}.NII.GZ"))
+
+
+@usable
+def letters_composed_and_not(at: Place) -> None:
+    at.image.rename(at.image.with_name("Gro\u0308\u00dfe.nii.gz"))
+    at.label.rename(at.label.with_name("Gr\u00f6\u00dfe.nii.gz"))
+
+
+@usable
+def scan_in_a_folder_of_its_own(at: Place) -> None:
+    (at.image.parent / at.name).mkdir()
+    at.image.rename(at.image.parent / at.name / "ct.nii.gz")
+
+
+@usable
 def dicom_without_endings(at: Place) -> None:
     at.dicom()
+
+
+def _beside(at: Place, **tags) -> None:
+    """The series with one more file among its slices."""
+    folder = at.dicom()[0].parent
+    at.write_series(folder, np.zeros((1, *SHAPE[1::-1])), name="more", **tags)
+
+
+@usable
+def dicom_with_a_scout(at: Place) -> None:
+    _beside(at, orientation=(1, 0, 0, 0, 0, -1))
+
+
+@usable
+def dicom_with_a_screen_capture(at: Place) -> None:
+    _beside(at, ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"])
+
+
+@usable
+def dicom_with_a_report(at: Place) -> None:
+    _beside(at, Modality="SR", uid="1.2.9.9")
+
+
+@usable
+def dicom_slice_copied(at: Place) -> None:
+    file = at.dicom(name="{}.dcm")[4]
+    file.with_name("5 (1).dcm").write_bytes(file.read_bytes())
+
+
+@usable
+def dicom_directions_off_by_a_rounding(at: Place) -> None:
+    small = [0.0005 + (-1) ** k * 1e-7 for k in range(SHAPE[2])]
+    at.dicom(ImageOrientationPatient=tuple([1, e, 0, -e, 1, 0] for e in small))
 
 
 def expected(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -257,4 +308,7 @@ def expected(name: str) -> tuple[np.ndarray, np.ndarray]:
     return hu, label
 
 
-CASE_IDS = {"name_beyond_ascii": "Größe_患者"}  # others: the name of the maker
+CASE_IDS = {  # others: the name of the maker
+    "name_beyond_ascii": "Größe_患者",
+    "letters_composed_and_not": "Größe",
+}

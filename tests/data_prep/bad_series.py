@@ -43,6 +43,14 @@ def dicom_two_series(at: Place) -> None:
 
 
 @unusable
+def dicom_two_phases_of_a_series(at: Place) -> None:
+    folder = at.dicom(AcquisitionNumber=1)[0].parent
+    hu = at.sound()[0].T + 30
+    words = {"origin": (0, 0, 0), "spacing": (2, 2, 2), "AcquisitionNumber": 2}
+    at.write_series(folder, hu, name="b{}", **words)
+
+
+@unusable
 def dicom_two_series_below(at: Place) -> None:
     files = at.dicom(uid="1.2.3")
     for number, file in enumerate(files):
