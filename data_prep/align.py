@@ -6,6 +6,7 @@ direction of slices and rows. So all eight ways to flip the axes are compared: a
 is soft tissue, and some of what surrounds it is fat.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -14,6 +15,7 @@ import numpy as np
 from attunet_jax.errors import BadData
 from attunet_jax.volume import Volume, canonical, from_canonical
 
+NOT_TISSUE = ("lung", "trachea", "airway", "bronch", "fat", "bone", "skull", "label_")
 SOFT_TISSUE_HU = (0, 200)
 # Share of soft tissue under a label map that lies right. Under a flipped one it is
 # about a half, inside and outside the organ alike.
@@ -46,24 +48,45 @@ def align_to_image(labels: Volume, image: Volume) -> Volume:
     )
 
 
-def mirrored_axes(image: Volume, organs: np.ndarray) -> tuple[str, ...] | None:
+def align_by_index(image: Volume, labels: Volume) -> Volume:
+    """Returns `labels` as they would lie with the image's affine in their header.
+
+    Unchanged where the shapes of the files differ.
+    """
+    if labels.grid.shape != image.grid.shape:
+        return labels
+    stored = from_canonical(labels.voxels, labels.grid)
+    voxels, affine = canonical(stored, image.grid.affine)
+    return Volume(np.ascontiguousarray(voxels), affine, image.grid, labels.path)
+
+
+def mirrored_axes(
+    image: Volume, labels: np.ndarray, organs: Mapping[str, Collection[int]]
+) -> tuple[str, ...] | None:
     """Those of "D", "H", "W" to flip for the organs to lie best on soft tissue.
 
-    `organs [D, H, W]` is a mask on the grid of `image`. Returns None where this cannot
-    be decided: bodies are nearly symmetric, and not every organ is soft tissue.
+    `labels [D, H, W]` is on the grid of `image`, `organs` has the label values of each.
+    Returns None where this cannot be decided: bodies are nearly symmetric, and not
+    every organ is soft tissue.
     """
+    soft = [v for name, values in organs.items() if soft_tissue(name) for v in values]
     steps = np.maximum(np.rint(_SAMPLE_MM / image.spacing_mm), 1).astype(int)
     every = tuple(slice(None, None, step) for step in steps)
     affine = image.affine @ np.diag([*steps, 1])
     try:
         axes = best_flip(
             replace(image, voxels=image.voxels[every], affine=affine),
-            organs[every],
+            np.isin(labels[every], soft),
             image.path,
         )
     except BadData:
         return None
     return tuple("DHW"[axis] for axis in axes)
+
+
+def soft_tissue(organ: str) -> bool:
+    """Whether an organ of that name is soft tissue."""
+    return not any(word in organ.lower() for word in NOT_TISSUE)
 
 
 def best_flip(image: Volume, label: np.ndarray, path: str) -> tuple[int, ...]:

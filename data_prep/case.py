@@ -18,7 +18,8 @@ from attunet_jax.intensity import (
     HuLevels,
     HuStatistics,
 )
-from attunet_jax.volume import as_ct, blur, patient_id, resample
+from attunet_jax.volume import as_ct, blur, checks, patient_id, resample
+from data_prep.align import mirrored_axes
 from data_prep.patients import patient_digest
 from data_prep.read import (
     different_grids,
@@ -60,15 +61,20 @@ class Settings:
 def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     """Returns the case, and its entry in the manifest.
 
-    Raises `BadData` naming the file when the pair cannot be used.
+    Its "doubts" (kind -> text) are there where the scan may be no CT, or its label map
+    mirrored. Raises `BadData` naming the file when the pair cannot be used.
     """
     if reason := pair.unclear or missing_half(pair):
         raise BadData(reason)
     image, labels = read_pair(pair, settings.organs)
     others = passed_over(pair)
     assert pair.image is not None and labels is not None
+    doubts = checks.checked(image)
     if reason := different_grids(image, labels):
         raise BadData(reason)
+    if checks.in_hu(doubts):
+        if axes := mirrored_axes(image, labels.voxels, settings.organs):
+            doubts.append(checks.mirrored(axes))
     # Arrays are freed before the next ones are made: resources.py states the memory
     # that this function needs.
     counts = label_counts(labels.voxels)
@@ -85,6 +91,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     if voxels.dtype != np.int16:  # fractions of a HU, or values no CT has
         np.rint(voxels, out=voxels)
         voxels = np.clip(voxels, -32768, 32767, out=voxels).astype(np.int16)
+    placement = image.grid.placement
     case = Case(
         image_hu=voxels,
         label=label,
@@ -92,6 +99,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
         affine=image.affine,
         original_shape=image.grid.shape,
         original_affine=image.grid.affine,
+        original_placement=placement and placement.numbers(),
         case_id=pair.case_id,
     )
     return case, {
@@ -114,6 +122,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
             if settings.ignored
             else {}
         ),
+        **({"doubts": {d.kind: d.text for d in doubts}} if doubts else {}),
         **source_entries(pair, settings.organs),
     }
 

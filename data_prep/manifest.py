@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,16 @@ from attunet_jax.data.identity import counted
 from attunet_jax.data.labels import IGNORED, LabelMap
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import read_json
+from attunet_jax.volume import checks
 from data_prep.patients import find_patients
 from data_prep.plan import Plan
-from data_prep.shard import DESCRIPTIONS, ShardSpec, read_description, write_json
+from data_prep.shard import (
+    DESCRIPTIONS,
+    ShardSpec,
+    read_description,
+    refuse_doubtful,
+    write_json,
+)
 from data_prep.splits import make_splits
 from data_prep.splits_file import user_splits, write_splits
 from data_prep.wording import grouped
@@ -94,11 +101,13 @@ def read_descriptions(plan: Plan) -> list[dict]:
 
 
 def raise_if_rejected(descriptions: Iterable[dict]) -> None:
-    """Raises `BadData` for the first rejected case: with --strict, cases that an
-    earlier run left out are fatal as well."""
+    """Raises `BadData` for the first rejected or doubtful case: with --strict, those of
+    an earlier run are fatal as well."""
     for description in descriptions:
         for row in description["rejected"]:
             raise BadData(row["reason"])
+        for case in description["cases"]:
+            refuse_doubtful(case, case["image"]["file"])
 
 
 def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
@@ -153,6 +162,7 @@ def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
         },
     )
     _print_summary(output, cases, [*plan.organs], [*patients.summary(), *said])
+    _print_doubts(cases)
     if rejected:
         lines = "".join(f"\n  {line}" for line in reasons)
         print(f"left out {len(rejected)}:{lines}", file=sys.stderr)
@@ -197,6 +207,17 @@ def passed_over_line(cases: Iterable[dict]) -> str:
     for case in cases:
         kinds.update(case.get("passed_over", {}))
     return f"no slices, passed over: {counted(kinds)}" if kinds else ""
+
+
+def _print_doubts(cases: Iterable[Mapping]) -> None:
+    """Prints a line for each kind of doubt about scans and label maps."""
+    found = {
+        case["case_id"]: [checks.Finding(*d) for d in case.get("doubts", {}).items()]
+        for case in cases
+    }
+    if lines := checks.grouped(found):
+        look = "python -m data_prep.verify shows these cases, --strict refuses them"
+        print(*lines, look, sep="\n", file=sys.stderr)
 
 
 def train_command(output: Path) -> str:

@@ -153,7 +153,7 @@ def parse(words: Sequence[str] | None, documentation: str | None = None) -> cli.
         "UID,UID: which of several DICOM series in a folder to take.",
     )
     flags.add("ignore_unknown_labels", bool, False, "Count them as background.")
-    flags.add("strict", bool, False, "Stop at the first bad case.")
+    flags.add("strict", bool, False, "Stop at the first bad or doubtful case.")
     flags.add(
         "workers",
         int,

@@ -7,7 +7,8 @@ r"""Turns a folder of CT scans with label maps into shards that training streams
 Writes cases-*.array_record, manifest.json and splits.json into DATA. After an
 interruption the same command continues. A case that cannot be used is left out, listed
 at the end and in rejected.json, and the exit status is 3; once the file is corrected,
-the same command prepares what changed. --strict stops at the first such case.
+the same command prepares what changed. Doubts (values that may be no HU, a label map
+that may be mirrored) are warnings. --strict stops at the first case of either.
 
 On several machines that see the same folders, as tasks of a job array and a last one:
 

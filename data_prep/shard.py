@@ -6,7 +6,7 @@ killed continues by writing the shards that are missing.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ VERSION = [_PREPARATION_VERSION, FORMAT_VERSION]
 class ShardSpec:
     """Which pairs go into which shard of which folder.
 
-    With `strict` the first bad case is fatal; the bytes of a shard stay the same.
+    With `strict` the first bad or doubtful case is fatal; the bytes of a shard stay the
+    same.
     """
 
     index: int
@@ -72,6 +73,8 @@ def prepare_shard(
             else:
                 try:
                     case, entry = prepare_case(pair, spec.settings)
+                    if spec.strict:
+                        refuse_doubtful(entry, str(pair.image))
                 except Exception as error:  # of any kind: the other cases continue
                     reason = _reason(pair, error)
                     if spec.strict:
@@ -201,6 +204,12 @@ def _reason(pair: ScanPair, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"{pair.image}: out of memory; fewer --workers leave more for each"
     return f"{pair.image}: {type(error).__name__}: {one_line(error)}"
+
+
+def refuse_doubtful(entry: Mapping, image: str) -> None:
+    """Raises `BadData` for a case whose scan may be no CT, or its label map wrong."""
+    for text in entry.get("doubts", {}).values():
+        raise BadData(f"{image}: {text} (refused by --strict)")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -53,6 +53,7 @@ FLAGS.add(
 )
 FLAGS.add("series", str, None, "As for prepare: UID,UID of several in one folder.")
 FLAGS.add("ignore_unknown_labels", bool, False, "As for prepare.")
+FLAGS.add("strict", bool, False, "Refuse scans that may be no CT, as prepare does.")
 FLAGS.add("spacing_mm", cli.spacing_mm, (2.0, 2.0, 2.0), "As for prepare.")
 FLAGS.add(
     "workers",
@@ -69,7 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     organs, ignored = layout.chosen(arguments.labels)
     if layout.no_organs and not organs:
         print(layout.no_organs, file=sys.stderr)
-    settings = Settings(organs, arguments.spacing_mm, arguments.ignore_unknown_labels)
+    settings = Settings(
+        organs,
+        arguments.spacing_mm,
+        arguments.ignore_unknown_labels,
+        arguments.strict,
+    )
     labelled, unlabelled = (
         with_series(with_other_labels(pairs, ignored), arguments.series)
         for pairs in (layout.pairs, layout.unlabelled)

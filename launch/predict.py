@@ -7,13 +7,14 @@ r"""Segments scans with a trained network; writes label maps on the scans' own g
 
 --input is a NIfTI file, the folder of a DICOM series, or a folder with such files and
 folders at any depth. DIR mirrors the folders: PATH/NAME.nii.gz for each scan, with the
-scan's shape and affine (for DICOM those that dcm2niix writes) and the values of
-DIR/labels.json, and PATH/NAME.json, which says what made it: scan, run, step, settings.
-For one scan --output may name the file itself. Label maps that are there are kept; one
-of another scan, run, checkpoint or setting is refused, or predicted again with
---overwrite. A scan that cannot be read is named, the others are segmented, and the exit
-status is 3. What is no scan is passed over and counted. Any --config.predict field can
-be changed.
+scan's geometry, header fields and all (for DICOM those that dcm2niix writes), and the
+values of DIR/labels.json, and PATH/NAME.json, which says what made it: scan, run, step,
+settings. For one scan --output may name the file itself. Label maps that are there are
+kept; one of another scan, run, checkpoint or setting is refused, or predicted again
+with --overwrite. A scan that cannot be read, or be a CT, is named, the others are
+segmented, and the exit status is 3. Doubts (values that may be no HU) are warnings;
+--strict refuses such scans too. What is no scan is passed over and counted. Any
+--config.predict field can be changed.
 """
 
 import sys
@@ -43,6 +44,7 @@ from attunet_jax.predict.record import (
     read_record,
     write_label_map,
 )
+from attunet_jax.volume import checks
 from launch import cli
 from launch.devices import check_devices
 
@@ -69,6 +71,7 @@ FLAGS.add(
     required=True,
 )
 FLAGS.add("overwrite", bool, False, "Replace label maps that already exist.")
+FLAGS.add("strict", bool, False, "Refuse scans that may be no CT in HU.")
 FLAGS.add("pictures", bool, False, "Also write a PNG of each scan with outlines.")
 
 
@@ -102,6 +105,7 @@ def main(values: cli.Values) -> int:
     for line in left:
         print(f"error: {one_line(Exception(line))}", file=sys.stderr, flush=True)
     failed = list(standing.refused_scans)
+    doubts: dict[str, list[checks.Finding]] = {}
     for number, one in enumerate(outputs, start=1):
         start_s = time.perf_counter()
         place = f"[{number}/{len(outputs)}] {one.label_map}"
@@ -113,6 +117,8 @@ def main(values: cli.Values) -> int:
             elif one in standing.todo:
                 assert predictor is not None
                 volume = volumes.read_scan(one.scan.path, one.scan.series)
+                name = str(one.scan.path)
+                doubts[name] = checks.checked(volume, strict=values.strict)
                 if unlike := predictor.unlike_training(volume):
                     print(
                         f"note: {one.scan.path}: not the values of training: "
@@ -132,6 +138,8 @@ def main(values: cli.Values) -> int:
         except BadData as error:
             failed.append(one.scan.path)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    for line in checks.grouped(doubts):
+        print(line, file=sys.stderr, flush=True)
     if predictor and any(one.label_map.exists() for one in standing.todo):
         write_labels(_folder(values.output), predictor.names, standing.todo)
     count = len(failed) + len(found.refused)

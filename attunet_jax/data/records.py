@@ -6,12 +6,14 @@ A record is a msgpack map of plain values; reading one never runs code from it:
      "image_hu": ["<i2", [D, H, W], slabs], "label": ["|u1", [D, H, W], slabs],
      "spacing_mm": ["<f8", [3], bytes], "affine": ["<f8", [4, 4], bytes],
      "original_shape": ["<i8", [3], bytes], "original_affine": ["<f8", [4, 4], bytes],
+     "original_placement": ["<f8", [25], bytes],
      "hu": ["<f8", [3], bytes], "organ_voxels": ["<u4", [slabs, organs], bytes]}
 
 Arrays are little-endian and in C order; `hu` is lowest value, mean and deviation of the
 image. Voxels are stored as slabs (slabs.py). `organ_voxels` is how many voxels of label
 1, 2, ... each slab holds, up to the largest label of the case: a crop that is centred
 on an organ unpacks the one slab that holds its centre. Records of version 2 lack it.
+`original_placement` is there where the scan was a NIfTI file, from version 3 on.
 """
 
 import math
@@ -41,6 +43,10 @@ _ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "original_shape": ("<i8", (3,)),
     "original_affine": ("<f8", (4, 4)),
 }
+# Arrays that a record may lack.
+_OPTIONAL: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "original_placement": ("<f8", (25,)),
+}
 _VOXELS = ("image_hu", "label")
 _KEYS = {"format", "version", "case_id", "hu", *_ARRAYS}
 _NEW_KEYS = {3: {"organ_voxels"}}  # version -> fields that it added
@@ -62,6 +68,8 @@ class Case:
     original_shape: tuple[int, int, int]  # of the scan's file, in its own axis order
     original_affine: np.ndarray  # float64 (4, 4), the file's index to RAS+ world mm
     case_id: str
+    # float64 (25,), `numbers` of the NIfTI header's `Placement`
+    original_placement: np.ndarray | None = None
     version: int = FORMAT_VERSION
 
     @cached_property
@@ -77,7 +85,9 @@ class Case:
     def __post_init__(self) -> None:
         _check_case_id(self.case_id)
         lengths: dict[int | str, int] = {}
-        for name, (dtype, shape) in _ARRAYS.items():
+        for name, (dtype, shape) in (_ARRAYS | _OPTIONAL).items():
+            if name in _OPTIONAL and getattr(self, name) is None:
+                continue
             values = np.asarray(getattr(self, name))
             if values.dtype != np.dtype(dtype):
                 raise BadData(
@@ -154,7 +164,9 @@ def to_bytes(case: Case) -> bytes:
         "version": FORMAT_VERSION,
         "case_id": case.case_id,
     }
-    for name, (dtype, _) in _ARRAYS.items():
+    for name, (dtype, _) in (_ARRAYS | _OPTIONAL).items():
+        if name in _OPTIONAL and getattr(case, name) is None:
+            continue
         values = np.ascontiguousarray(getattr(case, name), dtype)
         content = pack(values) if name in _VOXELS else values.tobytes()
         fields[name] = [dtype, list(values.shape), content]
@@ -198,8 +210,8 @@ def open_bytes(data: bytes) -> PackedCase:
             f"{OLDEST_VERSION} to {FORMAT_VERSION}: {remedy}"
         )
     keys = _KEYS.union(*(new for since, new in _NEW_KEYS.items() if version >= since))
-    if fields.keys() != keys:
-        wrong = sorted(map(repr, fields.keys() ^ keys))
+    if fields.keys() - _OPTIONAL.keys() != keys:
+        wrong = sorted(map(repr, fields.keys() - _OPTIONAL.keys() ^ keys))
         raise BadData(f"damaged record: missing or unknown field {', '.join(wrong)}")
     case_id = _check_case_id(case_id)
     image_hu, label = (_packed(name, fields[name]) for name in _VOXELS)
@@ -207,8 +219,8 @@ def open_bytes(data: bytes) -> PackedCase:
         raise BadData("damaged record: label is of another shape than image_hu")
     grid: dict[str, Any] = {
         name: _array(name, fields[name], dtype)
-        for name, (dtype, _) in _ARRAYS.items()
-        if name not in _VOXELS
+        for name, (dtype, _) in (_ARRAYS | _OPTIONAL).items()
+        if name not in _VOXELS and name in fields
     }
     grid["original_shape"] = tuple(grid["original_shape"].tolist())
     counts = _organ_voxels(fields.get("organ_voxels"), label)

@@ -83,7 +83,11 @@ def evaluate_into_folder(
 
     def write_label_map(case: Case, prediction: np.ndarray) -> None:
         depth, height, width = case.original_shape
-        grid = volumes.Grid((depth, height, width), case.original_affine)
+        placement = case.original_placement
+        if placement is not None:
+            placement = volumes.Placement.of_numbers(placement)
+        shape = (depth, height, width)
+        grid = volumes.Grid(shape, case.original_affine, placement)
         on_grid = volumes.onto_grid(prediction, case.affine, grid, order="nearest")
         volumes.write_on_grid(map_of(case.case_id), on_grid, grid)
 

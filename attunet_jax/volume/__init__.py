@@ -1,5 +1,6 @@
 """Reads, resamples and writes scans and label maps as canonical `Volume`s."""
 
+from attunet_jax.volume import checks
 from attunet_jax.volume.dicom.contents import contents as dicom_contents
 from attunet_jax.volume.dicom.patient import patient_id
 from attunet_jax.volume.dicom.read import max_voxels
@@ -24,6 +25,7 @@ from attunet_jax.volume.geometry import (
     same_geometry,
 )
 from attunet_jax.volume.nifti import write_nifti
+from attunet_jax.volume.placement import Placement, corner_distance_mm
 from attunet_jax.volume.resample import (
     blur,
     labels_onto_grid,
@@ -38,6 +40,7 @@ __all__ = [
     "ENDINGS",
     "Grid",
     "ITK_ENDINGS",
+    "Placement",
     "SCAN_ENDINGS",
     "SEGMENTATION",
     "Volume",
@@ -45,6 +48,8 @@ __all__ = [
     "axis_codes",
     "blur",
     "canonical",
+    "checks",
+    "corner_distance_mm",
     "dicom_contents",
     "from_canonical",
     "labels_onto_grid",

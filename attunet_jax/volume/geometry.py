@@ -8,6 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
+from attunet_jax.volume.placement import corner_distance_mm
 from attunet_jax.volume.volume import Grid, Volume, sizes_text
 
 # World directions (RAS+) in which canonical D, H and W grow: up, back (-y) and
@@ -118,7 +119,7 @@ def max_corner_distance_mm(a: Volume, b: Volume) -> float | None:
     """Returns the largest distance of equal corners; None where shapes differ."""
     if a.voxels.shape != b.voxels.shape:
         return None
-    return _corner_distance_mm(a.voxels.shape, a.affine, b.affine)
+    return corner_distance_mm(a.voxels.shape, a.affine, b.affine)
 
 
 def _spacing_hint(a: Volume, b: Volume) -> str:
@@ -146,15 +147,7 @@ def _flip_hint(a: Volume, b: Volume, tolerance_mm: float) -> str:
             shape, view = canonical_grid(Grid(b.grid.shape, affine))
             if (
                 shape == a.voxels.shape
-                and _corner_distance_mm(shape, a.affine, view) <= tolerance_mm
+                and corner_distance_mm(shape, a.affine, view) <= tolerance_mm
             ):
                 return f"; they would agree with {what} of one affine flipped"
     return "; no flip of axes would make them agree"
-
-
-def _corner_distance_mm(shape: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the largest distance of equal corners, an upper bound for all voxels."""
-    corners = np.array([*product(*((0, n - 1) for n in shape))])
-    return float(
-        np.linalg.norm((a - b)[:3] @ np.c_[corners, np.ones(8)].T, axis=0).max()
-    )

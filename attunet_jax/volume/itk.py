@@ -8,6 +8,7 @@ file is refused: paths that a file names are not followed.
 import math
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume.endings import ITK_ENDINGS, SEGMENTATION, split_ending
 from attunet_jax.volume.geometry import canonical_grid, from_canonical
-from attunet_jax.volume.volume import MAX_VOXELS, Grid, Volume, sizes_text
+from attunet_jax.volume.volume import MAX_VOXELS, Grid, Stored, Volume, sizes_text
 
 _INSTALL = "pip install SimpleITK (the extra [itk])"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -44,7 +45,9 @@ def read_image(path: str | Path) -> Volume:
         raise BadData(
             f"{path}: {bad} voxels are NaN or infinite; replace them (air is -1024 HU)"
         )
-    return _volume(path, values, grid, np.int16 if _fits_int16(values) else np.float32)
+    dtype = np.int16 if _fits_int16(values) else np.float32
+    stored = Stored.of(values, values.dtype.name)
+    return replace(_volume(path, values, grid, dtype), stored=stored)
 
 
 def read_labels(path: str | Path) -> Volume:

@@ -4,27 +4,33 @@ import gzip
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from isal import igzip
 from isal.igzip_lib import IsalError
+from nibabel.nifti1 import Nifti1Header
 
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import replacing
 from attunet_jax.volume.geometry import canonical_grid, from_canonical
 from attunet_jax.volume.nifti_header import HEADER_BYTES, Header, parse_header
-from attunet_jax.volume.volume import Grid, Volume
+from attunet_jax.volume.volume import Grid, Stored, Volume
 
 # Deflate shrinks by 1032 at most; a header that claims more is wrong.
 _MAX_DEFLATE_RATIO = 1100
 _GZIP_LEVEL = 3
+# Of a NIfTI-1 header and the word that says no extension follows.
+_WRITTEN_HEADER_BYTES = 352
 # Slices are read together up to this size, which fits in the cache.
 _SLAB_BYTES = 2**22
 _INT16 = np.iinfo(np.int16)
+# Of labels that a program computed with: 0.9999 is 1, but no half of a partial volume.
+_LABEL_ROUNDING = 1e-3
+_FLOAT32 = 2.0**-22  # two steps of float32, relative
 # Any: the stubs of isal declare IsalError an instance, not a class.
 _DAMAGED: Any = (EOFError, IsalError, gzip.BadGzipFile)
 _Stream = BufferedReader | igzip.IGzipFile
@@ -39,11 +45,14 @@ def read_image(path: str | Path) -> Volume:
     """
     path = Path(path)
     bad = 0
+    stored = None
     with _opened(path) as (stream, header):
         result, target = _empty(header, np.dtype(np.int16))
         for where, raw in _slabs(path, stream, header):
             values, not_finite = _scaled(raw, header)
             bad += not_finite
+            if not bad:
+                stored = Stored.of(values, header.dtype.name).joined(stored)
             if result.dtype == np.int16 and not (bad or _fits_int16(values)):
                 result, target = _widened(result, header, np.dtype(np.float32))
             if not bad:
@@ -52,7 +61,7 @@ def read_image(path: str | Path) -> Volume:
         raise BadData(
             f"{path}: {bad} voxels are NaN or infinite; replace them (air is -1024 HU)"
         )
-    return _volume(path, result, header)
+    return replace(_volume(path, result, header), stored=stored)
 
 
 def read_grid(path: str | Path) -> tuple[Volume, bool]:
@@ -65,15 +74,15 @@ def read_grid(path: str | Path) -> tuple[Volume, bool]:
     with _opened(path) as (_, header):
         plain = header.slope == 1 and header.inter == 0
         fits = plain and np.can_cast(header.dtype, np.int16)
-        shape = canonical_grid(Grid(header.shape, header.affine))[0]
+        shape = canonical_grid(header.grid)[0]
         return _volume(path, np.broadcast_to(np.int16(0), shape), header), fits
 
 
 def read_labels(path: str | Path) -> Volume:
     """Reads the label map at `path`, `[D, H, W]`, uint8 or uint16 (labels above 255).
 
-    Labels are whole numbers from 0 to 65535 in any on-disk type; others raise
-    `BadData`.
+    Labels are whole numbers from 0 to 65535 in any on-disk type, but for rounding by
+    the program that wrote or scaled them; others raise `BadData`.
     """
     path = Path(path)
     bad, fractional, fraction = 0, 0, 0.0
@@ -84,10 +93,13 @@ def read_labels(path: str | Path) -> Volume:
             values, not_finite = _scaled(raw, header)
             bad += not_finite
             if values.dtype.kind == "f" and not bad:
-                parts = values[np.rint(values) != values]
+                whole = np.rint(values)
+                off = np.abs(values - whole)
+                parts = values[off > _label_rounding(header) + _FLOAT32 * whole]
                 if parts.size and not fractional:
                     fraction = float(parts[0])
                 fractional += parts.size
+                values = whole
             low, high = min(low, values.min()), max(high, values.max())
             if bad or fractional or low < 0 or high > 65535:
                 continue  # the rest is read for the message
@@ -116,22 +128,51 @@ def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
     Missing folders are made. The file appears whole or not at all. Raises `BadData` if
     the folder cannot be written.
     """
-    path = Path(path)
+    header = Nifti1Header()
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    _write(Path(path), array, header)
+
+
+def write_on_grid(path: str | Path, labels_dhw: np.ndarray, grid: Grid) -> None:
+    """Writes `labels_dhw`, on the canonical view of `grid`, in the grid's own layout.
+
+    Axis order, shape and affine are the scan's, and where it is a NIfTI file qform,
+    sform, their codes, pixdim and unit too, so that every program shows the labels
+    where it shows the scan. The type is uint8. Raises as `write_nifti` does, and
+    `ValueError` if labels do not fit in uint8 or on the grid.
+    """
+    labels = labels_dhw.astype(np.uint8, copy=False)
+    if labels is not labels_dhw and not np.array_equal(labels, labels_dhw):
+        raise ValueError(f"{path}: labels must be whole numbers from 0 to 255")
+    array = from_canonical(labels, grid)
+    if grid.placement is None:
+        write_nifti(path, array, grid.affine)
+        return
+    header = Nifti1Header()
+    header.set_data_shape(array.shape)
+    grid.placement.write_into(header)
+    _write(Path(path), array, header)
+
+
+def _write(path: Path, array: np.ndarray, header: Nifti1Header) -> None:
+    """Writes `array` after `header`, as it is: nibabel's images repair theirs."""
     if not path.name.endswith((".nii", ".nii.gz")):
         raise BadArguments(f"{path}: output name must end with .nii or .nii.gz")
-    image = nibabel.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header["magic"], header["vox_offset"] = b"n+1", _WRITTEN_HEADER_BYTES
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, ending="part") as temporary, temporary.open("wb") as file:
             if path.name.endswith(".gz"):
                 # Without time and name inside, equal arrays give equal files.
                 with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                    image.to_stream(packed)
+                    _write_voxels(packed, array, header)
             else:
-                image.to_stream(file)
+                _write_voxels(file, array, header)
     except OSError as error:
         raise BadData(
             f"{path.parent}: cannot write {path.name} there "
@@ -139,28 +180,21 @@ def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
         ) from error
 
 
-def write_on_grid(path: str | Path, labels_dhw: np.ndarray, grid: Grid) -> None:
-    """Writes `labels_dhw`, on the canonical view of `grid`, in the grid's own layout.
-
-    Axis order, shape and affine are the scan's, the type is uint8. Raises as
-    `write_nifti` does, and `ValueError` if labels do not fit in uint8 or on the grid.
-    """
-    labels = labels_dhw.astype(np.uint8, copy=False)
-    if labels is not labels_dhw and not np.array_equal(labels, labels_dhw):
-        raise ValueError(f"{path}: labels must be whole numbers from 0 to 255")
-    write_nifti(path, from_canonical(labels, grid), grid.affine)
+def _write_voxels(file: Any, array: np.ndarray, header: Nifti1Header) -> None:
+    file.write(header.binaryblock.ljust(_WRITTEN_HEADER_BYTES, b"\0"))
+    dtype = header.get_data_dtype()
+    for part in array.T:  # the first axis is the fastest in the file
+        file.write(np.ascontiguousarray(part, dtype).data)
 
 
 def _volume(path: Path, voxels: np.ndarray, header: Header) -> Volume:
-    grid = Grid(header.shape, header.affine)
-    return Volume(voxels, canonical_grid(grid)[1], grid, str(path))
+    return Volume(voxels, canonical_grid(header.grid)[1], header.grid, str(path))
 
 
 def _empty(header: Header, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Returns an unfilled array `[D, H, W]` and the view of it in the file's order."""
-    grid = Grid(header.shape, header.affine)
-    result = np.empty(canonical_grid(grid)[0], dtype)
-    return result, from_canonical(result, grid)
+    result = np.empty(canonical_grid(header.grid)[0], dtype)
+    return result, from_canonical(result, header.grid)
 
 
 def _widened(
@@ -168,7 +202,7 @@ def _widened(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the same pair in a wider type, with the values that were read so far."""
     wider = result.astype(dtype)
-    return wider, from_canonical(wider, Grid(header.shape, header.affine))
+    return wider, from_canonical(wider, header.grid)
 
 
 @contextmanager
@@ -262,6 +296,18 @@ def _scaled(raw: np.ndarray, header: Header) -> tuple[np.ndarray, int]:
             np.float32
         )
     return values, values.size - int(np.count_nonzero(np.isfinite(values)))
+
+
+def _label_rounding(header: Header) -> float:
+    """Returns by how much a value of a label map may be off a whole number.
+
+    A writer that scales labels into integers rounds them to half a step of its slope;
+    steps above a half would leave two whole numbers to choose from.
+    """
+    if header.dtype.kind == "f" or header.slope in (1, -1):
+        return _LABEL_ROUNDING
+    half_step = abs(header.slope) / 2
+    return max(half_step, _LABEL_ROUNDING) if half_step <= 0.25 else _LABEL_ROUNDING
 
 
 def _fits_int16(values: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Parses and checks NIfTI headers: shape, type, scaling and affine.
+"""Parses and checks NIfTI headers: shape, type, scaling and placement.
 
 nibabel reads the fields. Its own checks are not used: they repair silently (a spacing
 of zero becomes 1 mm) and report through a logger.
@@ -13,13 +13,10 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from attunet_jax.errors import BadData
-from attunet_jax.volume.volume import MAX_VOXELS, sizes_text
+from attunet_jax.volume.placement import BadPlacement, Placement
+from attunet_jax.volume.volume import MAX_VOXELS, Grid
 
 HEADER_BYTES = 540  # NIfTI-2; NIfTI-1 has 348
-# Outside this range a header in metres or micrometres, or a typing error, is likelier.
-MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100
-# Of the unit axis vectors; the steepest tilt of a gantry still gives 0.8.
-_MIN_DETERMINANT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Header:
     offset: int
     slope: float
     inter: float
-    affine: np.ndarray
+    grid: Grid
 
     @property
     def data_bytes(self) -> int:
@@ -42,7 +39,7 @@ def parse_header(path: Path, head: bytes) -> Header:
     """Parses `head`, the first `HEADER_BYTES` bytes of the file (or all, if fewer).
 
     The affine is the sform if it has a code, else the qform, else the spacing alone
-    with x from right to left, as in nibabel. Raises `BadData`.
+    with x from right to left, as in nibabel, in mm. Raises `BadData`.
     """
     fields = _fields(path, head)
     shape = _shape(path, [int(n) for n in np.atleast_1d(fields["dim"])])
@@ -58,13 +55,18 @@ def parse_header(path: Path, head: bytes) -> Header:
         raise BadData(
             f"{path}: scl_inter is not a number; convert the file again"
         ) from error
+    placement = Placement.of_header(fields)
+    try:
+        affine = placement.affine(shape)
+    except BadPlacement as error:
+        raise BadData(f"{path}: {error}") from error
     return Header(
         shape=shape,
         dtype=_dtype(path, fields),
         offset=int(offset),
         slope=1.0 if slope is None else slope,
         inter=0.0 if inter is None else inter,
-        affine=_affine(path, fields),
+        grid=Grid(shape, affine, placement),
     )
 
 
@@ -118,41 +120,3 @@ def _dtype(path: Path, fields: Nifti1Header) -> np.dtype:
             f"{path}: voxels of type {name}; one whole or real number a voxel is needed"
         )
     return dtype
-
-
-def _affine(path: Path, fields: Nifti1Header) -> np.ndarray:
-    spacing = np.array(fields["pixdim"][1:4], dtype=float)
-    _check_spacing(path, spacing)
-    try:
-        with np.errstate(all="ignore"):  # NaN is reported below
-            affine = np.array(fields.get_best_affine(), dtype=float)
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
-        raise BadData(
-            f"{path}: its qform is not a rotation; set the orientation again"
-        ) from error
-    if not np.isfinite(affine).all():
-        raise BadData(
-            f"{path}: affine holds NaN or infinity; set the orientation again"
-        )
-    columns = affine[:3, :3]
-    if not columns.any():
-        raise BadData(f"{path}: affine is all zero; set spacing and orientation again")
-    lengths = np.linalg.norm(columns, axis=0)
-    if not lengths.all():
-        raise BadData(
-            f"{path}: affine is singular (an axis has no length); set it again"
-        )
-    _check_spacing(path, lengths)
-    if abs(np.linalg.det(columns / lengths)) < _MIN_DETERMINANT:
-        raise BadData(
-            f"{path}: affine is singular (two axes are parallel); set it again"
-        )
-    return affine
-
-
-def _check_spacing(path: Path, spacing: np.ndarray) -> None:
-    if not ((spacing >= MIN_SPACING_MM) & (spacing <= MAX_SPACING_MM)).all():
-        raise BadData(
-            f"{path}: spacing of {sizes_text(spacing)} mm is impossible; set it in the "
-            "header"
-        )

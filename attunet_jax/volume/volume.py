@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet_jax.intensity import AIR_HU, HU_RANGE, clip_hu
 
+if TYPE_CHECKING:
+    from attunet_jax.volume.placement import Placement
+
 # 16 GiB of int16, far above any CT: a header or spacing that leads there is wrong.
 MAX_VOXELS = 2**33
+# Air is -1000 HU, and noise takes it a little lower: what lies below is padding.
+BELOW_AIR_HU = -1200
 
 
 @dataclass(frozen=True)
@@ -16,11 +22,50 @@ class Grid:
     """The grid of a scan as its file stores it.
 
     `shape` is in the file's own axis order; `affine` (4, 4) float64 takes a file index
-    to world mm, RAS+ (nibabel's convention).
+    to world mm, RAS+ (nibabel's convention). `placement` has the fields of a NIfTI
+    header that this affine was taken from; None for other files.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    placement: "Placement | None" = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file of a scan holds, before anything of it is clipped or converted.
+
+    `type` is that of its numbers, as in "uint8". After the file's own scaling `lowest`
+    and `high` are the smallest and the largest value, `low` is the smallest one that
+    is no padding, which lies far below air.
+    """
+
+    type: str
+    lowest: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, type: str) -> "Stored":
+        """Takes them from values of any shape."""
+        lowest, high = float(values.min()), float(values.max())
+        low = lowest
+        if lowest < BELOW_AIR_HU <= high:
+            low = float(values[values >= BELOW_AIR_HU].min())
+        return cls(type, lowest, low, high)
+
+    def joined(self, other: "Stored | None") -> "Stored":
+        """Returns that of both parts of a file."""
+        if other is None:
+            return self
+        lows = [part.low for part in (self, other)]
+        above = [low for low in lows if low >= BELOW_AIR_HU]
+        return Stored(
+            self.type,
+            min(self.lowest, other.lowest),
+            min(above or lows),
+            max(self.high, other.high),
+        )
 
 
 @dataclass(frozen=True)
@@ -31,7 +76,7 @@ class Volume:
     in a radiological picture and in DICOM's LPS order. `affine` (4, 4) float64 takes
     (d, h, w, 1) to world mm, RAS+. `grid` is that of the file at `path`. `padding`,
     bool `[D, H, W]`, is what the file says was never scanned, where its values do not
-    show it.
+    show it. `stored` says what values the file holds where it was read as a scan.
     """
 
     voxels: np.ndarray
@@ -39,6 +84,7 @@ class Volume:
     grid: Grid
     path: str
     padding: np.ndarray | None = None
+    stored: Stored | None = None
 
     @classmethod
     def of_array(

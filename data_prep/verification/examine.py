@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from attunet_jax.errors import BadData, one_line
-from attunet_jax.volume import Volume, resampled_shape
-from data_prep.align import mirrored_axes
+from attunet_jax.volume import Volume, checks, resampled_shape
+from data_prep.align import align_by_index, mirrored_axes
 from data_prep.read import (
     different_grids,
     label_counts,
@@ -21,21 +21,19 @@ from data_prep.read import (
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.findings import (
     ERROR,
+    WARNING,
     image_findings,
     label_findings,
-    mirrored_finding,
     problem,
-    soft_tissue,
 )
 from data_prep.verification.measure import (
     content,
-    isin_by_slices,
     measure_image,
     measure_labels,
     merged,
 )
 from data_prep.verification.pictures import UNNAMED, Picture, case_pictures, colour
-from data_prep.verification.repair import align_by_index, compare
+from data_prep.verification.repair import compare
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class Settings:
     organs: Mapping[str, tuple[int, ...]] | None  # None: each label value is one
     spacing_mm: tuple[float, float, float]  # D, H, W
     ignore_unknown_labels: bool
+    strict: bool = False  # doubts are errors
 
 
 def examine(
@@ -127,6 +126,11 @@ def _examine(
     """
     problems = report["problems"]
     report |= measure_image(image)
+    if refused := checks.refusal(image):
+        text = f"{image.path}: {refused.text}"
+        problems.append(problem(refused.kind, text, ERROR))
+    else:
+        problems += [_doubt(finding, settings) for finding in checks.doubts(image)]
     problems += image_findings(report)
     try:
         resampled_shape(image, settings.spacing_mm)
@@ -135,6 +139,11 @@ def _examine(
     if labels is None:
         return case_pictures(image, None, {})
     return _examine_labels(image, labels, settings, other_labels, report)
+
+
+def _doubt(finding: checks.Finding, settings: Settings) -> dict:
+    severity = ERROR if settings.strict else WARNING
+    return problem(finding.kind, finding.text, severity)
 
 
 def _examine_labels(
@@ -159,17 +168,15 @@ def _examine_labels(
     else:
         aligned = labels
     report["mirrored"] = None
-    if aligned.voxels.shape == image.voxels.shape:
-        soft = [
-            v for name, values in organs.items() if soft_tissue(name) for v in values
-        ]
-        report["mirrored"] = mirrored_axes(image, isin_by_slices(aligned.voxels, soft))
+    in_hu = checks.in_hu(checks.doubts(image))
+    if in_hu and aligned.voxels.shape == image.voxels.shape:
+        report["mirrored"] = mirrored_axes(image, aligned.voxels, organs)
     report["geometry"] = compare(image, labels, report["mirrored"])
     if difference := report["geometry"]["difference"]:
         text = f"{difference}. Suggested fix: {report['geometry']['suggested_fix']}"
         problems.append(problem("different_grids", text, ERROR))
     elif report["mirrored"]:
-        problems.append(mirrored_finding(report["mirrored"]))
+        problems.append(_doubt(checks.mirrored(report["mirrored"]), settings))
     measured = measure_labels(aligned, counts, image)
     named = other_labels.union(*organs.values())
     report["organs"] = {

@@ -1,6 +1,7 @@
 """Finds problems in the measurements of one case, and between those of all cases.
 
-The findings here are warnings. Errors come from the checks of `prepare` itself.
+The findings here are warnings. Errors come from the checks of `prepare` itself, and so
+do doubts about a scan or a mirrored label map (`attunet_jax.volume.checks`).
 """
 
 import os
@@ -9,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from attunet_jax.volume import checks
+from data_prep.align import soft_tissue
 from data_prep.wording import listed
 
 ERROR, WARNING = "error", "warning"
@@ -20,23 +23,21 @@ KINDS = {
     "too_large": "spacing leads to an absurd size",
     "different_grids": "image and label map on different grids",
     "unnamed_labels": "label values without a name",
-    "not_hu": "values that are not HU",
+    **checks.REFUSED,
+    **checks.DOUBTED,
     "values_clipped": "values beyond 16 bits",
     "skewed": "axes not at right angles",
     "empty_label": "empty label map",
     "organ_missing": "organ missing",
     "touches_border": "organ touches the border of the scan",
     "not_tissue": "organ does not lie on soft tissue",
-    "mirrored": "label map mirrored",
     "duplicate_scan": "same scan in several cases",
     "duplicate_label": "same label map for different scans",
     "unusual_spacing": "unusual spacing",
 }
 # Mean HU of any organ under a label map that fits, with and without contrast.
 TISSUE_HU = (-100, 400)
-NOT_TISSUE = ("lung", "trachea", "airway", "bronch", "fat", "bone", "skull", "label_")
 MAX_SKEW_DEGREES = 0.5
-_AIR_HU = -500
 # Range of spacings in CT, mm: of slices, and of pixels within them.
 USUAL_SPACING_MM = ((0.2, 10.0), (0.2, 5.0), (0.2, 5.0))
 # An outlier differs from the median by this factor, and by so many deviations.
@@ -52,9 +53,7 @@ def problem(kind: str, text: str, severity: str = WARNING) -> dict:
 def image_findings(report: Mapping) -> list[dict]:
     """Problems of a scan, from what `measure_image` returns."""
     found = []
-    if text := _not_hu(report["hu"]):
-        found.append(problem("not_hu", text))
-    elif report["hu"]["min"] < -32768 or report["hu"]["max"] > 32767:
+    if report["hu"]["min"] < -32768 or report["hu"]["max"] > 32767:
         found.append(
             problem(
                 "values_clipped",
@@ -111,20 +110,6 @@ def label_findings(organs: Mapping[str, Mapping]) -> list[dict]:
     return found
 
 
-def soft_tissue(organ: str) -> bool:
-    """Whether an organ of that name is soft tissue."""
-    return not any(word in organ.lower() for word in NOT_TISSUE)
-
-
-def mirrored_finding(axes: Sequence[str]) -> dict:
-    """The problem of a label map for which `mirrored_axes` found axes to flip."""
-    return problem(
-        "mirrored",
-        f"the organs lie on soft tissue far better with {' and '.join(axes)} of the "
-        "label map flipped: compare the pictures, correct the label map",
-    )
-
-
 def across_cases(reports: Sequence[Mapping]) -> list[list[dict]]:
     """Returns for each report the problems that only show between cases.
 
@@ -154,34 +139,6 @@ def across_cases(reports: Sequence[Mapping]) -> list[list[dict]]:
     for report, text in _unusual_spacings(read):
         found[id(report)].append(problem("unusual_spacing", text))
     return [found[id(report)] for report in reports]
-
-
-def _not_hu(hu: Mapping) -> str | None:
-    """Says so where values are no HU.
-
-    Air is near -1000 HU, and every scan contains some, around or inside the patient.
-    """
-    low, high = hu["min"], hu["max"]
-    span = f"values from {low:g} to {high:g}"
-    if low == high:
-        return f"every voxel is {low:g}"
-    if low >= 0 and high <= 1:
-        return f"{span}: scaled to [0, 1] or a mask, not HU; export the scan in HU"
-    if low >= 0 and high <= 255:
-        return f"{span}: an 8-bit picture, not HU; export the scan in HU"
-    if max(abs(low), abs(high)) < 30:
-        return f"{span}: normalised, not HU; export the scan in HU"
-    if low >= 0:
-        return (
-            f"{span}, none below 0: most likely stored without the offset of 1024; "
-            "subtract it (air is -1000 HU)"
-        )
-    if low > _AIR_HU:
-        return (
-            f"{span}, no air (-1000 HU): cut to a window or not HU; networks see "
-            "other values than in whole scans"
-        )
-    return None
 
 
 def _enumerate(words: list[str]) -> str:

@@ -8,12 +8,12 @@ from itertools import product
 
 import numpy as np
 
-from attunet_jax.volume import Volume, canonical, from_canonical, max_corner_distance_mm
+from attunet_jax.volume import Volume, max_corner_distance_mm
 from data_prep.read import different_grids
 
 # Of a voxel, over the whole scan: more than an affine in float32 loses.
 _SAME_VOX = 0.01
-COPY_AFFINE = "copy the image's affine into the label's header"
+COPY_AFFINE = "copy the image's qform, sform and pixdim into the label's header"
 
 
 def compare(
@@ -96,18 +96,6 @@ def _header_fix(image: Volume, labels: Volume, mirrored: Sequence[str] | None) -
             f"{COPY_AFFINE}"
         )
     return f"{what}, and by the HU its voxels fit index by index: {COPY_AFFINE}"
-
-
-def align_by_index(image: Volume, labels: Volume) -> Volume:
-    """Returns `labels` as they would lie with the image's affine in their header.
-
-    Unchanged where the shapes of the files differ.
-    """
-    if labels.grid.shape != image.grid.shape:
-        return labels
-    stored = from_canonical(labels.voxels, labels.grid)
-    voxels, affine = canonical(stored, image.grid.affine)
-    return Volume(np.ascontiguousarray(voxels), affine, image.grid, labels.path)
 
 
 def overlap(image: Volume, labels: Volume) -> float:

@@ -207,7 +207,7 @@ def test_foreign_bytes_are_refused():
         b"",
         b"\x00",
         b"hello",
-        json.dumps({"format": "attunet_jax.case", "version": 2}).encode(),
+        json.dumps({"format": "attunet_jax.case", "version": 3}).encode(),
         pickle.dumps({"format": "attunet_jax.case"}),
         packed(["attunet_jax.case", 1]),
         packed({"format": "something else", "version": 1}),
@@ -217,6 +217,22 @@ def test_foreign_bytes_are_refused():
         b"\x81\xc7\x00\x05\x01",  # an extension type as a key
     ]:
         refusal(data)
+
+
+def test_a_record_without_a_placement_is_read(make_case):
+    fields = fields_of(make_case())
+    assert "original_placement" not in fields
+    assert from_bytes(packed(fields)).original_placement is None
+
+
+def test_the_placement_of_a_nifti_file_comes_back(make_case):
+    numbers = np.linspace(-1e6, 1e6, 25)
+    numbers[5] = np.nan  # fields that nobody reads may hold anything
+    back = from_bytes(to_bytes(make_case(original_placement=numbers)))
+    np.testing.assert_array_equal(back.original_placement, numbers)
+    fields = fields_of(make_case(original_placement=numbers))
+    fields["original_placement"] = ["<f8", [24], bytes(192)]
+    assert "original_placement" in refusal(packed(fields))
 
 
 def test_another_version_says_what_to_do(make_case):

@@ -214,6 +214,22 @@ def rgb_voxels(at: Place) -> None:
 
 
 @unusable
+def picture_of_8_bits(at: Place) -> None:
+    grey = np.clip(at.sound()[0] * 2, 0, 255)
+    save(at.image, (grey + np.arange(10) * 8).astype(np.uint8))
+
+
+@unusable
+def label_map_instead_of_the_scan(at: Place) -> None:
+    save(at.image, at.sound()[1])
+
+
+@unusable
+def one_value_everywhere(at: Place) -> None:
+    save(at.image, np.full(SHAPE, -1000, np.int16))
+
+
+@unusable
 def complex_voxels(at: Place) -> None:
     save(at.image, at.sound()[0].astype(np.complex64))
 

@@ -208,6 +208,63 @@ def label_of_float32(at: Place) -> None:
 
 
 @usable
+def label_a_hair_off_whole_numbers(at: Place) -> None:
+    label = at.sound()[1].astype(np.float32)
+    save(at.label, np.where(label > 0, label - 1e-4, label))
+
+
+@usable
+def label_scaled_by_its_writer(at: Place) -> None:
+    step = np.float32(3 / 200)  # 3 is 200 steps, 1 is 66.67: rounded
+    save(at.label, np.rint(at.sound()[1] / step).astype(np.uint8))
+    patch(at.label, (SLOPE, "2f", step, 0))
+
+
+@usable
+def unit_of_metres(at: Place) -> None:
+    for path in (at.image, at.label):
+        patch(
+            path,
+            (PIXDIM + 4, "3f", 2e-3, 2e-3, 2e-3),
+            (SROW_X, "12f", -2e-3, *[0] * 4, -2e-3, *[0] * 4, 2e-3, 0),
+            (UNITS, "B", 1),
+        )
+
+
+@usable
+def unit_that_the_numbers_do_not_have(at: Place) -> None:
+    patch(at.image, (UNITS, "B", 1))
+
+
+@usable
+def qfac_of_zero(at: Place) -> None:
+    for path in (at.image, at.label):
+        patch(path, (QFORM_CODE, "2h", 1, 0), (PIXDIM, "f", 0))
+
+
+@usable
+def quaternion_a_hair_too_long(at: Place) -> None:
+    for path in (at.image, at.label):
+        # Half a turn about z: d alone is 1, but for digits lost.
+        patch(path, (QFORM_CODE, "2h", 1, 0), (QUATERN_B, "3f", 0, 0, 1.0004))
+
+
+@usable
+def pixdim_unlike_the_sform(at: Place) -> None:
+    patch(at.image, (PIXDIM + 4, "2f", 1.5, 1.5))
+
+
+@usable
+def values_from_0_to_255(at: Place) -> None:
+    save(at.image, np.clip(at.sound()[0], 0, 255))
+
+
+@usable
+def values_without_the_offset(at: Place) -> None:
+    save(at.image, at.sound()[0] + np.int16(1024))
+
+
+@usable
 def empty_label(at: Place) -> None:
     save(at.label, np.zeros(SHAPE, np.uint8))
 
@@ -301,6 +358,10 @@ def expected(name: str) -> tuple[np.ndarray, np.ndarray]:
     hu, label = (voxels.T for voxels in sound(name))
     if name == "neither_sform_nor_qform":  # NIfTI: then x runs to the left, y forwards
         hu, label = (voxels[:, ::-1] for voxels in (hu, label))
+    if name == "values_from_0_to_255":
+        hu = np.clip(hu, 0, 255)
+    if name == "values_without_the_offset":
+        hu = hu + 1024
     if name == "empty_label":
         label = np.zeros_like(label)
     if name == "organ_missing":

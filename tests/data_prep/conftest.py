@@ -35,7 +35,7 @@ def save_nifti() -> Callable[..., None]:
 def make_scans(save_nifti) -> Callable[..., Path]:
     """Fills images/ and labels/ of a folder with scans of 8 x 9 x 10 voxels.
 
-    Labels 1, 2 and 3 are blocks of 27, 18 and 12 voxels.
+    Labels 1, 2 and 3 are blocks of 27, 18 and 12 voxels; one voxel is air.
     """
 
     def make(folder: Path, *names: str) -> Path:
@@ -45,6 +45,7 @@ def make_scans(save_nifti) -> Callable[..., Path]:
             label[4:7, 4:7, 4:6] = 2
             label[1:3, 6:8, 6:9] = 3
             noise = np.random.default_rng(seed).integers(-90, 90, label.shape)
+            noise[-1, -1, -1] = -1000
             save_nifti(folder / "images" / f"{name}.nii.gz", noise.astype(np.int16))
             save_nifti(folder / "labels" / f"{name}.nii.gz", label)
         return folder

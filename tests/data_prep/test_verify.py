@@ -156,12 +156,15 @@ def test_what_prepare_takes_is_a_warning(tmp_path, scans, words, look, prepare_h
     a, b, c = report(tmp_path / "look")["cases"]
     assert kinds(a) == kinds(c) == {"duplicate_scan": "warning"}
     assert kinds(b) == dict.fromkeys(
-        ("not_hu", "organ_missing", "touches_border"), "warning"
+        ("range_255", "organ_missing", "touches_border"), "warning"
     )
     assert "  organ missing: 1 (b)\n" in out
     assert "  same scan in several cases: 2 (a, c)\n" in out
     prepared = [w for w in words if not w.startswith("--output")]
     assert prepare_here(*prepared, f"--output={tmp_path / 'prepared'}").status == 0
+    assert look(*words, "--strict")[0] == 3
+    a, b, c = report(tmp_path / "look")["cases"]
+    assert (a["usable"], b["usable"], c["usable"]) == (True, False, True)
 
 
 def test_errors_and_warnings_of_one_case_are_told_apart(tmp_path, scans, words, look):
@@ -175,20 +178,20 @@ def test_errors_and_warnings_of_one_case_are_told_apart(tmp_path, scans, words, 
     assert status == 3 and found["cases_usable"] == 2
     (b,) = [case for case in found["cases"] if not case["usable"]]
     assert [row["kind"] for row in b["problems"]] == [
-        *("unnamed_labels", "not_hu", "organ_missing")
+        *("unnamed_labels", "range_255", "organ_missing")
     ]
     row = out.splitlines()[2].split()
     assert row[0] == "b" and row[-3] == "absent" and row[-1] == "UNUSABLE"
     _, _, warned = out.partition("warnings, by number of cases:\n")
     assert warned.splitlines()[:-1] == [
-        "  values that are not HU: 1 (b)",
+        "  values from 0 to 255, as in a picture: 1 (b)",
         "  organ missing: 1 (b)",
     ]
     html = (tmp_path / "look" / "verify.html").read_text("utf-8")
     lines = re.findall(r"<tr class=(\w+)><td><span class=tag>\w+</span> ([^<]+)<", html)
     assert lines == [
         ("error", "label values without a name"),
-        ("warning", "values that are not HU"),
+        ("warning", "values from 0 to 255, as in a picture"),
         ("warning", "organ missing"),
     ]
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import jax
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -157,6 +158,17 @@ def test_pictures_and_label_maps_are_written_beside_the_scores(evaluated, prepar
     assert [p.stem for p in output.glob("*.png")] == [ids[0]]
     maps = sorted(p.name for p in (output / "label_maps").iterdir())
     assert maps == [f"{case_id}.nii.gz" for case_id in ids] + ["labels.json"]
+
+
+def test_label_maps_have_the_header_of_their_scans(evaluated, scan_folder):
+    for path in sorted((evaluated[0] / "label_maps").iterdir()):
+        scan, made = (
+            nib.Nifti1Image.from_filename(p).header
+            for p in (scan_folder / "images" / path.name, path)
+        )
+        assert (scan["sform_code"], scan["qform_code"], scan["xyzt_units"]) == (2, 0, 0)
+        for name in ("sform_code", "qform_code", "xyzt_units", "pixdim", "srow_x"):
+            np.testing.assert_array_equal(made[name], scan[name], name)
 
 
 def test_an_interrupted_evaluation_predicts_only_what_is_missing(

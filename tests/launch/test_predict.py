@@ -27,6 +27,8 @@ def scans(scan_folder, write_series, tmp_path_factory):
     (folder / "broken.nii.gz").write_bytes(
         (folder / "plain.nii.gz").read_bytes()[:4000]
     )
+    label = nib.Nifti1Image.from_filename(scan_folder / "labels" / "ball_0.nii.gz")
+    label.to_filename(folder / "organs.nii.gz")
     (folder / "notes.txt").write_text("no scan")
     (folder / "._plain.nii.gz").write_bytes(b"what macOS leaves in archives")
     return folder
@@ -49,7 +51,11 @@ def test_a_bad_scan_is_named_and_the_others_are_done(predicted, scans):
     assert status == 3 and "Traceback" not in errors
     lines = errors.strip().splitlines()
     assert lines[0].startswith(f"error: {scans / 'broken.nii.gz'}: truncated")
-    assert "1 of 4 scans could not be segmented" in lines[-1]
+    assert lines[1].startswith(f"error: {scans / 'organs.nii.gz'}: a label map")
+    # Balls in grey noise: of three scans alike, in one line.
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert len(warnings) == 1 and "no air" in warnings[0] and ": 3 (" in warnings[0]
+    assert "2 of 5 scans could not be segmented" in lines[-1]
     assert printed.count(" ml") == 9  # three organs of three scans
     passed_over = "1 .txt files, 1 resource forks of macOS (._*)"
     assert f"no scans, passed over: {passed_over}\n" in printed
@@ -69,6 +75,8 @@ def test_a_label_map_lies_on_the_scans_own_grid(predicted, scans, name):
     affine = np.asarray(scan.affine)
     np.testing.assert_allclose(np.asarray(labels.affine), affine, atol=1e-4)
     assert labels.get_data_dtype() == np.uint8
+    for field in ("sform_code", "qform_code", "pixdim", "xyzt_units", "srow_z"):
+        np.testing.assert_array_equal(labels.header[field], scan.header[field], field)
     meaning = json.loads((output / "labels.json").read_text())
     assert meaning == {
         "0": "background",

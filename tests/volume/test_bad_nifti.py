@@ -149,7 +149,7 @@ FILES = {
     "empty gz": ("a.nii.gz", b"", "content is not gzip"),
     "plain named gz": ("a.nii.gz", scan(), "rename it to .nii "),
     "gzip named plain": ("a.nii", PACKED, "rename it to .nii.gz"),
-    "other name": ("a.mha", scan(), "not a .nii or .nii.gz file"),
+    "other name": ("a.img", scan(), "not a .nii or .nii.gz file"),
     "no extension": ("nii", scan(), "not a .nii or .nii.gz file"),
 }
 
@@ -208,12 +208,33 @@ def test_a_scan_too_large_for_memory_is_named(tmp_path, monkeypatch):
     assert "too large for the memory" in refusal(volume.read_image, path)
 
 
+def test_labels_a_hair_off_whole_numbers_are_these(tmp_path):
+    """By float arithmetic, or by a writer that scales into integers."""
+    path = tmp_path / "a.nii"
+    labels = np.random.default_rng(0).integers(0, 118, (6, 7, 8))
+    labels[0, 0, :2] = 0, 117
+    expected = labels.T[:, ::-1, ::-1]  # from right and back to left and front
+    off = labels + np.random.default_rng(1).uniform(-9e-4, 9e-4, labels.shape)
+    for dtype in ("f4", "f8"):
+        path.write_bytes(scan(off.astype(dtype)))
+        np.testing.assert_array_equal(volume.read_labels(path).voxels, expected)
+    for dtype in (np.uint8, np.int16, np.int32):
+        image = nibabel.Nifti1Image(labels.astype(float), np.eye(4))
+        image.set_data_dtype(dtype)  # nibabel scales floats to the type's whole range
+        image.to_filename(path)
+        stored = nibabel.Nifti1Image.from_filename(path)
+        assert nibabel.load(path).dataobj.slope != 1  # pyright: ignore
+        assert not np.array_equal(np.asarray(stored.dataobj), labels)
+        np.testing.assert_array_equal(volume.read_labels(path).voxels, expected)
+
+
 def test_labels_that_are_no_labels_are_named(tmp_path):
     path = tmp_path / "a.nii"
     scaled = patched((SLOPE, "2f", 1.5, 0), content=of_voxel(1, "i4"))
     for content, words in [
         (of_voxel(1.5), "label 1.5 is not a whole number (1 such voxels)"),
         (scaled, "label 1.5 is not a whole number (1 such voxels)"),
+        (of_voxel(1.002), "label 1.002 is not a whole number (1 such voxels)"),
         (of_voxel(-1), "label -1 is outside 0 to 65535"),
         (of_voxel(-1, "i4"), "label -1 is outside 0 to 65535"),
         (of_voxel(-1024.0), "label -1024 is outside 0 to 65535"),

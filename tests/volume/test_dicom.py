@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 
 from attunet_jax.volume import canonical, max_voxels, read_scan, write_on_grid
 from attunet_jax.volume.dicom.read import read_dicom
@@ -106,6 +107,53 @@ def test_a_label_map_is_written_on_the_grid_that_dcm2niix_writes(
     written = nib.Nifti1Image.from_filename(tmp_path / "labels.nii")
     np.testing.assert_allclose(np.asarray(written.affine), affine, atol=1e-4)
     np.testing.assert_array_equal(np.asarray(written.dataobj), converted > 1000)
+
+
+@pytest.mark.parametrize("turn", [0, 10], ids=str)
+def test_a_label_map_of_a_series_lies_on_it_in_itk(write_series, tmp_path, turn):
+    c, s = round(np.cos(np.radians(turn)), 4), round(np.sin(np.radians(turn)), 4)
+    files = write_series(tmp_path / "s", HU, orientation=(c, s, 0, -s, c, 0))
+    series = sitk.ReadImage([str(file) for file in files])
+    volume = read_scan(tmp_path / "s")
+    write_on_grid(tmp_path / "a.nii", np.zeros(HU.shape, np.uint8), volume.grid)
+    made = sitk.ReadImage(str(tmp_path / "a.nii"))
+    assert made.GetSize() == series.GetSize() == (5, 7, 6)
+    for column, row, index in np.ndindex(5, 7, 6):
+        np.testing.assert_allclose(
+            made.TransformIndexToPhysicalPoint((column, 6 - row, index)),
+            series.TransformIndexToPhysicalPoint((column, row, index)),
+            atol=0.01,
+        )
+
+
+def test_slices_that_differ_by_rounding_are_one_scan(write_series, tmp_path):
+    # 0.0005 lies between two steps of 0.001, and each slice rounds in its own way.
+    turn, digits = 0.0005, (7, 6, 5, 4, 9, 8)
+    cosines = tuple(
+        [round(v, n) for v in (1 - turn**2 / 2, turn, 0, -turn, 1 - turn**2 / 2, 0)]
+        for n in digits
+    )
+    spacings = tuple([round(0.703125, n), round(0.5 + 1e-9, n)] for n in digits)
+    places = tuple([-30 + 10.0**-n, -40, 50 + 2.5 * i] for i, n in enumerate(digits))
+    tags = {"ImageOrientationPatient": cosines, "PixelSpacing": spacings}
+    write_series(tmp_path, HU, ImagePositionPatient=places, **tags)
+    volume = read_dicom(tmp_path)
+    by_hand = np.array(AFFINE)
+    by_hand[:2, 1:3] = [[turn * 0.703125, -0.5], [-0.703125, -turn * 0.5]]
+    np.testing.assert_allclose(volume.affine, by_hand, atol=1e-3)
+    np.testing.assert_array_equal(volume.voxels, HU)
+
+
+def test_cosines_of_three_digits_become_axes_at_right_angles(write_series, tmp_path):
+    c, s = round(np.cos(0.3), 3), round(np.sin(0.3), 3)
+    assert abs(c * c + s * s - 1) > 1e-4
+    write_series(tmp_path, HU, orientation=(c, 0, s, 0, 1, 0))
+    axes = read_dicom(tmp_path).affine[:3, :3]
+    np.testing.assert_allclose(
+        np.linalg.norm(axes, axis=0), (2.5, 0.75, 0.5), rtol=1e-3
+    )
+    axes = axes / np.linalg.norm(axes, axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
 
 
 def test_a_real_series_is_as_dcm2niix_has_it(shared, tmp_path):

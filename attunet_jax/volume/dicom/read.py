@@ -21,7 +21,7 @@ from attunet_jax.volume.dicom.series import (
 )
 from attunet_jax.volume.dicom.stack import stack
 from attunet_jax.volume.geometry import canonical
-from attunet_jax.volume.volume import Grid, Volume
+from attunet_jax.volume.volume import Grid, Stored, Volume
 
 # What pydicom cannot decode is reported by `BadData`, not by its own log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -46,7 +46,7 @@ def read_dicom(
     chosen = choose(folder, found, series, one_of)
     ordered, affine = stack(folder, chosen.headers)
     _check_sizes(ordered)
-    pixels, padding = _read_slices(folder, ordered)
+    pixels, padding, held = _read_slices(folder, ordered)
     # Rows grow upwards in dcm2niix's files; world positions stay the same.
     rows_flipped = np.diag([1.0, -1.0, 1.0, 1.0])
     rows_flipped[1, 3] = ordered[0].rows - 1
@@ -59,6 +59,7 @@ def read_dicom(
         grid=Grid((columns, rows, slices), affine),
         path=str(folder),
         padding=None if padding is None else _canonical(padding, affine)[0],
+        stored=held,
     )
 
 
@@ -99,9 +100,10 @@ def _check_sizes(ordered: Sequence[SliceHeader]) -> None:
 
 def _read_slices(
     folder: Path, ordered: Sequence[SliceHeader]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns `[slice, row, column]` in HU, int16 if that holds all values; and which
-    of them are padding, bool, None where none are."""
+) -> tuple[np.ndarray, np.ndarray | None, Stored | None]:
+    """Returns `[slice, row, column]` in HU, int16 if that holds all values; which of
+    them are padding, bool, None where none are; and what the files hold."""
+    held = None
     shape = (len(ordered), ordered[0].rows, ordered[0].columns)
     padding = None
     try:
@@ -109,6 +111,7 @@ def _read_slices(
         for index, header in enumerate(ordered):
             stored, dataset = _decoded(header)
             hu = stored * header.slope + header.intercept
+            held = Stored.of(hu, f"uint{header.bits}").joined(held)
             if volume.dtype == np.int16 and not _fits_int16(hu):
                 volume = volume.astype(np.float32)
             volume[index] = hu
@@ -118,7 +121,7 @@ def _read_slices(
                 padding[index] = of_slice
     except MemoryError as error:
         raise BadData(f"{folder}: too large for the memory of this machine") from error
-    return volume, padding
+    return volume, padding, held
 
 
 def _fits_int16(hu: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from attunet_jax.errors import BadData
 from attunet_jax.volume.dicom.series import SliceHeader
-from attunet_jax.volume.nifti_header import MAX_SPACING_MM, MIN_SPACING_MM
+from attunet_jax.volume.placement import MAX_SPACING_MM, MIN_SPACING_MM
 from attunet_jax.volume.volume import MAX_VOXELS
 
 # Scanners round positions to a tenth of a mm or finer; slices may be off by this and by
@@ -15,9 +15,10 @@ from attunet_jax.volume.volume import MAX_VOXELS
 _UNEVEN_MM, _UNEVEN_FRACTION = 0.06, 0.05
 # More than this sideways over the whole stack is a tilted gantry, not rounding.
 _SHEAR_MM = 0.5
+# Direction cosines are text of three digits or more, in each slice rounded by itself.
 _COSINE = 1e-3
-# Written with four decimals by some.
-_SPACING_MM = 1e-4
+# Of a spacing: PixelSpacing is text as well, of 0.703 for 0.703125 in some exports.
+_SPACING = 1e-3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -33,8 +34,7 @@ def stack(
     """
     _check_alike(headers)
     first = headers[0]
-    along_columns, along_rows = first.orientation
-    normal = np.cross(along_columns, along_rows)
+    along_columns, along_rows, normal = _axes(headers)
     if len(headers) < 2:
         raise BadData(f"{first.path}: the only slice in {folder}; a scan has several")
     order = np.argsort(heights_of(headers), kind="stable")
@@ -43,7 +43,7 @@ def stack(
     _check_gaps(ordered, heights)
     step = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
     _check_line(folder, ordered, step, normal)
-    between_rows, between_columns = first.spacing_mm
+    between_rows, between_columns = np.median([h.spacing_mm for h in headers], axis=0)
     affine = np.eye(4)
     affine[:3, 0] = along_columns * between_columns
     affine[:3, 1] = along_rows * between_rows
@@ -81,9 +81,20 @@ def alike_groups(headers: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
 def _alike(a: SliceHeader, b: SliceHeader) -> bool:
     return (
         (a.rows, a.columns) == (b.rows, b.columns)
-        and bool(np.allclose(a.spacing_mm, b.spacing_mm, rtol=0, atol=_SPACING_MM))
+        and bool(np.allclose(a.spacing_mm, b.spacing_mm, rtol=_SPACING, atol=0))
         and bool(np.abs(a.orientation - b.orientation).max() <= _COSINE)
     )
+
+
+def _axes(headers: Sequence[SliceHeader]) -> np.ndarray:
+    """Returns the directions of columns, rows and normal, (3, 3), at right angles.
+
+    They are the rotation closest to the slices' rounded cosines.
+    """
+    along_columns, along_rows = np.median([h.orientation for h in headers], axis=0)
+    rounded = np.array([along_columns, along_rows, np.cross(along_columns, along_rows)])
+    left, _, right = np.linalg.svd(rounded)
+    return left @ right
 
 
 def _check_alike(headers: Sequence[SliceHeader]) -> None:
@@ -155,7 +166,9 @@ def _check_line(
     upward = float(step @ normal)
     sideways = step - upward * normal
     shear = float(np.linalg.norm(sideways))
-    if shear * (len(ordered) - 1) > _SHEAR_MM:
+    # A normal of rounded cosines is off by as much, over the whole stack.
+    allowed_mm = max(_SHEAR_MM, _COSINE * upward * (len(ordered) - 1))
+    if shear * (len(ordered) - 1) > allowed_mm:
         degrees = np.degrees(np.arctan2(shear, upward))
         raise BadData(
             f"{folder}: gantry tilt of {degrees:.1f} degrees: each slice lies "
