@@ -21,11 +21,11 @@ OF_THIS_MACHINE = "of this machine, no URL (a bucket can be mounted as a folder)
 _unfinished: set[Path] = set()
 
 
-def is_url(place: str | Path) -> bool:
+def is_url(place: str | os.PathLike) -> bool:
     return _URL.match(str(place)) is not None
 
 
-def local_path(place: str | Path) -> Path:
+def local_path(place: str | os.PathLike) -> Path:
     """Returns `place` as a path of this machine's file systems.
 
     Raises `BadArguments` for a URL: it would name a folder "gs:" here.

@@ -175,11 +175,15 @@ def test_windows_and_flips_come_from_the_command_line(
     "change, said, status",
     [
         ({"--input": "nowhere.nii.gz"}, "nowhere.nii.gz: no such file", 3),
-        ({"--input": "{tmp}"}, "no .nii, .nii.gz or DICOM files in it (only 1 fil", 3),
+        ({"--input": "{tmp}"}, "or DICOM files in it (only 1 files without", 3),
         ({"--workdir": "{tmp}"}, "no checkpoints here", 3),
         ({"--output": "{tmp}/file/x"}, "cannot be written", 3),
-        ({"--config.predict.checkpoint": "7"}, "config.predict.checkpoint='7'", 2),
-        ({"--config.predict.windows": "7"}, "unknown config field", 2),
+        ({"--config.predict.checkpoint": "7"}, "--config.predict.checkpoint=7", 2),
+        (
+            {"--config.predict.windows": "7"},
+            "--config.predict.windows: no such field",
+            2,
+        ),
         ({"--config.model.sub_gates": "1"}, "--config.model.sub_gates", 2),
         ({"--output": ""}, "--output=... is needed", 2),
     ],
