@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 
 from attunet_jax import interrupts
+from attunet_jax.config_fields import as_typed
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import make_folder, write_text
 from configs.base import PAPER_CLASSES
@@ -37,7 +38,7 @@ def main(values: cli.Values) -> None:
 
     check_devices()
     # Late: these import jax.
-    from attunet_jax.checkpoint import Checkpoints
+    from attunet_jax.checkpoint import Checkpoints, is_finite
     from attunet_jax.model.torch_weights import from_published, read_state_dict
     from attunet_jax.train.state import parameter_count
     from attunet_jax.train.stored_run import stamp
@@ -51,8 +52,8 @@ def main(values: cli.Values) -> None:
         config.classes = PAPER_CLASSES
     if len(config.classes) != class_count:
         raise BadData(
-            f"{source}: has {class_count} outputs, config.classes="
-            f"{tuple(config.classes)} names {len(config.classes)}"
+            f"{source}: has {class_count} outputs, --config.classes="
+            f"{as_typed(config.classes)} names {len(config.classes)}"
         )
     config.model.update(fields)
     config.data.normalisation = "scan"  # the only one the authors' code has
@@ -65,8 +66,12 @@ def main(values: cli.Values) -> None:
         "blur_mm": values.blur_mm,
         "manifest_sha256": "",
     }
-    make_folder(workdir)
     state = state_of_weights(variables, run)
+    if not is_finite(state):
+        raise BadData(
+            f"{source}: holds a number that is not finite: no trained weights"
+        )
+    make_folder(workdir)
     with (
         interrupts.deferred("the weights to be written"),
         Checkpoints(

@@ -4,7 +4,7 @@ What each field may be by itself is the table in `config_fields.py`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from jax.sharding import Mesh
@@ -42,23 +42,26 @@ FREE_FIELDS = {
 def check_config(config: Config) -> None:
     """Raises `BadArguments` naming a field that cannot be used, whatever the data."""
     check_fields(config.to_dict())
-    data, predict = config.data, config.predict
+    data = config.data
     if any(c > r for c, r in zip(data.crop_shape, data.read_shape, strict=True)):
         raise BadArguments(
             f"--config.data.read_shape={as_typed(data.read_shape)}: must be as large "
             f"as --config.data.crop_shape={as_typed(data.crop_shape)} along D, H and W"
         )
-    for field, shape in (
-        ("data.crop_shape", data.crop_shape),
-        ("predict.window_shape", predict.window_shape),
-    ):
-        check_divisible(f"--config.{field}", shape, config.model.widths)
-    slices = predict.spatial * 2 ** (len(config.model.widths) - 1)
-    if predict.window_shape[0] % slices:
+    check_divisible("--config.data.crop_shape", data.crop_shape, config.model.widths)
+    check_windows(config.predict, config.model.widths)
+
+
+def check_windows(predict: Mapping[str, Any] | Config, widths: Sequence[int]) -> None:
+    """Raises `BadArguments` where prediction's windows do not fit the network."""
+    shape, spatial = predict["window_shape"], predict["spatial"]
+    check_divisible("--config.predict.window_shape", shape, tuple(widths))
+    slices = spatial * 2 ** (len(widths) - 1)
+    if shape[0] % slices:
         raise BadArguments(
-            f"--config.predict.window_shape={as_typed(predict.window_shape)}: with "
-            f"--config.predict.spatial={predict.spatial} its depth must be divisible "
-            f"by {slices}"
+            f"--config.predict.window_shape={as_typed(shape)}: with "
+            f"--config.predict.spatial={spatial} its depth must be divisible by "
+            f"{slices}"
         )
 
 

@@ -65,9 +65,21 @@ class Health:
             "--config.optimizer.learning_rate or another --config.seed"
         )
 
-    def validation(self, step: int, dice: float, *, last: bool) -> str | None:
-        """A line if no organ was found twice in a row, or at the end."""
-        self._empty = 0 if dice > 0 else self._empty + 1
+    def validation(
+        self, step: int, scores: Mapping[str, float], *, last: bool
+    ) -> str | None:
+        """A line if no organ was found twice in a row, or some not at the end.
+
+        `scores` is what `Validation.dice` returns.
+        """
+        missed = [organ for organ, dice in scores.items() if dice == 0]
+        found = len(missed) < len(scores)
+        if last and missed and found:
+            return (
+                f"warning: the validation Dice of {', '.join(missed)} is 0 at the last "
+                f"step, {step}"
+            )
+        self._empty = 0 if found else self._empty + 1
         if self._empty_said or not (self._empty > 1 or (self._empty and last)):
             return None
         self._empty_said = True

@@ -182,7 +182,7 @@ def _train(
                             step, {f"held_out_{k}": v for k, v in dice.items()}
                         )
                         print_on_main("  held-out " + _named(dice))
-                        found = health.validation(step, dice["dice"], last=last)
+                        found = health.validation(step, dice, last=last)
                         if found:
                             print_on_main(found)
                     save(step, dice.get("dice"))

@@ -18,6 +18,7 @@ from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import local_path
 from attunet_jax.model import AttentionUNet3D, build_network
 from attunet_jax.ops import dispatch
+from attunet_jax.train.config_checks import check_windows
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, state_of
 from attunet_jax.train.stored_run import with_todays_fields
@@ -53,6 +54,9 @@ def load_trained(workdir: Path, overrides: Mapping[str, Any]) -> TrainedModel:
         run = stored_run(checkpoints, step)
         run["config"]["predict"].update(overrides)
         check_stored(run["config"])
+        if {"window_shape", "spatial"} & overrides.keys():
+            # Before the first scan, not at the first large one.
+            check_windows(run["config"]["predict"], run["config"]["model"]["widths"])
         network = build_network(
             _buildable_here(run["config"]["model"]),
             num_classes=len(run["outputs"]),

@@ -120,7 +120,8 @@ def described(crops: OrganCrops, cases: int) -> list[str]:
         if 0 < count < cases
     ]
     lines = [
-        f"validation: {len(crops.windows)} crops centred on the organs of {cases} cases"
+        f"validation: {len(crops.windows)} crops centred on the organs of {cases} "
+        + ("case" if cases == 1 else "cases")
         + "".join(f"; {words}" for words in partly)
     ]
     if nowhere:

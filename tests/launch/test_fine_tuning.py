@@ -9,6 +9,9 @@ import orbax.checkpoint as ocp
 import pytest
 from flax.traverse_util import flatten_dict
 
+from attunet_jax.errors import BadData
+from launch import import_weights
+
 STEPS = (
     "--config.train.steps=2",
     "--config.optimizer.l2=0",
@@ -210,6 +213,11 @@ def test_weights_that_cannot_be_imported_are_one_line_and_make_nothing(
             "launch.import_weights", f"--input={path}", f"--workdir={workdir}"
         )
         assert status == 3 and str(path) in line and said[name] in line
+    # Without starting a program for it.
+    np.savez(path, **tensors | {"conv2.conv1.0.bias": np.full(3, np.nan, np.float32)})
+    values = import_weights.FLAGS.parse([f"--input={path}", f"--workdir={workdir}"])
+    with pytest.raises(BadData, match="not finite"):
+        import_weights.main(values)
     words = (f"--input={published_file}", f"--workdir={workdir}")
     status, line = refused(
         "launch.import_weights", *words, "--config.classes=background,pancreas"

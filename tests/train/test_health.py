@@ -95,10 +95,16 @@ def test_a_dead_gradient_and_a_dice_that_stays_0_are_said_once():
     assert "gradient is 0 at step 2" in (health.gradient(2, 0.0) or "")
     assert health.gradient(3, 0.0) is None
     # A Dice of 0 is usual at first, and not where it was otherwise in between.
-    said = [health.validation(i, d, last=False) for i, d in enumerate((0, 0.1, 0))]
+    none = {"dice": 0.0, "spleen": 0.0, "kidney": 0.0}
+    some = {"dice": 0.1, "spleen": 0.2, "kidney": 0.0}
+    both = {"dice": 0.2, "spleen": 0.2, "kidney": 0.2}
+    said = [
+        health.validation(i, d, last=False) for i, d in enumerate((none, some, none))
+    ]
     assert said == [None] * 3
-    assert "Dice is 0 at step 4" in (health.validation(4, 0.0, last=False) or "")
-    assert health.validation(5, 0.0, last=True) is None
-    # The only validation of a short run.
-    assert Health().validation(9, 0.2, last=True) is None
-    assert "Dice is 0 at step 9" in (Health().validation(9, 0.0, last=True) or "")
+    assert "Dice is 0 at step 4" in (health.validation(4, none, last=False) or "")
+    assert health.validation(5, none, last=True) is None
+    # The last of a run, and the only one.
+    assert Health().validation(9, both, last=True) is None
+    assert "Dice is 0 at step 9" in (Health().validation(9, none, last=True) or "")
+    assert "Dice of kidney is 0" in (Health().validation(9, some, last=True) or "")
