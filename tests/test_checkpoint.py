@@ -81,6 +81,45 @@ def test_a_state_comes_back_bit_for_bit_with_its_position_and_run(opened):
     assert checkpoints.run(3) == {"format": 1, "saved_at": 3}
 
 
+def test_a_state_that_is_not_finite_and_was_saved_before_is_passed_over(
+    opened, monkeypatch, caplog
+):
+    checkpoints = opened(keep_latest=3)
+    save(checkpoints, 1)
+    with monkeypatch.context() as before:
+        before.setattr("attunet_jax.checkpoint.is_finite", lambda tree: True)
+        checkpoints.save(
+            2,
+            state(np.nan),
+            position={"step": 2, "manifest_sha256": "abc"},
+            run={},
+            metrics=None,
+        )
+        checkpoints.wait()
+    with caplog.at_level(logging.WARNING):
+        restored = checkpoints.restore_newest(ABSTRACT)
+    assert restored is not None and restored[1]["step"] == 1
+    assert value_of(restored[0]) == 1
+    assert "params/w is not finite" in caplog.text
+    assert checkpoints.steps() == [1]
+
+
+def test_a_dice_on_organs_goes_before_one_of_the_middles_of_scans(opened):
+    checkpoints = opened(keep_latest=1, keep_best=1)
+    save(checkpoints, 1, 0.9)
+    for step, dice in ((2, 0.3), (3, 0.2)):
+        checkpoints.save(
+            step,
+            state(step),
+            position={},
+            run={},
+            metrics={"dice": dice, "centred_on_organs": 1.0},
+        )
+        checkpoints.wait()
+    assert checkpoints.best() == 2
+    assert checkpoints.steps() == [2, 3]
+
+
 def test_the_newest_and_the_best_are_kept_even_where_the_newest_is_worst(opened):
     checkpoints = opened(keep_latest=2, keep_best=1)
     for step, dice in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None), (5, 0.6), (6, 0.1)):

@@ -81,6 +81,25 @@ def test_a_run_stored_with_old_field_names_is_read(tmp_path, state, run):
     assert_same(trained.variables, state.variables)
 
 
+def test_parameters_that_are_not_finite_are_refused_by_prediction(
+    tmp_path, state, run, monkeypatch
+):
+    monkeypatch.setattr("attunet_jax.checkpoint.is_finite", lambda tree: True)
+    broken = state.replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
+    save(tmp_path, broken, run)  # as before that was refused
+    with pytest.raises(BadData, match="step 7 are not finite.*--config.predict.check"):
+        load_trained(tmp_path, {})
+
+
+def test_windows_that_do_not_fit_the_network_are_refused_on_loading(
+    tmp_path, state, run
+):
+    save(tmp_path, state, run)
+    assert load_trained(tmp_path, {"window_shape": (8, 8, 8)}).step == 7
+    with pytest.raises(BadArguments, match="--config.predict.window_shape=9,8,8: "):
+        load_trained(tmp_path, {"window_shape": (9, 8, 8)})
+
+
 def test_another_network_than_the_stored_one_or_a_bad_choice_is_refused(
     tmp_path, state, run
 ):
