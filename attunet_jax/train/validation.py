@@ -104,7 +104,7 @@ def dice_from_counts(
     place = {organ: k for k, organ in enumerate(organs, start=1)}
     for window, organ in crops.scored:
         both, truth, prediction = counts[window, place[organ]].tolist()
-        scores[organ].append(2 * both / (truth + prediction))
+        scores[organ].append(2 * both / max(truth + prediction, 1))
     dice = {organ: float(np.mean(each)) for organ, each in scores.items() if each}
     return {"dice": float(np.mean(list(dice.values())))} | dice if dice else {}
 
