@@ -131,9 +131,9 @@ def test_other_organs_than_the_sources_get_a_new_head(
 @pytest.mark.parametrize(
     "word, said",
     [
-        ("--config.model.widths=4,8", "model.widths ([4, 6] there, "),
+        ("--config.model.widths=4,8", "model.widths (4,6 there, 4,8 here)"),
         ("--config.model.sub_gates=1", "model.sub_gates (2 there, 1 here)"),
-        ("--config.classes=background,liver", "config.classes=('background', 'liver')"),
+        ("--config.classes=background,liver", "--config.classes=background,liver: "),
         ("--config.init_from=nowhere", "nowhere: no checkpoints here"),
     ],
 )
