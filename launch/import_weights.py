@@ -68,9 +68,7 @@ def main(values: cli.Values) -> None:
     }
     state = state_of_weights(variables, run)
     if not is_finite(state):
-        raise BadData(
-            f"{source}: holds a number that is not finite: no trained weights"
-        )
+        raise BadData(f"{source}: not all numbers are finite and below 1.8e19")
     make_folder(workdir)
     with (
         interrupts.deferred("the weights to be written"),
