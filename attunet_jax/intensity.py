@@ -25,6 +25,8 @@ NORMALISATIONS = CT, SCAN = ("ct", "scan")
 MIN_STD_HU = 1.0
 # What the 12 bits of a scanner hold. Below it is padding, above it metal.
 AIR_HU, HIGHEST_HU = HU_RANGE = (-1024, 3071)
+# No bone of the trunk is as dense.
+METAL_HU = 2500
 # Percentiles of the labelled voxels between which "ct" clips, as nnU-Net's.
 CLIP_PERCENTILES = 0.5, 99.5
 _INT16 = np.iinfo(np.int16)
@@ -71,6 +73,19 @@ class CtNormalisation:
     def clip(self, image_hu: np.ndarray) -> np.ndarray:
         """Returns a copy within `low_hu` and `high_hu`, of the same type."""
         return image_hu.clip(self.low_hu, self.high_hu)
+
+    def without_metal(self, image_hu: np.ndarray) -> np.ndarray:
+        """Returns `image_hu` with `mean_hu` for metal: a copy where there is any.
+
+        For a scan that is resampled next. Metal hides tissue: as the mean it says
+        nothing of it, at 3071 HU it would look like the brightest organ and spread to
+        the voxels beside it. Scans without metal stay as training has them.
+        """
+        above = max(METAL_HU, self.high_hu)
+        if image_hu.max() <= above:
+            return image_hu
+        mean = image_hu.dtype.type(round(self.mean_hu))
+        return np.where(image_hu > above, mean, image_hu)
 
     def normalise(self, image_hu: np.ndarray) -> np.ndarray:
         """Returns `image_hu` clipped and normalised, float32."""

@@ -117,6 +117,16 @@ def test_ct_clips_then_normalises_whatever_else_is_in_the_scan():
     assert CtNormalisation.of_run({}) is None
 
 
+def test_metal_is_the_mean_before_a_scan_is_resampled_and_bone_stays():
+    numbers = CtNormalisation(low_hu=-40, high_hu=200, mean_hu=90.7, std_hu=50.0)
+    for dtype in (np.int16, np.float32):
+        scan = np.array([[[-1024, 90, 1900, 3071]]], dtype)
+        found = numbers.without_metal(scan)
+        np.testing.assert_array_equal(found, [[[-1024, 90, 1900, 91]]])
+        assert found.dtype == dtype and scan[0, 0, 3] == 3071
+        assert numbers.without_metal(scan[..., :3]).base is scan  # no copy
+
+
 def test_values_outside_the_scale_of_ct_are_clipped_in_a_copy_or_in_place():
     scan = np.array([[[-3024, -1024, 0, 3071, 30000]]], np.int16)
     before = scan.copy()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,9 @@ class Predictor:
         resampled = scan
         if self._hu_range:
             resampled = as_ct(scan, self._hu_range)
+        if self.normalisation is not None:
+            voxels = self.normalisation.without_metal(resampled.voxels)
+            resampled = replace(resampled, voxels=voxels)
         if self.run["blur_mm"]:
             resampled = blur(resampled, self.run["blur_mm"])
         resampled = resample(resampled, self.spacing_mm, order="linear")
