@@ -161,7 +161,7 @@ def test_pictures_and_label_maps_are_written_beside_the_scores(evaluated, prepar
 
 
 def test_label_maps_have_the_header_of_their_scans(evaluated, scan_folder):
-    for path in sorted((evaluated[0] / "label_maps").iterdir()):
+    for path in sorted((evaluated[0] / "label_maps").glob("*.nii.gz")):
         scan, made = (
             nib.Nifti1Image.from_filename(p).header
             for p in (scan_folder / "images" / path.name, path)
