@@ -93,7 +93,12 @@ def main(values: cli.Values) -> int:
         print(f"no scans, passed over: {counted(found.unused)}", flush=True)
     for note in found.notes:
         print(note, flush=True)
-    standing = stand(outputs, asked(workdir, fields), overwrite=values.overwrite)
+    standing = stand(
+        outputs,
+        asked(workdir, fields),
+        overwrite=values.overwrite,
+        strict=values.strict,
+    )
     left = [*found.refused, *standing.lines()]
     predictor, maker = None, {}
     if standing.todo or standing.compare:
@@ -112,6 +117,7 @@ def main(values: cli.Values) -> int:
         try:
             if one in standing.kept:
                 print(f"{place} is there already", flush=True)
+                doubts[str(one.scan.path)] = _doubts_of(one)
                 if values.pictures and not one.picture.exists():
                     _draw_again(one)
             elif one in standing.todo:
@@ -129,7 +135,8 @@ def main(values: cli.Values) -> int:
                 labels = predictor.label_map(volume)
                 write_labels(_folder(values.output), predictor.names, standing.todo)
                 checksum = files_sha256(one.scan.files)
-                write_label_map(one.label_map, labels, volume, maker, checksum)
+                said = {doubt.kind: doubt.text for doubt in doubts[name]}
+                write_label_map(one.label_map, labels, volume, maker, checksum, said)
                 if values.pictures:
                     _draw(one, volume, labels, predictor.labels.values)
                 amounts = _volumes_ml(volume, labels, predictor.labels.values)
@@ -162,6 +169,12 @@ def _load(workdir: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     names = predictor.names
     maker = Maker(workdir, predictor.step, predictor.settings, names, made_of)
     return predictor, maker.as_json()
+
+
+def _doubts_of(one: Output) -> list[checks.Finding]:
+    """The doubts about a scan whose label map is there, as they were said then."""
+    record = read_record(one.label_map) or {}
+    return [checks.Finding(*item) for item in dict(record.get("doubts") or {}).items()]
 
 
 def _folder(output: Path) -> Path:

@@ -89,8 +89,13 @@ def _ending(scan: Path) -> str:
     return ending.lower() if ending and not scan.is_dir() else ".nii.gz"
 
 
-def stand(outputs: Iterable[Output], asked: str, *, overwrite: bool) -> Standing:
-    """Sorts the outputs by what has to be done, reading checksums of what is there."""
+def stand(
+    outputs: Iterable[Output], asked: str, *, overwrite: bool, strict: bool = False
+) -> Standing:
+    """Sorts the outputs by what has to be done, reading checksums of what is there.
+
+    With `strict` a label map of a scan that there were doubts about is refused.
+    """
     result = Standing()
     for one in outputs:
         record = read_record(one.label_map)
@@ -103,6 +108,10 @@ def stand(outputs: Iterable[Output], asked: str, *, overwrite: bool) -> Standing
             result.todo.append(one)
         elif reason := _not_this(one, record):
             result.refused.setdefault(f"{reason}; {_REDO}", []).append(one)
+        elif strict and record.get("doubts"):
+            reason = "; ".join(map(str, dict(record["doubts"]).values()))
+            reason = f"its scan is doubtful: {reason} (refused by --strict)"
+            result.refused.setdefault(reason, []).append(one)
         elif record["asked"] == asked:
             result.kept.append(one)
         else:

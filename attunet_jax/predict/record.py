@@ -1,7 +1,7 @@
 """What made a label map: NAME.json beside it, written and compared without JAX.
 
     {"format": "attunet_jax.prediction", "version": 1, "finished": true,
-     "label_map": "ct.nii.gz", "sha256": ..., "scan": {"path", "sha256"},
+     "label_map": "ct.nii.gz", "sha256": ..., "scan": {"path", "sha256"}, "doubts": {},
      "run": {"workdir", "step", "sha256"}, "settings": {...}, "labels": {"0": ...},
      "software": "0.2.0", "asked": ...}
 
@@ -84,8 +84,9 @@ def write_label_map(
     volume: Volume,
     maker: Mapping[str, Any],
     scan_sha256: str,
+    doubts: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a label map `[D, H, W]` and its record.
+    """Writes a label map `[D, H, W]` and its record; `doubts` are those about the scan.
 
     A kill at any moment leaves the two as they were, or a record that says that it is
     not finished: such a label map is made again. Raises `BadData` where they cannot be
@@ -98,6 +99,7 @@ def write_label_map(
         "label_map": label_map.name,
         "sha256": "",
         "scan": {"path": volume.path, "sha256": scan_sha256},
+        "doubts": dict(doubts or {}),
         **maker,
         "software": version("attunet_jax"),
     }

@@ -203,6 +203,21 @@ def test_labels_are_never_changed_under_maps_of_other_labels(output, tmp_path):
     assert json.loads((tmp_path / "new" / "labels.json").read_text())["1"] == "liver"
 
 
+def test_a_doubt_is_said_again_and_refused_when_it_is_asked_for(run, cases, tmp_path):
+    scan = nib.Nifti1Image.from_filename(cases / "s0000" / "ct.nii.gz")
+    stored = np.asarray(scan.dataobj).astype(np.int16) + 1024  # HU without the offset
+    target = tmp_path / "scans" / "raw.nii.gz"
+    target.parent.mkdir()
+    nib.Nifti1Image(stored, scan.affine).to_filename(target)
+    words = (f"--input={target.parent}", f"--output={tmp_path / 'out'}")
+    first, again = run(*words), run(*words)
+    assert first[0] == again[0] == 0
+    (warning,) = (line for line in first[1].splitlines() if "warning" in line)
+    assert warning in again[1]
+    status, said = run(*words, "--strict")
+    assert status == 3 and "--strict" in said
+
+
 def test_one_scan_may_name_its_file_and_a_folder_may_not(run, cases, tmp_path):
     scan = cases / "s0000" / "ct.nii.gz"
     target = tmp_path / "x" / "out.nii.gz"
