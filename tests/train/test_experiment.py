@@ -183,6 +183,26 @@ def test_a_subset_of_a_finished_runs_classes_keeps_all_its_nodes():
     assert loss_options(experiment)["averaged_over"] == 4
 
 
+def test_a_source_may_compute_in_another_type_and_begin_with_other_gates():
+    def model(**fields):
+        return {"model": json.loads(config_with(**fields).to_json())["model"]}
+
+    bits, begin = "model__compute_dtype", "model__gate_initialisation"
+    for there, here in (
+        ({bits: "float32"}, {bits: "bfloat16"}),
+        ({bits: "bfloat16"}, {bits: "float32"}),
+        ({begin: "kaiming"}, {begin: "pass_through"}),
+    ):
+        source: Any = SimpleNamespace(
+            outputs=("background", "spleen", "pancreas", "kidney"),
+            workdir=Path("RUN"),
+            run={"config": model(**there)},
+        )
+        assert make(config_with(**here), source).network.num_classes == 4
+        with pytest.raises(BadArguments, match="model.gate_kernel"):
+            make(config_with(model__gate_kernel=1), source)
+
+
 @pytest.mark.parametrize(
     "classes",
     [
