@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from attunet_jax.errors import BadData
-from attunet_jax.volume import max_voxels, read_grid, resampled_shape
+from attunet_jax.volume import (
+    ITK_ENDINGS,
+    max_voxels,
+    read_grid,
+    resampled_shape,
+    split_ending,
+)
 from data_prep.case import Settings
 from data_prep.shard import ShardSpec
 from data_prep.sources.layout import ScanPair
@@ -48,7 +54,15 @@ def case_bytes(pair: ScanPair, settings: Settings) -> int:
         return 0
     shape = volume.voxels.shape
     blurred = settings.blur_mm > 0
-    return _nifti_bytes(shape, new_shape, fits_int16=fits_int16, blurred=blurred)
+    needed = _nifti_bytes(shape, new_shape, fits_int16=fits_int16, blurred=blurred)
+    return max(needed, _itk_bytes(pair.image, volume.voxels.size, fits_int16))
+
+
+def _itk_bytes(path: Path, size: int, fits_int16: bool) -> int:
+    """Bytes while ITK's image, its array and the volume are there; 0 for others."""
+    if split_ending(path.name, ITK_ENDINGS)[1] is None:
+        return 0
+    return size * (2 * 2 + 2 if fits_int16 else 2 * 8 + 4)
 
 
 def _nifti_bytes(
@@ -90,6 +104,8 @@ def _verify_case_bytes(pair: ScanPair) -> int:
         volume, fits_int16 = read_grid(pair.image)
     except (BadData, OSError):
         return 0
+    if needed := _itk_bytes(pair.image, volume.voxels.size, fits_int16):
+        return max(needed, volume.voxels.size * 9)
     image = 2 if fits_int16 else 4
     return volume.voxels.size * max(6, image + 2 + 2 + 1)
 

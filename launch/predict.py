@@ -6,7 +6,8 @@ r"""Segments scans with a trained network; writes label maps on the scans' own g
         --config.predict.checkpoint=latest --config.predict.average_flips=True
 
 --input is a NIfTI file, the folder of a DICOM series, or a folder with such files and
-folders at any depth. DIR mirrors the folders: PATH/NAME.nii.gz for each scan, with the
+folders at any depth. DIR mirrors the folders: PATH/NAME.nii.gz for each scan
+(NAME.nrrd or NAME.mha for scans of these formats, which need SimpleITK), with the
 scan's geometry, header fields and all (for DICOM those that dcm2niix writes), and the
 values of DIR/labels.json, and PATH/NAME.json, which says what made it: scan, run, step,
 settings. For one scan --output may name the file itself. Label maps that are there are

@@ -1,12 +1,17 @@
 """Scans of any kind in, label maps on their own grids out, by the real program."""
 
 import json
+import warnings
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from launch import predict
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of SWIG, in newer Pythons
+    import SimpleITK as sitk
 
 PERMUTED = np.array(  # file axes point to the feet, the patient's right, the back
     [[0, -2.0, 0, 40], [0, 0, -2.0, 30], [-2.5, 0, 0, 90], [0, 0, 0, 1]]
@@ -22,6 +27,8 @@ def scans(scan_folder, write_series, tmp_path_factory):
     nib.Nifti1Image(voxels, first.affine).to_filename(folder / "plain.nii.gz")
     turned = voxels.transpose(2, 0, 1)[::-1].astype(np.float32)
     nib.Nifti1Image(turned, PERMUTED).to_filename(folder / "turned.nii")
+    image = sitk.ReadImage(str(folder / "plain.nii.gz"))
+    sitk.WriteImage(image, str(folder / "meta.mha"))
     series = folder / "patient 1" / "study" / "series"
     write_series(series, voxels.T, origin=(0, 0, 0), spacing=(2.5, 2, 2))
     (folder / "broken.nii.gz").write_bytes(
@@ -52,17 +59,18 @@ def test_a_bad_scan_is_named_and_the_others_are_done(predicted, scans):
     lines = errors.strip().splitlines()
     assert lines[0].startswith(f"error: {scans / 'broken.nii.gz'}: truncated")
     assert lines[1].startswith(f"error: {scans / 'organs.nii.gz'}: a label map")
-    # Balls in grey noise: of three scans alike, in one line.
+    # Balls in grey noise: of four scans alike, in one line.
     warnings = [line for line in lines if line.startswith("warning: ")]
-    assert len(warnings) == 1 and "no air" in warnings[0] and ": 3 (" in warnings[0]
-    assert "2 of 5 scans could not be segmented" in lines[-1]
-    assert printed.count(" ml") == 9  # three organs of three scans
+    assert len(warnings) == 1 and "no air" in warnings[0] and ": 4 (" in warnings[0]
+    assert "2 of 6 scans could not be segmented" in lines[-1]
+    assert printed.count(" ml") == 12  # three organs of four scans
     passed_over = "1 .txt files, 1 resource forks of macOS (._*)"
     assert f"no scans, passed over: {passed_over}\n" in printed
     names = ("patient 1/study/series", "plain", "turned")
     assert {p.relative_to(output).as_posix() for p in output.rglob("*.*")} == {
         "labels.json",
         *(f"{name}.{end}" for name in names for end in ("nii.gz", "json", "png")),
+        *(f"meta.{end}" for end in ("mha", "json", "png")),
     }
 
 
@@ -108,6 +116,17 @@ def test_a_dicom_series_gets_the_labels_of_the_same_scan_as_nifti(predicted):
     np.testing.assert_array_equal(labels[:, ::-1], np.asarray(dicom.dataobj))
     by_hand = [[-2, 0, 0, 0], [0, 2, 0, -78], [0, 0, 2.5, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(np.asarray(dicom.affine), by_hand, atol=1e-5)
+
+
+def test_a_scan_of_itks_format_gets_its_label_map_in_that_format(predicted, scans):
+    output, _, _ = predicted
+    scan, labels = (sitk.ReadImage(str(p / "meta.mha")) for p in (scans, output))
+    for what in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
+        expected = getattr(scan, what)()
+        np.testing.assert_allclose(getattr(labels, what)(), expected, atol=1e-5)
+    plain = nib.Nifti1Image.from_filename(output / "plain.nii.gz")
+    found = sitk.GetArrayFromImage(labels).T
+    np.testing.assert_array_equal(found, np.asarray(plain.dataobj))
 
 
 def test_one_of_two_series_in_a_folder_is_predicted_when_it_is_named(
