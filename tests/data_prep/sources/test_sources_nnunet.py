@@ -9,6 +9,7 @@ import pytest
 from attunet_jax.data.dataset import open_dataset
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.errors import BadArguments, BadData
+from data_prep import verify
 from data_prep.sources import find_msd, find_nnunet
 from data_prep.sources.layout import parse_organs
 
@@ -225,6 +226,9 @@ def test_voxels_to_ignore_are_stored_apart_from_background_and_organs(
     assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {
         **{0: 720 - 27 - 90, 1: 27, 255: 90}
     }
+    # Nothing is wrong with such voxels.
+    looked = [*words[:2], f"--output={tmp_path / 'look'}"]
+    assert verify.main([*looked, "--workers=1"]) == 0
     # --labels says so for any layout, and may make an organ of the value instead.
     for flag, stored in [("spleen=1,ignore=2", {0, 1, 255}), ("rim=2,a=1", {0, 1, 2})]:
         out = tmp_path / flag
