@@ -246,7 +246,7 @@ def test_the_last_line_of_prepare_trains_on_the_folder_as_it_is(
         last = outcome.out.splitlines()[-1]
         assert last.startswith("next: python -m launch.train ")
         values = train.FLAGS.parse(shlex.split(last)[4:])
-        values.config.data.directory = values.data
+        values.config.data.directory = str(values.data)
         values.config.mesh.data = 1
         run = setup(values.config)
         organs = json.loads((Path(values.data) / "manifest.json").read_text())["organs"]

@@ -255,7 +255,8 @@ def test_an_nnunet_folder_is_prepared_without_labels_being_named(
 ):
     label = np.zeros((8, 9, 10), np.uint8)
     label[2:5, 2:5, 2:5] = 2
-    save_nifti(tmp_path / "raw/imagesTr/x_0000.nii.gz", label.astype(np.int16) * 50)
+    image = np.random.default_rng(0).integers(-1000, 300, label.shape)
+    save_nifti(tmp_path / "raw/imagesTr/x_0000.nii.gz", image.astype(np.int16))
     save_nifti(tmp_path / "raw/labelsTr/x.nii.gz", label)
     (tmp_path / "raw/dataset.json").write_text(json.dumps(DATASET))
     words = ("--source=nnunet", f"--input={tmp_path / 'raw'}", "--workers=1")
