@@ -36,7 +36,8 @@ def scan_with(save_nifti, image: Path, label: Path, *values: int) -> None:
     voxels = np.zeros((6, 6, 4 * len(values)), np.uint8)
     for number, value in enumerate(values):
         voxels[1:3, 1:3, 4 * number : 4 * number + 2] = value
-    save_nifti(image, voxels.astype(np.int16) * 10)
+    hu = np.random.default_rng(0).integers(-1000, 300, voxels.shape)
+    save_nifti(image, hu.astype(np.int16))
     save_nifti(label, voxels)
 
 
