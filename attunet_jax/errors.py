@@ -32,7 +32,10 @@ class Interrupted(Exception):
 
 def exit_status(program: Callable[[], int | None]) -> int:
     """Runs `program`; prints a user's mistake in one line and returns the status."""
-    from attunet_jax.interrupts import wait_if_ending  # late: it needs this module
+    from attunet_jax.interrupts import (
+        ignore,
+        wait_if_ending,
+    )  # late: it needs this module
 
     if isinstance(
         sys.stdout, io.TextIOWrapper
@@ -46,7 +49,9 @@ def exit_status(program: Callable[[], int | None]) -> int:
             wait_if_ending()  # what it raises may be of a child that was just killed
 
     try:
-        return whole() or DONE
+        status = whole() or DONE
+        ignore()
+        return status
     except (BadArguments, BadData, Interrupted) as error:
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return error.status

@@ -71,6 +71,7 @@ class _Listener:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.deferral: Deferral | None = None
+        self.ignores = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._before: dict[int, object] = {}
@@ -103,7 +104,7 @@ class _Listener:
 
     def _hear(self, number: int) -> None:
         with self.lock:
-            if self.deferral and self.deferral.hear(number):
+            if self.ignores or (self.deferral and self.deferral.hear(number)):
                 return
         _end(number)
 
@@ -178,6 +179,13 @@ def wait_if_ending() -> None:
     """Does not return where a signal is ending the program: that has the last word."""
     if _ending.is_set():
         threading.Event().wait()
+
+
+def ignore() -> None:
+    """From now on signals change nothing: the program has done all, and is ending."""
+    if _listener is not None:
+        with _listener.lock:
+            _listener.ignores = True
 
 
 def leave(status: int) -> NoReturn:

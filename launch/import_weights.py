@@ -78,7 +78,9 @@ def main(values: cli.Values) -> None:
     ):
         position = {"step": 0, "manifest_sha256": ""}
         checkpoints.save(0, state, position=position, run=run, metrics=None)
-    write_text(workdir / "config.json", json.dumps(run, indent=2) + "\n")
+        checkpoints.wait()
+        write_text(workdir / "config.json", json.dumps(run, indent=2) + "\n")
+        interrupts.ignore()  # a run that is whole is not made again
     print(
         f"{workdir}: {parameter_count(state.params):,} parameters, widths "
         f"{fields['widths']}, {fields['sub_gates']} sub-gates, classes "
