@@ -192,7 +192,8 @@ def total(tmp_path, save_nifti):
     """Two cases of TotalSegmentator: masks of four organs, blocks of 8 voxels."""
     folder = tmp_path / "Totalsegmentator_dataset_v201"
     for case in ("s0000", "s0011"):
-        save_nifti(folder / case / "ct.nii.gz", np.zeros((12, 6, 6), np.int16))
+        hu = np.random.default_rng(int(case[1:])).integers(-1000, 300, (12, 6, 6))
+        save_nifti(folder / case / "ct.nii.gz", hu.astype(np.int16))
         for at, organ in enumerate(
             ("spleen", "kidney_left", "kidney_right", "pancreas")
         ):
