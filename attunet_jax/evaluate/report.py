@@ -52,9 +52,9 @@ def evaluate_into_folder(
       BadData: the folder cannot be written.
     """
     make_folder(folder / "label_maps" if label_maps else folder)
+    _make_way(folder, stamp_of(predictor, dataset), replace)
     if label_maps:
         write_labels(folder / "label_maps", predictor.names, [])
-    _make_way(folder, stamp_of(predictor, dataset), replace)
     for name in SUMMARIES:  # of before; an interruption leaves none
         (folder / name).unlink(missing_ok=True)
     drawn = set(case_ids[:pictures])

@@ -235,7 +235,7 @@ def stream(
             padding=data.padding,
             foreground_fraction=data.foreground_fraction,
             normalisation=normalisation,
-            organs=dataset.labels.stored(config.classes),
+            organs=dataset.labels.stored(with_classes(config, dataset.labels).classes),
         ),
         batch_size=data.batch_size,
         seed=config.seed,
