@@ -248,17 +248,10 @@ def test_organs_that_took_no_part_in_training_are_nowhere(trained, prepared, tmp
     names = json.loads((tmp_path / "label_maps" / "labels.json").read_text())
     assert names == {"0": "background", "2": "pancreas"}
 
-    # Other settings begin anew in this folder, whatever its label maps meant.
-    settings = {"argmax_over": "outputs", "average_flips": True}
-    both = Predictor(load_trained(trained[0], settings))
-    scores_and_files(both, prepared, tmp_path, 0, label_maps=True)
+    # The run of all organs begins anew in this folder, its label maps' values too.
+    scores_and_files(load_predictor(trained[0]), prepared, tmp_path, 0, True)
     names = json.loads((tmp_path / "label_maps" / "labels.json").read_text())
     assert names == dict(zip("0123", ("background", *ORGANS), strict=True))
-    scores_and_files(tuned, prepared, tmp_path, 0, label_maps=True)
-
-    # Label maps of all outputs beside these would be read wrongly.
-    with pytest.raises(BadArguments, match="choose another --output"):
-        scores_and_files(load_predictor(trained[0]), prepared, tmp_path, 0, True)
 
 
 @pytest.mark.parametrize(
