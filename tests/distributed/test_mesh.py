@@ -24,7 +24,7 @@ def test_minus_one_takes_the_devices_that_spatial_leaves():
 @pytest.mark.parametrize(
     "data, spatial, words",
     [
-        (-1, 3, "spatial=3 does not divide the 8"),
+        (-1, 3, "spatial=3: does not divide the 8"),
         (8, 2, "needs 16 devices; there are 8"),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_bad_argument_is_named_with_what_can_be_used(refused, tmp_path):
         (["--size=huge"], "--size=huge: there are paper, small, tiny"),
         (["--against=caffe"], "--against=caffe: must be of torch, monai"),
         (["--compute_dtype="], "--compute_dtype=: must be of float32, bfloat16"),
-        (["--convolution=fft"], "--convolution=fft: the names are auto"),
+        (["--convolution=fft"], "--convolution=fft: must be one of auto"),
         (["--rounds=0"], "--rounds=0: must be 1 or more"),
         (["--seconds=3"], "--seconds"),
         (["--against=torch", "--peer_python=/no/such"], "--peer_python=/no/such"),
