@@ -6,7 +6,9 @@ from pathlib import Path
 
 # Before jax is imported anywhere: the device count is fixed at its first use.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Optimised machine code takes longer to make than these tests run it.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK}")
 
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
@@ -184,7 +186,7 @@ def run_program(tmp_path_factory):
 
     cache = tmp_path_factory.mktemp("compilation_cache")
     environment = os.environ | {
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": QUICK,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "PYTHONUNBUFFERED": "1",

@@ -83,8 +83,8 @@ def test_a_network_is_initialised_applied_and_its_loss_taken_in_five_lines():
         jax.random.key(0), image, train=False
     )
     logits: Any
-    logits, sown = network.apply(
-        variables, image, train=False, mutable=["intermediates"]
+    logits, sown = jax.jit(network.apply, static_argnames=("train", "mutable"))(
+        variables, image, train=False, mutable=("intermediates",)
     )
     labels = jnp.zeros((1, 8, 8, 8), jnp.int32)
     loss = aj.soft_dice_loss(labels, logits)

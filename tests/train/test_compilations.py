@@ -37,7 +37,8 @@ def test_nothing_is_compiled_twice_in_a_run_and_another_convolution_is_reported(
     assert set(compiled.values()) == {1}, compiled
 
     config.model.convolution = "matrix"
-    train(config, tmp_path / "run")  # nothing is left to do
+    config.train.steps = 7
+    train(config, tmp_path / "run")
     assert "step 6 was trained with 'compiler', this run continues with 'matrix'" in (
         capsys.readouterr().out
     )
