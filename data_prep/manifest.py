@@ -166,6 +166,8 @@ def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
     if rejected:
         lines = "".join(f"\n  {line}" for line in reasons)
         print(f"left out {len(rejected)}:{lines}", file=sys.stderr)
+    # Last, so that it is found below whatever was warned of.
+    print("next:", train_command(output), flush=True)
     if wrong is not None:
         raise wrong
     if rejected:
@@ -178,7 +180,7 @@ def write_manifest(plan: Plan, descriptions: Sequence[dict]) -> None:
 def _print_summary(
     output: Path, cases: Sequence[dict], organs: Sequence[str], lines: Sequence[str]
 ) -> None:
-    """Prints shapes, volumes of organs and the command that trains on the folder.
+    """Prints shapes and volumes of organs.
 
     `lines` say how patients were told apart, and what became of splits.json.
     """
@@ -197,8 +199,7 @@ def _print_summary(
         )
     if line := passed_over_line(cases):
         print(line)
-    print(*lines, sep="\n")
-    print("next:", train_command(output))
+    print(*lines, sep="\n", flush=True)
 
 
 def passed_over_line(cases: Iterable[dict]) -> str:
