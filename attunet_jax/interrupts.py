@@ -194,6 +194,10 @@ def leave(status: int) -> NoReturn:
     if status == INTERRUPTED:
         _flush()
         os._exit(status)
+    # While Python ends, it puts back the handlers that kill, but keeps these.
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 
