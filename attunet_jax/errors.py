@@ -32,14 +32,11 @@ class Interrupted(Exception):
 
 def exit_status(program: Callable[[], int | None]) -> int:
     """Runs `program`; prints a user's mistake in one line and returns the status."""
-    from attunet_jax.interrupts import (
-        ignore,
-        wait_if_ending,
-    )  # late: it needs this module
+    # Late: it needs this module.
+    from attunet_jax.interrupts import ignore, wait_if_ending
 
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a name that it cannot encode is shown
+    # A name that the terminal cannot encode is shown.
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
     def whole() -> int | None:

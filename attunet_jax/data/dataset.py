@@ -19,7 +19,7 @@ from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.labels import IGNORED, LARGEST_ORGAN, LabelMap
 from attunet_jax.data.records import Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.files import local_path, parse_json
+from attunet_jax.files import local_path, parse_json, sha256
 from attunet_jax.intensity import HuHistogram, HuLevels
 
 FORMAT = "attunet_jax.cases"
@@ -148,9 +148,7 @@ class Dataset:
         """Reads every shard; raises `BadData` naming those that have changed."""
         changed = []
         for path, shard in zip(self.shard_paths, self.manifest["shards"], strict=True):
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != shard["sha256"]:
+            if sha256(path) != shard["sha256"]:
                 changed.append(str(path))
         if changed:
             raise BadData(

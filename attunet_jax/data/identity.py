@@ -246,11 +246,15 @@ def unused_files(root: Path, used: Iterable[Path]) -> Counter[str]:
     return unused
 
 
+def record_of(label_map: Path) -> Path:
+    """Returns the path of the record of what made a label map: NAME.json beside it."""
+    return label_map.with_name(f"{split_ending(label_map.name)[0]}.json")
+
+
 def is_prediction(path: Path) -> bool:
     """Returns whether NAME.json beside a file says that `launch.predict` made it."""
-    record = path.with_name(f"{split_ending(path.name)[0]}.json")
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = json.loads(record_of(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return (

@@ -19,10 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.data.identity import PREDICTION_FORMAT
+from attunet_jax.data.identity import PREDICTION_FORMAT, record_of
 from attunet_jax.errors import BadData
 from attunet_jax.files import sha256, write_text
-from attunet_jax.volume import split_ending, write_on_grid
+from attunet_jax.volume import write_on_grid
 from attunet_jax.volume.volume import Volume
 
 FORMAT_VERSION = 1
@@ -55,11 +55,6 @@ class Maker:
             "asked": self.asked,
         }
         return json.loads(json.dumps(fields))
-
-
-def record_of(label_map: Path) -> Path:
-    """Returns the path of a label map's record."""
-    return label_map.with_name(f"{split_ending(label_map.name)[0]}.json")
 
 
 def read_record(label_map: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ file is refused: paths that a file names are not followed.
 """
 
 import math
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,17 @@ from typing import Any
 import numpy as np
 
 from attunet_jax.errors import BadData, one_line
+from attunet_jax.files import replacing
 from attunet_jax.volume.endings import ITK_ENDINGS, SEGMENTATION, split_ending
 from attunet_jax.volume.geometry import canonical_grid, from_canonical
-from attunet_jax.volume.volume import MAX_VOXELS, Grid, Stored, Volume, sizes_text
+from attunet_jax.volume.volume import (
+    MAX_VOXELS,
+    Grid,
+    Stored,
+    Volume,
+    fits_int16,
+    sizes_text,
+)
 
 _INSTALL = "pip install SimpleITK (the extra [itk])"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -25,7 +32,6 @@ _HEADER_BYTES = 2**20  # a text header with many segments is far shorter
 # What a byte of the file can become; bzip2 packs empty space best.
 _MAX_RATIO = {"raw": 1, "gzip": 1100, "gz": 1100}
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100
-_INT16 = np.iinfo(np.int16)
 
 
 def is_itk(path: str | Path) -> bool:
@@ -45,7 +51,7 @@ def read_image(path: str | Path) -> Volume:
         raise BadData(
             f"{path}: {bad} voxels are NaN or infinite; replace them (air is -1024 HU)"
         )
-    dtype = np.int16 if _fits_int16(values) else np.float32
+    dtype = np.int16 if fits_int16(values) else np.float32
     stored = Stored.of(values, values.dtype.name)
     return replace(_volume(path, values, grid, dtype), stored=stored)
 
@@ -121,14 +127,11 @@ def write_itk(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
     ending = (split_ending(path.name, ITK_ENDINGS)[1] or "").lower()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{ending}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        # ITK goes by the ending.
+        with replacing(path, ending=f"part{ending}") as temporary:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
         raise BadData(
             f"{path.parent}: cannot write {path.name} there "
@@ -287,15 +290,6 @@ def _type(reader: Any) -> str:
 def _type_bytes(reader: Any) -> int:
     """Bytes of a number, from ITK's name of its type: "16-bit signed integer"."""
     return int(_type(reader).partition("-bit")[0]) // 8
-
-
-def _fits_int16(values: np.ndarray) -> bool:
-    """Returns whether all values are whole numbers in the range of int16."""
-    if values.dtype.kind in "iu" and np.can_cast(values.dtype, np.int16):
-        return True
-    if values.dtype.kind == "f" and not (np.rint(values) == values).all():
-        return False
-    return bool(_INT16.min <= values.min() and values.max() <= _INT16.max)
 
 
 def _last_words(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import replacing
 from attunet_jax.volume.geometry import canonical_grid, from_canonical
 from attunet_jax.volume.nifti_header import HEADER_BYTES, Header, parse_header
-from attunet_jax.volume.volume import Grid, Stored, Volume
+from attunet_jax.volume.volume import Grid, Stored, Volume, fits_int16
 
 # Deflate shrinks by 1032 at most; a header that claims more is wrong.
 _MAX_DEFLATE_RATIO = 1100
@@ -27,7 +27,6 @@ _GZIP_LEVEL = 3
 _WRITTEN_HEADER_BYTES = 352
 # Slices are read together up to this size, which fits in the cache.
 _SLAB_BYTES = 2**22
-_INT16 = np.iinfo(np.int16)
 # Of labels that a program computed with: 0.9999 is 1, but no half of a partial volume.
 _LABEL_ROUNDING = 1e-3
 _FLOAT32 = 2.0**-22  # two steps of float32, relative
@@ -53,7 +52,7 @@ def read_image(path: str | Path) -> Volume:
             bad += not_finite
             if not bad:
                 stored = Stored.of(values, header.dtype.name).joined(stored)
-            if result.dtype == np.int16 and not (bad or _fits_int16(values)):
+            if result.dtype == np.int16 and not (bad or fits_int16(values)):
                 result, target = _widened(result, header, np.dtype(np.float32))
             if not bad:
                 target[..., where] = values
@@ -308,12 +307,3 @@ def _label_rounding(header: Header) -> float:
         return _LABEL_ROUNDING
     half_step = abs(header.slope) / 2
     return max(half_step, _LABEL_ROUNDING) if half_step <= 0.25 else _LABEL_ROUNDING
-
-
-def _fits_int16(values: np.ndarray) -> bool:
-    """Returns whether all values are whole numbers in the range of int16."""
-    if values.dtype.kind in "iu" and np.can_cast(values.dtype, np.int16):
-        return True
-    if values.dtype.kind == "f" and not (np.rint(values) == values).all():
-        return False
-    return bool(_INT16.min <= values.min() and values.max() <= _INT16.max)

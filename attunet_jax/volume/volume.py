@@ -11,6 +11,7 @@ from attunet_jax.intensity import AIR_HU, HU_RANGE, clip_hu
 if TYPE_CHECKING:
     from attunet_jax.volume.placement import Placement
 
+_INT16 = np.iinfo(np.int16)
 # 16 GiB of int16, far above any CT: a header or spacing that leads there is wrong.
 MAX_VOXELS = 2**33
 # Air is -1000 HU, and noise takes it a little lower: what lies below is padding.
@@ -140,3 +141,12 @@ def as_ct(
 def sizes_text(sizes: Sequence[float] | np.ndarray) -> str:
     """Returns sizes as in "2.5 x 0.8 x 0.8"."""
     return " x ".join(f"{size:.6g}" for size in sizes)
+
+
+def fits_int16(values: np.ndarray) -> bool:
+    """Returns whether all values are whole numbers in the range of int16."""
+    if values.dtype.kind in "iu" and np.can_cast(values.dtype, np.int16):
+        return True
+    if values.dtype.kind == "f" and not (np.rint(values) == values).all():
+        return False
+    return bool(_INT16.min <= values.min() and values.max() <= _INT16.max)

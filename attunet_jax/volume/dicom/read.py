@@ -21,11 +21,10 @@ from attunet_jax.volume.dicom.series import (
 )
 from attunet_jax.volume.dicom.stack import stack
 from attunet_jax.volume.geometry import canonical
-from attunet_jax.volume.volume import Grid, Stored, Volume
+from attunet_jax.volume.volume import Grid, Stored, Volume, fits_int16
 
 # What pydicom cannot decode is reported by `BadData`, not by its own log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-_INT16 = np.iinfo(np.int16)
 # The best codecs shrink an empty slice about this much; a header that claims more is
 # wrong.
 _MAX_COMPRESSION_RATIO = 5000
@@ -112,7 +111,7 @@ def _read_slices(
             stored, dataset = _decoded(header)
             hu = stored * header.slope + header.intercept
             held = Stored.of(hu, f"uint{header.bits}").joined(held)
-            if volume.dtype == np.int16 and not _fits_int16(hu):
+            if volume.dtype == np.int16 and not fits_int16(hu):
                 volume = volume.astype(np.float32)
             volume[index] = hu
             of_slice = padding_of(dataset, stored, hu)
@@ -122,11 +121,6 @@ def _read_slices(
     except MemoryError as error:
         raise BadData(f"{folder}: too large for the memory of this machine") from error
     return volume, padding, held
-
-
-def _fits_int16(hu: np.ndarray) -> bool:
-    within = _INT16.min <= hu.min() and hu.max() <= _INT16.max
-    return bool(within and (np.rint(hu) == hu).all())
 
 
 def _decoded(header: SliceHeader) -> tuple[np.ndarray, pydicom.Dataset]:
