@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.data.identity import Found, FoundScan
+from attunet_jax.data.identity import Found, FoundScan, record_of
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import sha256, write_text
 from attunet_jax.predict.record import difference, files_sha256, read_record
@@ -58,7 +58,8 @@ def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
     `.mha` for scans in these formats.
 
     `output` may name the file itself where `source` is one scan. Raises `BadArguments`
-    where it does for a folder, or where a label map would be a scan's own file.
+    where it does for a folder, where a label map would be a scan's own file, or where
+    its record would be labels.json.
     """
     if split_ending(output.name)[1] and not output.is_dir():
         alone = len(found.scans) == 1 and found.scans[0].path == source
@@ -79,6 +80,11 @@ def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
             raise BadArguments(
                 f"--output={output}: {one.label_map} is a scan of --input; name "
                 "another folder for the label maps"
+            )
+        if record_of(one.label_map) == one.label_map.with_name(LABELS):
+            raise BadArguments(
+                f"{one.scan.path}: what made its label map would stand in {LABELS}, "
+                "which names the labels; rename the scan, or name a file as --output"
             )
     return outputs
 
