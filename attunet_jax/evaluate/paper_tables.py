@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 3 of the paper as data: networks, quantities and printed numbers.
+"""Tables 1 to 4 of the paper as data: networks, quantities and printed numbers.
 
 Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas" (2018),
 section 3. CT-150 is private, so Tables 1 and 2 can be compared with, not reproduced.
@@ -31,10 +31,22 @@ class Entry:
     """One trained network of a table; numbers in the order of the quantities."""
 
     network: str  # name of the config: configs/<network>.py
-    split: str  # name of our split; in Table 3 the stage: bft, aft or scr
+    # Name of our split; in Table 3 the stage (bft, aft, scr), in Table 4 5_fold.
+    split: str
     label: str
     paper_split: str  # training/test cases in the paper
     numbers: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published method in Table 4, of which we train nothing."""
+
+    label: str
+    data: str
+    dice: Number  # of the pancreas
+    paper_split: str  # training/test cases
+    folds: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class PaperTable:
     quantities: tuple[Quantity, ...]
     entries: tuple[Entry, ...]
     entries_are_columns: bool  # in Table 1; the others have an entry a row
+    published: tuple[Published, ...] = ()  # in Table 4
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -169,6 +182,46 @@ _TABLE_3 = PaperTable(
     entries_are_columns=False,
 )
 
-TABLES = {table.number: table for table in (_TABLE_1, _TABLE_2, _TABLE_3)}
+# The test cases of fold_1 to fold_5, each scored by the network of its own fold.
+CROSS_VALIDATION = "5_fold"
+FOLDS = 5
+
+
+def _published(text: str) -> tuple[Published, ...]:
+    """Parses lines of "method | data | mean deviation | train/test | folds"."""
+    lines = [map(str.strip, line.split("|")) for line in text.strip().splitlines()]
+    return tuple(
+        Published(label, data, _number(dice), split, folds)
+        for label, data, dice, split, folds in lines
+    )
+
+
+# The caption of the paper's Table 4 calls all of these but the first CT-82; its text
+# gives the last row of the paper's own network.
+_TABLE_4 = PaperTable(
+    number=4,
+    title="Published methods, and the 5-fold cross-validation of Attention U-Net",
+    data="TCIA Pancreas-CT (CT-82, 82 scans)",
+    corner="Method",
+    quantities=(Quantity("Pancreas DSC", "pancreas", "dice"),),
+    entries=_entries(
+        (("attention_unet", CROSS_VALIDATION, "Attention U-Net", "5-CV"),),
+        _numbers("0.8148 0.0623"),
+    ),
+    entries_are_columns=False,
+    published=_published("""
+Hierarchical 3D FCN [27] | CT-150 | 0.822 0.102 | Ext/150 | -
+Dense-Dilated FCN [6] | CT-82 & Synapse | 0.660 0.100 | 63/9 | 5-CV
+2D U-Net [8] | CT-82 | 0.757 0.090 | 66/16 | 5-CV
+Holistically Nested 2D FCN Stage-1 [26] | CT-82 | 0.768 0.111 | 62/20 | 4-CV
+Holistically Nested 2D FCN Stage-2 [26] | CT-82 | 0.812 0.073 | 62/20 | 4-CV
+2D FCN [4] | CT-82 | 0.803 0.090 | 62/20 | 4-CV
+2D FCN + Recurrent Network [4] | CT-82 | 0.823 0.067 | 62/20 | 4-CV
+Single Model 2D FCN [38] | CT-82 | 0.757 0.105 | 62/20 | 4-CV
+Multi-Model 2D FCN [38] | CT-82 | 0.822 0.057 | 62/20 | 4-CV
+"""),
+)
+
+TABLES = {table.number: table for table in (_TABLE_1, _TABLE_2, _TABLE_3, _TABLE_4)}
 # The two networks that the paper compares with each other on each split.
 COMPARED = ("unet", "attention_unet")

@@ -18,7 +18,8 @@ def summary(
     """Averages the scores of each organ over cases.
 
     Args:
-      rows: a row for each case and organ, with `organ` and the metrics.
+      rows: a row for each case and organ, with `organ` and the metrics. Where rows
+        have a `seed`, each case counts once, with its mean over the seeds.
 
     Returns:
       organ -> metric -> {mean, std, n, undefined}: mean and std are None where no
@@ -26,7 +27,7 @@ def summary(
       in which they first appear.
     """
     by_organ: dict[str, list[Mapping]] = {}
-    for row in rows:
+    for row in over_seeds(rows, metrics):
         by_organ.setdefault(row["organ"], []).append(row)
     return {
         organ: {
@@ -34,6 +35,31 @@ def summary(
         }
         for organ, of_organ in by_organ.items()
     }
+
+
+def over_seeds(
+    rows: Iterable[Mapping], metrics: Sequence[str] = METRICS
+) -> list[Mapping]:
+    """Averages the scores of each case and organ over the seeds of its network.
+
+    A score that one of the seeds leaves undefined is undefined. Rows without a `seed`
+    come back as they are.
+    """
+    rows = list(rows)
+    if not any("seed" in row for row in rows):
+        return rows
+    groups: dict[tuple[str, str], list[Mapping]] = {}
+    for row in rows:
+        groups.setdefault((row["case_id"], row["organ"]), []).append(row)
+    return [
+        {**group[0], **{m: _mean([row.get(m) for row in group]) for m in metrics}}
+        for group in groups.values()
+    ]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None
 
 
 def _spread(values: list[float | None]) -> dict:

@@ -18,7 +18,7 @@ from attunet_jax.evaluate.paper_tables import (
     Quantity,
 )
 from attunet_jax.evaluate.statistics import CONFIDENCE, PairedTest, paired_test
-from attunet_jax.evaluate.summary import spread_text, summary
+from attunet_jax.evaluate.summary import over_seeds, spread_text, summary
 
 SIGNIFICANT = 0.05
 LOWER_IS_BETTER = {"surface_distance_mm", "hausdorff95_mm"}
@@ -38,6 +38,7 @@ class Result:
     inference_s: float | None
     train_cases: int | None
     note: str  # a remark on this run alone, for the footnotes; may be empty
+    folds: int = 1  # how many networks' held-out cases `rows` puts together
 
     @property
     def test_cases(self) -> int:
@@ -53,21 +54,27 @@ def table(
     seed: int,
     paper: bool = True,
     remarks: Sequence[str] = (),
+    added: Mapping[Key, Result] | None = None,
 ) -> dict:
     """Fills one of the paper's tables with our results.
 
     Networks without a result and organs without a row in any result are left out.
+    Where rows have a `seed`, a network was trained once with each: its scores of a
+    case are averaged over the seeds before anything else.
 
     Args:
-      number: 1, 2 or 3.
+      number: 1, 2, 3 or 4.
       results: (network, split) -> Result, by the names of the configs and splits;
-        in Table 3 the "splits" are bft, aft and scr.
+        in Table 3 the "splits" are bft, aft and scr, in Table 4 5_fold, whose rows
+        are those of all folds.
       data: what was tested on, for the heading.
       inference: shape and device of the inference time, for the footnote.
       seed: of the bootstrap intervals.
       paper: whether the paper's numbers stand beside ours. They should not where they
         are not comparable, say for phantoms.
       remarks: further footnotes.
+      added: (name, split) -> Result of networks that the paper's table has not, say
+        somebody else's label maps of the split's test cases.
 
     Returns:
       number, title, data, corner, entries_are_columns, paper; `entries` (each network:
@@ -80,10 +87,12 @@ def table(
     Raises:
       KeyError: the paper's table has no such network and split.
     """
-    printed = TABLES[number]
+    printed, added = TABLES[number], added or {}
     if unknown := results.keys() - {(e.network, e.split) for e in printed.entries}:
         raise KeyError(f"table {number} has no entry for {sorted(unknown)}")
     entries = [e for e in printed.entries if (e.network, e.split) in results]
+    entries += [Entry(*key, label=key[0], paper_split="-", numbers=()) for key in added]
+    results = {**results, **added}
     summaries = {key: summary(result.rows) for key, result in results.items()}
     quantities = _quantities(printed, summaries)
     tests = [
@@ -113,6 +122,7 @@ def table(
             asdict(quantity) | {"cells": [cell(quantity, entry) for entry in entries]}
             for quantity in quantities
         ],
+        "published": [asdict(method) for method in printed.published if paper],
         "tests": tests,
         "footnotes": [
             *remarks,
@@ -142,7 +152,7 @@ def _dice_of(organ: str) -> Quantity:
 def _paper_number(
     printed: PaperTable, quantity: Quantity, entry: Entry
 ) -> Number | None:
-    if quantity not in printed.quantities:
+    if quantity not in printed.quantities or not entry.numbers:
         return None
     return entry.numbers[printed.quantities.index(quantity)]
 
@@ -183,8 +193,8 @@ def _tests(
         if not quantity.organ:
             continue
         test = paired_test(
-            results[first, split].rows,
-            results[second, split].rows,
+            over_seeds(results[first, split].rows),
+            over_seeds(results[second, split].rows),
             organ=quantity.organ,
             metric=quantity.metric,
             seed=seed,
@@ -295,10 +305,28 @@ def to_markdown(table: Mapping) -> str:
         lines = [list(line) for line in zip(*lines, strict=True)]
     heading = f"## Table {table['number']}: {table['title']}: {table['data']}\n"
     parts = [heading, _grid(lines)]
+    if table["published"]:
+        parts.append(_published_text(table))
     if table["tests"]:
         parts.append(_tests_text(table))
     parts.append("".join(f"- {note}\n" for note in table["footnotes"]))
     return "\n".join(parts)
+
+
+def _published_text(table: Mapping) -> str:
+    lines = [["Published method", "Data", "Pancreas DSC", "Train/Test", "Folds"]]
+    for method in table["published"]:
+        dice = _paper_text(method["dice"], "dice")
+        lines.append(
+            [
+                method["label"],
+                method["data"],
+                dice,
+                method["paper_split"],
+                method["folds"],
+            ]
+        )
+    return _grid(lines)
 
 
 def _names(table: Mapping) -> list[str]:

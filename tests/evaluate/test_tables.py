@@ -205,3 +205,41 @@ def test_tables_2_and_3_have_a_network_a_row(number, key, name, paper):
 def test_a_network_that_the_table_does_not_have_is_refused():
     with pytest.raises(KeyError, match="table 2 has no entry"):
         make({("unet", "80_20"): result([])}, number=2)
+
+
+def test_somebody_else_s_network_stands_beside_ours():
+    theirs = result([row(f"c{i}", "pancreas", 0.25) for i in range(6)], None)
+    built = table(
+        1,
+        two_runs(),
+        data="phantoms",
+        inference="",
+        seed=0,
+        added={("nnU-Net", "80_20"): theirs},
+    )
+    text = to_markdown(built)
+    assert "| Att U-Net (24/6; paper 120/30) | nnU-Net (24/6" in text
+    assert cells(text, "Pancreas DSC")[2].startswith("0.250 ± 0.000")
+    assert cells(text, "Number of Params")[2] == "-"
+
+
+def test_seeds_of_one_network_are_averaged_case_by_case():
+    rows = [
+        {**row(case, "pancreas", dice), "seed": seed}
+        for seed, values in ((0, (0.2, 0.6)), (1, (0.4, 0.8)))
+        for case, dice in zip("ab", values, strict=True)
+    ]
+    run = result(rows)
+    assert run.test_cases == 2
+    text = to_markdown(make({("unet", "80_20"): run}, paper=False))
+    # Case means 0.3 and 0.7.
+    assert cells(text, "Pancreas DSC")[0].startswith("0.500 ± 0.200")
+
+
+def test_table_4_has_our_five_folds_beside_the_published_methods():
+    rows = [row(f"c{i}", "pancreas", 0.5) for i in range(10)]
+    results = {("attention_unet", "5_fold"): result(rows)}
+    text = to_markdown(make(results, 4))
+    assert "0.500 ± 0.000" in text and "(paper 0.815 ± 0.062)" in text
+    assert cells(text, "Multi-Model 2D FCN [38]")[1] == "0.822 ± 0.057"
+    assert "FCN" not in to_markdown(make(results, 4, paper=False))
