@@ -48,18 +48,6 @@ def align_to_image(labels: Volume, image: Volume) -> Volume:
     )
 
 
-def align_by_index(image: Volume, labels: Volume) -> Volume:
-    """Returns `labels` as they would lie with the image's affine in their header.
-
-    Unchanged where the shapes of the files differ.
-    """
-    if labels.grid.shape != image.grid.shape:
-        return labels
-    stored = from_canonical(labels.voxels, labels.grid)
-    voxels, affine = canonical(stored, image.grid.affine)
-    return Volume(np.ascontiguousarray(voxels), affine, image.grid, labels.path)
-
-
 def mirrored_axes(
     image: Volume, labels: np.ndarray, organs: Mapping[str, Collection[int]]
 ) -> tuple[str, ...] | None:

@@ -18,11 +18,17 @@ from attunet_jax.intensity import (
     HuLevels,
     HuStatistics,
 )
-from attunet_jax.volume import as_ct, blur, checks, patient_id, resample
+from attunet_jax.volume import (
+    as_ct,
+    blur,
+    checks,
+    different_grids,
+    patient_id,
+    resample,
+)
 from data_prep.align import mirrored_axes
 from data_prep.patients import patient_digest
 from data_prep.read import (
-    different_grids,
     image_files,
     label_counts,
     label_files,

@@ -20,8 +20,8 @@ from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
 from attunet_jax.interrupts import leave
 from attunet_jax.volume import write_nifti
+from attunet_jax.workers import run_in_processes
 from data_prep.phantoms.patient import make_patient
-from data_prep.runners.processes import run_in_processes
 from launch import cli
 
 VERSION = 1

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.interrupts import leave
+from attunet_jax.workers import choose_workers, run_in_processes
 from data_prep import resources
 from data_prep.manifest import (
     acquire_output,
@@ -39,7 +40,6 @@ from data_prep.manifest import (
     write_manifest,
 )
 from data_prep.plan import Plan, make_plan, parse
-from data_prep.runners.processes import run_in_processes
 from data_prep.shard import ShardSpec, prepare_shard, read_description
 from data_prep.sources.layout import not_used
 
@@ -125,7 +125,7 @@ def _write_in_processes(plan: Plan, todo: list[ShardSpec]) -> dict[str, dict]:
 def _choose_workers(todo: list[ShardSpec], requested: int | None) -> int:
     """Returns the number of processes, and prints the memory they need at most."""
     process_bytes = resources.prepare_bytes(todo)
-    return resources.choose_workers("prepare", process_bytes, len(todo), requested)
+    return choose_workers("prepare", process_bytes, len(todo), requested)
 
 
 def _write_one(plan: Plan, spec: ShardSpec) -> int:

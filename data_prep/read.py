@@ -12,19 +12,17 @@ import numpy as np
 from attunet_jax.errors import BadData
 from attunet_jax.volume import (
     Volume,
-    corner_distance_mm,
     dicom_contents,
+    on_image,
     read_labels,
     read_scan,
     same_geometry,
 )
-from data_prep.align import align_by_index, align_to_image
+from data_prep.align import align_to_image
 from data_prep.segments import ENDING, of_slicer
 from data_prep.sources.layout import ScanPair
 from data_prep.wording import listed
 
-# Image and label map written by different programs differ by rounding, not by this.
-GEOMETRY_TOLERANCE_MM = 0.1
 # The masks of one case are written by one program.
 MASK_TOLERANCE_MM = 0.01
 
@@ -90,7 +88,7 @@ def read_pair(
         raise BadData(f"{pair.label}: a label map without an image of the same name")
     image = read_scan(pair.image, one_of=pair.series)
     if pair.masks:
-        return image, _on_image(_read_masks(pair, organs), image)
+        return image, on_image(_read_masks(pair, organs), image)
     if pair.label is None:
         return image, None
     labels = read_labels(pair.label)
@@ -98,27 +96,7 @@ def read_pair(
         labels = of_slicer(labels, image, organs)
     if pair.label_by_index:
         return image, align_to_image(labels, image)
-    return image, _on_image(labels, image)
-
-
-def _on_image(labels: Volume, image: Volume) -> Volume:
-    """Returns `labels`, moved index by index where ITK places them on the image.
-
-    A label map drawn in 3D Slicer or ITK-SNAP has the header that ITK makes of the
-    scan's, which is another than nibabel's where qform, sform and pixdim differ.
-    """
-    if labels.grid.shape != image.grid.shape or not different_grids(image, labels):
-        return labels
-    placements = [volume.grid.placement for volume in (image, labels)]
-    affines = [placement and placement.itk_affine() for placement in placements]
-    if placements[0] and not placements[1]:
-        affines[1] = labels.grid.affine  # of a file of ITK's own formats
-    if affines[0] is None or affines[1] is None:
-        return labels
-    apart_mm = corner_distance_mm(image.grid.shape, affines[0], affines[1])
-    if apart_mm > GEOMETRY_TOLERANCE_MM:
-        return labels
-    return align_by_index(image, labels)
+    return image, on_image(labels, image)
 
 
 def _masks(
@@ -162,18 +140,6 @@ def _read_masks(pair: ScanPair, organs: Mapping[str, tuple[int, ...]]) -> Volume
         merged.voxels[inside] = value
     assert merged is not None
     return merged
-
-
-def different_grids(image: Volume, labels: Volume) -> str | None:
-    """Says so where voxels of equal index do not lie at the same place."""
-    difference = same_geometry(image, labels, GEOMETRY_TOLERANCE_MM)
-    if difference is None:
-        return None
-    name = image.path.rpartition("/")[2]
-    return (
-        f"{labels.path}: not on the grid of {name}: {difference}; "
-        "export both from the same scan"
-    )
 
 
 def label_counts(labels: np.ndarray) -> dict[int, int]:

@@ -1,11 +1,9 @@
-"""Bounds the memory of a process by the headers of the scans; chooses their number.
+"""Bounds the memory of a process by the headers of the scans.
 
 The bounds follow step by step what `prepare_case` and `write_shard`, or `examine` of
 `verify`, hold at a time. No voxel is read for them.
 """
 
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,7 +30,6 @@ _RETAINED_BYTES = 32 * 2**20
 # Per voxel of a DICOM series. Its values are int16 as a rule: reading all headers to
 # find out would take long.
 _DICOM_BYTES = 12
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def prepare_bytes(specs: Iterable[ShardSpec]) -> int:
@@ -108,52 +105,3 @@ def _verify_case_bytes(pair: ScanPair) -> int:
         return max(needed, volume.voxels.size * 9)
     image = 2 if fits_int16 else 4
     return volume.voxels.size * max(6, image + 2 + 2 + 1)
-
-
-def choose_workers(
-    program: str, process_bytes: int, tasks: int, requested: int | None
-) -> int:
-    """Returns the number of processes, and prints how much memory they need at most.
-
-    At most one for each of `tasks`. `requested` is taken as it is; with None there are
-    as many processes as cores, or fewer where the memory holds only these.
-    """
-    available = available_bytes()
-    workers = requested or core_count()
-    if available is not None and requested is None:
-        workers = max(1, min(workers, available // process_bytes))
-    workers = min(workers, tasks)
-    print(
-        f"{program}: memory: at most {process_bytes / 1e9:.2f} GB a process, "
-        f"{workers * process_bytes / 1e9:.2f} GB for {workers}",
-        file=sys.stderr,
-    )
-    if available is not None and workers * process_bytes > available:
-        print(
-            f"{program}: only {available / 1e9:.2f} GB are available: give fewer "
-            "--workers",
-            file=sys.stderr,
-        )
-    return workers
-
-
-def available_bytes() -> int | None:
-    """Memory that processes can still get here; None where the system does not say."""
-    found = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-        limit = int((_CGROUP / "memory.max").read_text())  # "max" means no limit
-        found.append(limit - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
-    return max(min(found), 0) if found else None
-
-
-def core_count() -> int:
-    """Cores this process may use; a scheduler may allow fewer than there are."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1

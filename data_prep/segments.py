@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from attunet_jax.data.label_names import as_identifier
 from attunet_jax.errors import BadData
 from attunet_jax.volume import Volume
 from attunet_jax.volume.itk import segment_values
-from data_prep.sources.layout import as_identifier
 
 ENDING = ".seg.nrrd"
 # Of a voxel: corners of the two grids are the same numbers, written as text.

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from attunet_jax import interrupts
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
+from attunet_jax.workers import choose_workers, run_in_processes
 from data_prep.manifest import passed_over_line
-from data_prep.resources import choose_workers, verify_bytes
-from data_prep.runners.processes import run_in_processes
+from data_prep.resources import verify_bytes
 from data_prep.sources import SOURCES, find_cases
 from data_prep.sources.layout import not_used, with_other_labels, with_series
 from data_prep.verification import table

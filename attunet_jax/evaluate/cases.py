@@ -1,6 +1,5 @@
 """Predicts and scores prepared cases; `cases.jsonl` has a line per case and organ."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from attunet_jax.data.crops import CropSpec, centre_crop
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
+from attunet_jax.evaluate.journal import journal_of, lines, made_by, rows_in
 from attunet_jax.evaluate.metrics import measure_case
 from attunet_jax.files import write_text
 from attunet_jax.predict.predictor import Predictor
@@ -49,9 +49,9 @@ def evaluate_cases(
     stamp = stamp_of(predictor, dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Rows so far: a kill loses none of them.
-    tmp_path = _journal(path)
+    tmp_path = journal_of(path)
     done = _read_rows(tmp_path, stamp, organs) | _read_rows(path, stamp, organs)
-    write_text(tmp_path, _lines(row for of_case in done.values() for row in of_case))
+    write_text(tmp_path, lines(row for of_case in done.values() for row in of_case))
     rows = []
     with tmp_path.open("a", encoding="utf-8") as file:
         for case_id in case_ids:
@@ -73,10 +73,10 @@ def evaluate_cases(
                     ]
                 on_case(case, prediction, of_case, is_new)
                 if is_new:
-                    file.write(_lines(of_case))
+                    file.write(lines(of_case))
                     file.flush()
             rows += of_case
-    write_text(path, _lines(rows))
+    write_text(path, lines(rows))
     tmp_path.unlink()
     return rows
 
@@ -90,19 +90,10 @@ def rows_of_others(path: Path, stamp: Mapping[str, Any]) -> list[dict]:
     """Rows with other stamps, in `path` or in what an interruption left of it."""
     return [
         row
-        for place in (path, _journal(path))
-        for row in _rows_in(place)
-        if not _made_by(row, stamp)
+        for place in (path, journal_of(path))
+        for row in rows_in(place)
+        if not made_by(row, stamp)
     ]
-
-
-def _journal(path: Path) -> Path:
-    """Written case by case, until all are there: a kill loses no row."""
-    return path.with_name(f".{path.name}.new")
-
-
-def _lines(rows: Iterable[dict]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _scores(
@@ -165,28 +156,11 @@ def _read_rows(path: Path, stamp: dict, organs: Iterable[str]) -> dict[str, list
     A case that lacks one of them was cut short, and is left out.
     """
     rows: dict[str, dict[str, dict]] = {}
-    for row in _rows_in(path):
-        if _made_by(row, stamp):
+    for row in rows_in(path):
+        if made_by(row, stamp):
             rows.setdefault(row["case_id"], {})[row["organ"]] = row
     return {
         case_id: [of_case[organ] for organ in organs]
         for case_id, of_case in rows.items()
         if of_case.keys() >= set(organs)
     }
-
-
-def _made_by(row: Mapping[str, Any], stamp: Mapping[str, Any]) -> bool:
-    return all(row.get(key) == value for key, value in stamp.items())
-
-
-def _rows_in(path: Path) -> list[dict]:
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a line cut short by a kill
-            if isinstance(row, dict) and {"case_id", "organ"} <= row.keys():
-                rows.append(row)
-    return rows

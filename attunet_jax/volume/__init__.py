@@ -33,17 +33,25 @@ from attunet_jax.volume.resample import (
     resample,
     resampled_shape,
 )
+from attunet_jax.volume.same_grid import (
+    GEOMETRY_TOLERANCE_MM,
+    align_by_index,
+    different_grids,
+    on_image,
+)
 from attunet_jax.volume.scan import read_scan
 from attunet_jax.volume.volume import Grid, Volume, as_ct
 
 __all__ = [
     "ENDINGS",
+    "GEOMETRY_TOLERANCE_MM",
     "Grid",
     "ITK_ENDINGS",
     "Placement",
     "SCAN_ENDINGS",
     "SEGMENTATION",
     "Volume",
+    "align_by_index",
     "as_ct",
     "axis_codes",
     "blur",
@@ -51,10 +59,12 @@ __all__ = [
     "checks",
     "corner_distance_mm",
     "dicom_contents",
+    "different_grids",
     "from_canonical",
     "labels_onto_grid",
     "max_corner_distance_mm",
     "max_voxels",
+    "on_image",
     "onto_grid",
     "patient_id",
     "read_grid",

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from attunet_jax.data.label_names import named_values, shortened
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import read_json
 from attunet_jax.volume import ENDINGS, split_ending
-from data_prep.sources.layout import IGNORE, as_identifier
 
 # Names that people give to channels which are no CT.
 _NOT_CT = {"adc", "dwi", "flair", "mr", "mri", "pet", "pt", "rgb", "us", "ultrasound"}
@@ -65,14 +65,14 @@ def read_description(folder: Path, kind: str) -> Description:
     except FileNotFoundError:
         raise BadData(f"{path}: missing; is this {kind}?") from None
     if not isinstance(content, dict):
-        raise BadData(f"{path}: no description of a data set, but {_short(content)}")
+        raise BadData(f"{path}: no description of a data set, but {shortened(content)}")
     _check_channels(path, content)
     if "dataset" in content:
         raise BadData(
             f'{path}: "dataset" names the files of each case, which is not read; put '
             "them into imagesTr and labelsTr"
         )
-    labels, ignored = _labels(path, content.get("labels"))
+    labels, ignored = named_values(path, content.get("labels"))
     ending = content.get("file_ending")
     if ending is not None and ending not in ENDINGS:
         raise BadArguments(
@@ -104,60 +104,6 @@ def _check_channels(path: Path, content: Mapping[str, Any]) -> None:
         raise BadArguments(f"{path}: the images are {shown}; this network takes CT")
 
 
-def _labels(
-    path: Path, labels: Any
-) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
-    """Returns organ -> label values, and the values to ignore."""
-    if not isinstance(labels, Mapping) or not labels:
-        raise BadData(f'{path}: "labels" is {_short(labels)}, not names and values')
-    organs: dict[str, tuple[int, ...]] = {}
-    for name, value in _by_name(path, labels):
-        values = tuple(_whole(v) for v in (value if type(value) is list else [value]))
-        if name.strip().lower() == "background":
-            if values != (0,):
-                raise BadData(f"{path}: background is {value!r}, but must be 0")
-            continue
-        if not values or None in values or min(values) < 1:  # pyright: ignore
-            raise BadData(
-                f"{path}: label {name!r} has the value {_short(value)}; whole numbers "
-                "above 0 are read"
-            )
-        plain = as_identifier(name)
-        if plain in organs:
-            raise BadData(f"{path}: two labels would be named {plain}; rename one")
-        organs[plain] = tuple(dict.fromkeys(values))  # pyright: ignore
-    ignored = organs.pop(IGNORE, ())
-    if not organs:
-        raise BadData(f'{path}: "labels" names no organ, only {_short(labels)}')
-    return organs, ignored
-
-
-def _by_name(path: Path, labels: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """(name, value) of each label, whichever of the two the file has in front."""
-    in_front = all(_whole(key) is not None for key in labels)
-    if not in_front:
-        return [(str(name), value) for name, value in labels.items()]
-    if any(not isinstance(v, str) or _whole(v) is not None for v in labels.values()):
-        raise BadData(
-            f'{path}: "labels" is {_short(labels)}: which are names, which values?'
-        )
-    return [(name, key) for key, name in sorted(labels.items(), key=_value_in_front)]
-
-
-def _value_in_front(item: tuple[str, Any]) -> int:
-    return int(item[0])
-
-
-def _whole(value: Any) -> int | None:
-    """The whole number that a value of JSON is, also as text; None where it is none."""
-    if isinstance(value, str):
-        value = value.strip()
-        return int(value) if value.isascii() and value.isdigit() else None
-    if type(value) is float and value.is_integer():
-        return int(value)
-    return value if type(value) is int else None
-
-
 def _listed(path: Path, training: Any) -> list[tuple[str, str]]:
     """(name, file name) of cases, of whose paths only the last part is used."""
     if training is None:
@@ -168,7 +114,9 @@ def _listed(path: Path, training: Any) -> list[tuple[str, str]]:
         file = PurePosixPath(image).name if isinstance(image, str) else ""
         name = unicodedata.normalize("NFC", split_ending(file)[0])
         if not name or file.startswith("."):
-            raise BadData(f'{path}: "training" lists {_short(entry)}, which is no scan')
+            raise BadData(
+                f'{path}: "training" lists {shortened(entry)}, which is no scan'
+            )
         found.append((name, file))
     return found
 
@@ -198,8 +146,3 @@ def _parts(regions: Mapping[str, tuple[int, ...]]) -> str:
             name += "_"
         named[name] = values
     return ",".join(f"{name}={'+'.join(map(str, v))}" for name, v in named.items())
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from attunet_jax.data.case_id import case_id_of
 from attunet_jax.data.identity import counted, unused_files
-from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.data.label_names import IGNORE, parse_organs
+from attunet_jax.errors import BadData
 from attunet_jax.volume import ENDINGS, SCAN_ENDINGS, split_ending
-
-# The name, in --labels and dataset.json, of values that say nothing about a voxel.
-IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
@@ -221,42 +219,3 @@ def with_series(pairs: Iterable[ScanPair], text: str | None) -> list[ScanPair]:
         else pair
         for pair in pairs
     ]
-
-
-def as_identifier(name: str) -> str:
-    """A label's name in the form that --labels accepts."""
-    plain = unicodedata.normalize("NFC", name.strip())
-    plain = "".join(c if f"a{c}".isidentifier() else "_" for c in plain)
-    return plain if plain.isidentifier() else f"label_{plain}"
-
-
-def parse_organs(text: str) -> dict[str, tuple[int, ...]]:
-    """Parses `spleen=1,pancreas=7,kidney=2+3` to organ -> label values in the files.
-
-    Raises `BadArguments` quoting the part that is wrong.
-    """
-    organs: dict[str, tuple[int, ...]] = {}
-    used: dict[int, str] = {}
-    for part in text.split(","):
-        name, _, values = part.strip().partition("=")
-        try:
-            numbers = tuple(int(v) for v in values.split("+"))
-        except ValueError:
-            numbers = ()
-        if not name.isidentifier() or not numbers or min(numbers) < 1:
-            raise BadArguments(
-                f"--labels: {part.strip()!r} is not NAME=VALUE or NAME=VALUE+VALUE "
-                "with whole values above 0"
-            )
-        if name == "background":
-            raise BadArguments("--labels: 'background' cannot be the name of an organ")
-        if name in organs:
-            raise BadArguments(f"--labels: {name!r} is named twice")
-        for number in numbers:
-            if number in used:
-                raise BadArguments(
-                    f"--labels: value {number} is both {used[number]} and {name}"
-                )
-            used[number] = name
-        organs[name] = numbers
-    return organs

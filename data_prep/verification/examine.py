@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from attunet_jax.errors import BadData, one_line
-from attunet_jax.volume import Volume, checks, resampled_shape
-from data_prep.align import align_by_index, mirrored_axes
-from data_prep.read import (
+from attunet_jax.volume import (
+    Volume,
+    align_by_index,
+    checks,
     different_grids,
+    resampled_shape,
+)
+from data_prep.align import mirrored_axes
+from data_prep.read import (
     label_counts,
     label_place,
     missing_half,

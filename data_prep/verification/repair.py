@@ -8,8 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from attunet_jax.volume import Volume, max_corner_distance_mm
-from data_prep.read import different_grids
+from attunet_jax.volume import Volume, different_grids, max_corner_distance_mm
 
 # Of a voxel, over the whole scan: more than an affine in float32 loses.
 _SAME_VOX = 0.01

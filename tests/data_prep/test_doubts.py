@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from attunet_jax.volume import from_canonical
-from data_prep.read import different_grids, read_pair
+from attunet_jax.volume import different_grids, from_canonical
+from data_prep.read import read_pair
 from data_prep.sources.layout import ScanPair
 
 ORGAN = np.zeros((40, 30, 20), np.uint8)

@@ -109,6 +109,7 @@ def test_a_statement_is_made_of_headers_alone(large, tmp_path):
 def test_without_workers_no_more_processes_start_than_memory_holds(
     large, monkeypatch, capfd
 ):
+    from attunet_jax import workers
     from data_prep import resources
     from data_prep.case import Settings
     from data_prep.shard import ShardSpec
@@ -118,9 +119,9 @@ def test_without_workers_no_more_processes_start_than_memory_holds(
     settings = Settings({"spleen": (1,)}, (2.0, 2.0, 2.0), 0.0, False)
     specs = [ShardSpec(i, 9, (pair,), large, settings) for i in range(9)]
     each = resources.prepare_bytes(specs)
-    monkeypatch.setattr(resources, "core_count", lambda: 8)
-    monkeypatch.setattr(resources, "available_bytes", lambda: 3 * each + 1)
-    assert resources.choose_workers("prepare", each, 9, None) == 3
+    monkeypatch.setattr(workers, "core_count", lambda: 8)
+    monkeypatch.setattr(workers, "available_bytes", lambda: 3 * each + 1)
+    assert workers.choose_workers("prepare", each, 9, None) == 3
     assert "give fewer" not in capfd.readouterr().err
-    assert resources.choose_workers("prepare", each, 9, 4) == 4  # a request counts
+    assert workers.choose_workers("prepare", each, 9, 4) == 4  # a request counts
     assert "are available: give fewer --workers" in capfd.readouterr().err

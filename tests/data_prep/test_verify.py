@@ -16,8 +16,8 @@ import pytest
 from bad_inputs import cut, load, save
 
 from attunet_jax.errors import BadData, exit_status
+from attunet_jax.workers import run_in_processes
 from data_prep import verify
-from data_prep.runners.processes import run_in_processes
 from data_prep.sources.layout import ScanPair
 from data_prep.verification.examine import Settings, examine
 from data_prep.verification.page import page

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from attunet_jax.volume import Grid, Volume, canonical
-from data_prep.align import align_by_index, mirrored_axes
+from attunet_jax.volume import Grid, Volume, align_by_index, canonical
+from data_prep.align import mirrored_axes
 from data_prep.read import label_counts
 from data_prep.verification import pictures
 from data_prep.verification.examine import printable

@@ -1,4 +1,4 @@
-"""Runs a function in worker processes.
+"""Runs a function in worker processes, as many as cores and memory allow.
 
 Workers never outlive the program: it kills them when it is stopped, and they exit by
 themselves when it is killed. A worker that is killed is reported in one line.
@@ -7,6 +7,7 @@ themselves when it is killed. A worker that is killed is reported in one line.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -19,6 +20,7 @@ from attunet_jax.errors import INTERRUPTED, BadData
 
 # How soon a signal is heeded while all workers are busy.
 POLL_S = 0.1
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def run_in_processes(
@@ -80,3 +82,52 @@ def _exit_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(INTERRUPTED)
+
+
+def choose_workers(
+    program: str, process_bytes: int, tasks: int, requested: int | None
+) -> int:
+    """Returns the number of processes, and prints how much memory they need at most.
+
+    At most one for each of `tasks`. `requested` is taken as it is; with None there are
+    as many processes as cores, or fewer where the memory holds only these.
+    """
+    available = available_bytes()
+    workers = requested or core_count()
+    if available is not None and requested is None:
+        workers = max(1, min(workers, available // process_bytes))
+    workers = min(workers, tasks)
+    print(
+        f"{program}: memory: at most {process_bytes / 1e9:.2f} GB a process, "
+        f"{workers * process_bytes / 1e9:.2f} GB for {workers}",
+        file=sys.stderr,
+    )
+    if available is not None and workers * process_bytes > available:
+        print(
+            f"{program}: only {available / 1e9:.2f} GB are available: give fewer "
+            "--workers",
+            file=sys.stderr,
+        )
+    return workers
+
+
+def available_bytes() -> int | None:
+    """Memory that processes can still get here; None where the system does not say."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+        limit = int((_CGROUP / "memory.max").read_text())  # "max" means no limit
+        found.append(limit - int((_CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(min(found), 0) if found else None
+
+
+def core_count() -> int:
+    """Cores this process may use; a scheduler may allow fewer than there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
