@@ -6,8 +6,8 @@ r"""Evaluates a trained network on the test cases of a prepared data set.
 
 Scores are those of the label maps on the prepared grid. Writes OUTPUT/cases.jsonl (a
 line per case and organ: Dice, precision, recall, surface distances), summary.json and
-summary.md; OUTPUT is RUN/evaluation/PART unless given. After an interruption the
-same command continues.
+summary.md; OUTPUT is RUN/evaluation/PART unless given (PART_of_SPLIT with --split).
+After an interruption the same command continues.
 """
 
 import os
@@ -43,11 +43,17 @@ def main(values: cli.Values) -> None:
 
     dataset = open_dataset(data)
     predictor = load_predictor(workdir, values.predict_fields())
+    name = values.part
     if values.part == "all":
         case_ids = dataset.case_ids
     else:
-        split = values.split or predictor.run["config"]["data"]["split"]
+        own = predictor.run["config"]["data"]["split"]
+        split = values.split or own
         parts = dataset.split(split)
+        if redrawn := dataset.redrawn_since(predictor.run):
+            raise BadArguments(f"{redrawn}, train again, or evaluate --part=all")
+        if split != own:
+            name += f"_of_{split}"
         if values.part not in parts:
             raise BadArguments(
                 f"--part={values.part} is none of: {', '.join(parts)}, all"
@@ -55,7 +61,7 @@ def main(values: cli.Values) -> None:
         case_ids = tuple(parts[values.part])
         if not case_ids:
             raise BadArguments(f"{data}: split {split} has no {values.part} cases")
-    output = values.output or workdir / "evaluation" / values.part
+    output = values.output or workdir / "evaluation" / name
     _, text = evaluate_into_folder(
         predictor,
         dataset,

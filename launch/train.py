@@ -6,18 +6,24 @@
     python -m launch.train --config=demo --print_config
     launch/cluster/local.sh 2 -- --data=DIR --workdir=RUN3   (docs/clusters.md)
 
-RUN then holds checkpoints/, config.json, environment.json, metrics.jsonl and
-tensorboard/; with several processes logs/ too. Exit status: 0 done, 2 bad arguments,
-3 bad data, 75 stopped by a signal with everything saved, 134 another process died.
+RUN then holds checkpoints/, config.json, environment.json, metrics.jsonl, tensorboard/
+and progress.png, the learning curve, drawn again while it trains; with several
+processes logs/ too. Exit status: 0 done, 2 bad arguments, 3 bad data, 75 stopped by a
+signal with everything saved, 134 another process died.
 """
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from attunet_jax.distributed import processes
 from launch import cli, config_file
 from launch.devices import check_devices
+
+# A picture takes most of a second.
+REDRAW_S = 30.0
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
 FLAGS.add("workdir", Path, None, "Folder of the run; made if it is not there.")
@@ -47,9 +53,32 @@ def main(values: cli.Values) -> None:
         from attunet_jax.train.loop import train  # late: --help needs no jax
         from attunet_jax.train.monitor import parse_steps
 
-        train(config, workdir, profile_steps=parse_steps(values.profile_steps))
+        train(
+            config,
+            workdir,
+            profile_steps=parse_steps(values.profile_steps),
+            on_validation=_curve_in(Path(workdir)),
+        )
 
     processes.run_together(work, **options)
+
+
+def _curve_in(workdir: Path) -> Callable[[bool], None]:
+    """Returns what draws the learning curve so far, not too often, and at the end."""
+    drawn_s = -REDRAW_S
+
+    def draw(last: bool) -> None:
+        nonlocal drawn_s
+        if not last and time.monotonic() - drawn_s < REDRAW_S:
+            return
+        from attunet_jax.evaluate.pictures import learning_curve_png
+        from attunet_jax.train.metrics import read_rows
+
+        rows = read_rows(workdir / "metrics.jsonl")
+        learning_curve_png(workdir / "progress.png", rows)
+        drawn_s = time.monotonic()
+
+    return draw
 
 
 def _print_cost(config: Any) -> None:

@@ -5,9 +5,10 @@ contents) and splits.json (cases for training, validation and test).
 """
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,30 @@ class Dataset:
                 + ", ".join(self.splits)
             )
         return self.splits[name]
+
+    def split_sha256(self, name: str) -> str:
+        """Returns a checksum of which cases are in which part of a split."""
+        parts = {part: sorted(self.split(name)[part]) for part in PARTS}
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def redrawn_since(self, run: Mapping[str, Any]) -> str | None:
+        """Says so where the split that a run was trained on is another one now.
+
+        `run` is what the run stores. None for other data, where nothing is known, and
+        for a run from before this was stored.
+        """
+        name = run["config"]["data"]["split"]
+        stored = run.get("split_sha256")
+        same_data = run.get("manifest_sha256") == self.manifest_sha256
+        if stored is None or not same_data or name not in self.splits:
+            return None
+        if stored == self.split_sha256(name):
+            return None
+        return (
+            f"{self.directory / 'splits.json'}: split {name} was drawn anew since this "
+            "run was trained, so its test cases may have been trained on: put the "
+            "splits.json of that time back"
+        )
 
     @property
     def hu_range(self) -> list[int] | None:

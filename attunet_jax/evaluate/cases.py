@@ -96,6 +96,16 @@ def rows_of_others(path: Path, stamp: Mapping[str, Any]) -> list[dict]:
     ]
 
 
+def scored_cases(path: Path, stamp: Mapping[str, Any]) -> set[str]:
+    """The cases with rows of this stamp, in `path` or in what is left beside it."""
+    return {
+        row["case_id"]
+        for place in (path, journal_of(path))
+        for row in rows_in(place)
+        if made_by(row, stamp)
+    }
+
+
 def _scores(
     dataset: Dataset,
     case: Case,

@@ -12,7 +12,12 @@ from attunet_jax import volume as volumes
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
-from attunet_jax.evaluate.cases import evaluate_cases, rows_of_others, stamp_of
+from attunet_jax.evaluate.cases import (
+    evaluate_cases,
+    rows_of_others,
+    scored_cases,
+    stamp_of,
+)
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.summary import markdown_summary, summary
 from attunet_jax.files import make_folder, write_text
@@ -47,12 +52,14 @@ def evaluate_into_folder(
       The rows of all cases, and the summary in Markdown.
 
     Raises:
-      BadArguments: as `evaluate_cases`; or the folder holds another evaluation, or
-        label maps whose values mean other organs.
+      BadArguments: as `evaluate_cases`; or the folder holds another evaluation, one of
+        further cases, or label maps whose values mean other organs.
       BadData: the folder cannot be written.
     """
     make_folder(folder / "label_maps" if label_maps else folder)
-    _make_way(folder, stamp_of(predictor, dataset), replace)
+    stamp = stamp_of(predictor, dataset)
+    _make_way(folder, stamp, replace)
+    _refuse_other_cases(folder, stamp, case_ids)
     if label_maps:
         write_labels(folder / "label_maps", predictor.names, [])
     for name in SUMMARIES:  # of before; an interruption leaves none
@@ -127,6 +134,19 @@ def evaluate_into_folder(
         text += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
     write_text(folder / "summary.md", text)
     return rows, text
+
+
+def _refuse_other_cases(
+    folder: Path, stamp: Mapping[str, Any], case_ids: tuple[str, ...]
+) -> None:
+    """Raises `BadArguments` where rows of other cases would be lost from the folder."""
+    others = scored_cases(folder / "cases.jsonl", stamp) - set(case_ids)
+    if others:
+        raise BadArguments(
+            f"{folder}: holds scores of {len(others)} cases that are not asked for, "
+            f"such as {min(others)} (of another split or part): use another --output, "
+            "or remove it"
+        )
 
 
 # What a user knows the parts of a stamp as.

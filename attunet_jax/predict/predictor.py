@@ -39,6 +39,7 @@ _LEVELS_VOX = 2**24
 # What a run stores that takes no part in a prediction.
 _NO_PART = {
     *("format", "version", "convolution", "manifest_sha256"),
+    "split_sha256",
     *("name", "seed", "init_from"),
     *("augment", "loss", "optimizer", "train", "mesh"),
     *("model.gate_initialisation", "model.remat", "model.convolution"),

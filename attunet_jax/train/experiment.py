@@ -120,6 +120,7 @@ def make_experiment(
             "hu_range": dataset.hu_range,
             "training_hu": HuLevels.spans(levels) if levels else None,
             "manifest_sha256": dataset.manifest_sha256,
+            "split_sha256": dataset.split_sha256(config.data.split),
         },
     )
 

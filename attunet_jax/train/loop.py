@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
@@ -45,13 +46,18 @@ WAITS_FOR = "the step in progress and its checkpoint"
 
 
 def train(
-    config: Config, workdir: Path, *, profile_steps: tuple[int, int] | None = None
+    config: Config,
+    workdir: Path,
+    *,
+    profile_steps: tuple[int, int] | None = None,
+    on_validation: Callable[[bool], object] = lambda last: None,
 ) -> None:
     """Trains in `workdir` until the config's last step, from its newest checkpoint.
 
     With several processes each calls this; process 0 writes the run's files and the
     terminal, the others a log each. `profile_steps` are the first and the last step to
-    record into `workdir/profile`, in process 0.
+    record into `workdir/profile`, in process 0. `on_validation(last)` is called there
+    when the rows of a validation are in metrics.jsonl, and at the end.
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
@@ -78,7 +84,7 @@ def train(
                 clean_up=True,
             ) as checkpoints,
         ):
-            _train(run, workdir, checkpoints, stop, log, profile_steps)
+            _train(run, workdir, checkpoints, stop, log, profile_steps, on_validation)
 
 
 def _lock(workdir: Path) -> AbstractContextManager:
@@ -94,6 +100,7 @@ def _train(
     stop: interrupts.Deferral | None,
     log: ProcessLog,
     profile_steps: tuple[int, int] | None,
+    on_validation: Callable[[bool], object],
 ) -> None:
     config, experiment = run.config.train, run.experiment
     state, start, note = init_or_restore(run, checkpoints, workdir)
@@ -186,6 +193,8 @@ def _train(
                         if found:
                             print_on_main(found)
                     save(step, dice.get("dice"))
+                    if is_main_process():
+                        on_validation(last)
                 elif step % config.checkpoint_every_steps == 0:
                     save(step)
                 checkpoints.check()

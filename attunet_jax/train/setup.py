@@ -101,6 +101,7 @@ def setup(config: Config, workdir: Path | None = None) -> Run:
             _check_same_run(before["config"], json.loads(config.to_json()), workdir)
         experiment = make_experiment(config, dataset, mesh, source, before)
         if before is not None:
+            _check_same_split(before, dataset, workdir)
             _check_same_numbers(before, experiment.run, workdir)
         check_fits_mesh(config, mesh)
         return experiment
@@ -255,6 +256,13 @@ def _check_same_run(
             f"{workdir} holds a run with another {'; '.join(differing)}: "
             "use another --workdir"
         )
+
+
+def _check_same_split(
+    stored: dict[str, Any], dataset: Dataset, workdir: Path | None
+) -> None:
+    if redrawn := dataset.redrawn_since(stored):
+        raise BadArguments(f"{redrawn}, or use another --workdir than {workdir}")
 
 
 def _check_same_numbers(

@@ -3,19 +3,23 @@
 import copy
 import dataclasses
 import json
+import shutil
 from dataclasses import replace
 
 import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from attunet_jax.data.dataset import Dataset, open_dataset
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.cases import evaluate_cases
 from attunet_jax.evaluate.report import evaluate_into_folder
 from attunet_jax.predict.predictor import Predictor, load_predictor
+from attunet_jax.train.setup import setup
 from attunet_jax.train.trained import load_trained
+from launch import evaluate as launch_evaluate
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
 
@@ -373,3 +377,44 @@ def test_what_takes_no_part_in_a_prediction_does_not_change_its_identity(trained
         group, field = name.split(".")
         other.run["config"].setdefault(group, {})[field] = "changed"
         assert (other.identity == predictor.identity) is same, name
+
+
+def test_scores_of_another_split_are_neither_mixed_in_nor_dropped(
+    trained, prepared, tmp_path
+):
+    dataset, predictor = open_dataset(prepared), load_predictor(trained[0])
+    evaluate(predictor, dataset, tmp_path)
+    before = (tmp_path / "cases.jsonl").read_bytes()
+    for may_replace in (False, True):
+        with pytest.raises(BadArguments, match="2 cases that are not asked for"):
+            evaluate_into_folder(
+                predictor,
+                dataset,
+                ("ball_3",),
+                tmp_path,
+                pictures=0,
+                label_maps=False,
+                replace=may_replace,
+            )
+    assert (tmp_path / "cases.jsonl").read_bytes() == before
+
+
+def test_a_split_that_was_drawn_anew_since_training_is_noticed(
+    trained, prepared, tmp_path
+):
+    shutil.copytree(prepared, tmp_path / "data")
+    document = json.loads((tmp_path / "data" / "splits.json").read_text())
+    parts = document["splits"]["80_20"]
+    parts["test"][0], parts["train"][0] = parts["train"][0], parts["test"][0]
+    (tmp_path / "data" / "splits.json").write_text(json.dumps(document))
+    words = [f"--workdir={trained[0]}", f"--data={tmp_path / 'data'}"]
+    with pytest.raises(BadArguments, match="80_20 was drawn anew since"):
+        launch_evaluate.main(launch_evaluate.FLAGS.parse(words))
+    run = load_predictor(trained[0]).run
+    data = run["config"]["data"] | {"directory": str(tmp_path / "data")}
+    dataset = open_dataset(tmp_path / "data")
+    with pytest.raises(BadArguments, match="80_20 was drawn anew since"):
+        setup(ConfigDict(run["config"] | {"data": data}), trained[0])
+    # Of other data, or of a run from before this was stored, nothing is known.
+    for other in ({"manifest_sha256": "x"}, {"split_sha256": None}):
+        assert dataset.redrawn_since({**run, **other}) is None

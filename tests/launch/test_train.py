@@ -42,6 +42,10 @@ def test_a_run_leaves_its_config_versions_commit_and_metrics(trained, read_event
     assert found == pytest.approx(losses)
 
 
+def test_the_learning_curve_is_drawn_by_training_itself(trained):
+    assert (trained[0] / "progress.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_newest_and_the_best_checkpoint_are_kept(trained):
     workdir, _ = trained
     steps = {p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
