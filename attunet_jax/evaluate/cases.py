@@ -82,8 +82,13 @@ def evaluate_cases(
 
 
 def stamp_of(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
-    """What made a row: checkpoint, weights, settings and data. In every row."""
-    return {**predictor.identity, "manifest_sha256": dataset.manifest_sha256}
+    """What made a row: checkpoint, weights, settings, data, scoring. In every row."""
+    return {
+        **predictor.identity,
+        "manifest_sha256": dataset.manifest_sha256,
+        "grid": "prepared",
+        "definition": "mesh",
+    }
 
 
 def rows_of_others(path: Path, stamp: Mapping[str, Any]) -> list[dict]:

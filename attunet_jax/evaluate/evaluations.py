@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, BadData, one_line
-from attunet_jax.evaluate.metrics import METRICS
+from attunet_jax.evaluate.definitions import METRICS
 from attunet_jax.files import local_path
 
 CASES = "cases.jsonl"

@@ -4,25 +4,20 @@ An undefined score is None; overlap.py and surface.py say which scores are undef
 when an organ is absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from attunet_jax.evaluate.overlap import overlap
-from attunet_jax.evaluate.surface import contour_distance_mm, surface_distances
-
-# The scores of a row, in the order of its keys.
-METRICS = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "surface_distance_mm",
-    "contour_distance_mm",
-    "hausdorff95_mm",
-    "surface_dice_2mm",
+from attunet_jax.evaluate.definitions import METRICS
+from attunet_jax.evaluate.overlap import Overlap, overlap
+from attunet_jax.evaluate.surface import (
+    Definition,
+    contour_distance_mm,
+    surface_distances,
 )
+
+__all__ = ["METRICS", "measure_case"]
 
 
 def measure_case(
@@ -31,6 +26,9 @@ def measure_case(
     spacing_mm: Sequence[float] | np.ndarray,
     organs: Mapping[str, int],
     mask: np.ndarray | None = None,
+    *,
+    definition: Definition = "mesh",
+    metrics: Collection[str] = tuple(METRICS),
 ) -> list[dict]:
     """Scores a predicted label map.
 
@@ -41,10 +39,13 @@ def measure_case(
       mask: bool [D, H, W], False where nothing is known of the truth. Such voxels count
         in no score: as if neither map had an organ there, and without the surface that
         an organ has towards them.
+      definition: whose areas weigh the surfaces; see surface.py.
+      metrics: those of METRICS to compute; the contour distance takes longest.
 
     Returns:
       A row for each organ, in the order of `organs`: organ, the METRICS, truth_vox,
-      prediction_vox, truth_ml, prediction_ml.
+      prediction_vox, truth_ml, prediction_ml, diagonal_mm (of the box that the array
+      fills, as a penalty where a distance is undefined), spacing_mm, definition.
 
     Raises:
       ValueError: shapes differ, labels are not integers, or the spacing is not
@@ -56,7 +57,8 @@ def measure_case(
         truth, prediction = (np.where(mask, x, 0) for x in (truth, prediction))
     # One pass over each map finds the boxes of all organs; the rest is done inside.
     boxes = [_boxes(labels, max(organs.values())) for labels in (truth, prediction)]
-    voxel_ml = float(np.prod(np.asarray(spacing_mm, float))) / 1000
+    spacing = np.asarray(spacing_mm, float)
+    voxel_ml, wanted = float(np.prod(spacing)) / 1000, set(metrics)
     rows = []
     for organ, label in organs.items():
         box = _union(*(of_map[label - 1] for of_map in boxes))
@@ -67,25 +69,53 @@ def measure_case(
             wide = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
             masks = truth[wide] == label, prediction[wide] == label
             known = mask[wide]
-        surfaces = surface_distances(*masks, spacing_mm, known)
+        row: dict = {"organ": organ, **_of_voxels(counts, voxel_ml)}
+        if wanted & _OF_SURFACES:
+            surfaces = surface_distances(
+                *masks, spacing_mm, known, definition=definition
+            )
+            row["surface_distance_mm"] = surfaces.surface_distance_mm()
+            row["hausdorff95_mm"] = surfaces.hausdorff_mm(95)
+            for tolerance_mm in (1, 2, 3):
+                share = surfaces.surface_dice(tolerance_mm)
+                row[f"surface_dice_{tolerance_mm}mm"] = share
+        if "contour_distance_mm" in wanted:
+            row["contour_distance_mm"] = contour_distance_mm(*masks, spacing_mm, known)
         rows.append(
             {
                 "organ": organ,
-                "dice": counts.dice,
-                "iou": counts.iou,
-                "precision": counts.precision,
-                "recall": counts.recall,
-                "surface_distance_mm": surfaces.surface_distance_mm(),
-                "contour_distance_mm": contour_distance_mm(*masks, spacing_mm, known),
-                "hausdorff95_mm": surfaces.hausdorff_mm(95),
-                "surface_dice_2mm": surfaces.surface_dice(tolerance_mm=2),
+                **{name: row[name] for name in METRICS if name in wanted},
                 "truth_vox": counts.truth_vox,
                 "prediction_vox": counts.prediction_vox,
                 "truth_ml": counts.truth_vox * voxel_ml,
                 "prediction_ml": counts.prediction_vox * voxel_ml,
+                "diagonal_mm": float(np.linalg.norm(truth.shape * spacing)),
+                "spacing_mm": spacing.tolist(),
+                "definition": definition,
             }
         )
     return rows
+
+
+_OF_SURFACES = {
+    "surface_distance_mm",
+    "hausdorff95_mm",
+    *(f"surface_dice_{tolerance_mm}mm" for tolerance_mm in (1, 2, 3)),
+}
+
+
+def _of_voxels(counts: Overlap, voxel_ml: float) -> dict[str, float | None]:
+    """The scores that voxel counts decide."""
+    error_vox = counts.prediction_vox - counts.truth_vox
+    either, truth = counts.truth_vox + counts.prediction_vox, counts.truth_vox
+    return {
+        "dice": counts.dice,
+        "iou": counts.iou,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "volume_error_ml": error_vox * voxel_ml if either else None,
+        "volume_error_percent": 100 * error_vox / truth if truth else None,
+    }
 
 
 def _boxes(labels: np.ndarray, largest: int) -> list[tuple[slice, ...] | None]:

@@ -18,7 +18,9 @@ from attunet_jax.evaluate.cases import (
     scored_cases,
     stamp_of,
 )
+from attunet_jax.evaluate.definitions import METRICS, definitions_text
 from attunet_jax.evaluate.pictures import overlay_png
+from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.summary import markdown_summary, summary
 from attunet_jax.files import make_folder, write_text
 from attunet_jax.predict.outputs import write_labels
@@ -58,7 +60,7 @@ def evaluate_into_folder(
     """
     make_folder(folder / "label_maps" if label_maps else folder)
     stamp = stamp_of(predictor, dataset)
-    _make_way(folder, stamp, replace)
+    maps_stay = _make_way(folder, stamp, replace)
     _refuse_other_cases(folder, stamp, case_ids)
     if label_maps:
         write_labels(folder / "label_maps", predictor.names, [])
@@ -111,7 +113,8 @@ def evaluate_into_folder(
             bar.update()
             if is_new:
                 picture_of(case.case_id).unlink(missing_ok=True)
-                map_of(case.case_id).unlink(missing_ok=True)
+                if not maps_stay:
+                    map_of(case.case_id).unlink(missing_ok=True)
             if case.case_id in drawn:
                 draw(case, prediction, rows)
             if label_maps:
@@ -129,6 +132,7 @@ def evaluate_into_folder(
     numbers = summary(rows)
     write_text(folder / "summary.json", json.dumps(numbers, indent=2) + "\n")
     text = markdown_summary(numbers)
+    text += f"\n{scoring_text(rows)}\n\n{definitions_text(METRICS)}"
     known = dataset.labels.organs
     if unknown := [organ for organ in predictor.labels.organs if organ not in known]:
         text += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
@@ -158,24 +162,41 @@ _PARTS = {
 }
 
 
-def _make_way(folder: Path, stamp: Mapping[str, Any], replace: bool) -> None:
-    """Removes from `folder` what was made with another stamp, so that nothing mixes."""
+def _make_way(folder: Path, stamp: Mapping[str, Any], replace: bool) -> bool:
+    """Removes from `folder` what was made with another stamp, so that nothing mixes.
+
+    Returns whether what is removed are scores alone, of the same predictions: label
+    maps are left.
+    """
     others = rows_of_others(folder / "cases.jsonl", stamp)
     if not others:
-        return
-    differing = [
-        what + (f" (step {row.get(key)}, now {value})" if key == "step" else "")
-        for row in others[-1:]
-        for key, value in stamp.items()
-        if row.get(key) != value and (what := _PARTS.get(key, key))
-    ]
-    holds = f"{folder}: holds an evaluation with another {', '.join(differing)}"
-    if not replace:
-        raise BadArguments(f"{holds}: use another --output, or remove it")
-    print(f"{holds}: it is made again", flush=True)
+        return False
+    row = others[-1]
+    differing = [key for key, value in stamp.items() if row.get(key) != value]
+    same_predictions = set(differing) <= {"grid", "definition"}
+    if same_predictions and not row.keys() & {"grid", "definition"}:
+        print(
+            f"{folder}: holds scores of an earlier version, without "
+            f"{', '.join(name for name in METRICS if name not in row)}: they are made "
+            "again",
+            flush=True,
+        )
+    else:
+        names = [
+            _PARTS.get(key, key)
+            + (f" (step {row.get(key)}, now {stamp[key]})" if key == "step" else "")
+            for key in differing
+        ]
+        holds = f"{folder}: holds an evaluation with another {', '.join(names)}"
+        if not replace:
+            raise BadArguments(f"{holds}: use another --output, or remove it")
+        print(f"{holds}: it is made again", flush=True)
     made = ["cases.jsonl", ".cases.jsonl.new"]
     for case_id in {str(row["case_id"]) for row in others}:
-        made += [f"{case_id}.png", f"label_maps/{case_id}.nii.gz"]
+        made.append(f"{case_id}.png")
+        if not same_predictions:
+            made.append(f"label_maps/{case_id}.nii.gz")
     for path in (folder / name for name in made):
         if path.resolve().is_relative_to(folder.resolve()):  # whatever the rows say
             path.unlink(missing_ok=True)
+    return same_predictions

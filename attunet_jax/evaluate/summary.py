@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from attunet_jax.evaluate.metrics import METRICS
+from attunet_jax.evaluate.definitions import METRICS
 
 
 def summary(
-    rows: Iterable[Mapping], metrics: Sequence[str] = METRICS
+    rows: Iterable[Mapping], metrics: Sequence[str] = tuple(METRICS)
 ) -> dict[str, dict[str, dict]]:
     """Averages the scores of each organ over cases.
 
@@ -38,7 +38,7 @@ def summary(
 
 
 def over_seeds(
-    rows: Iterable[Mapping], metrics: Sequence[str] = METRICS
+    rows: Iterable[Mapping], metrics: Sequence[str] = tuple(METRICS)
 ) -> list[Mapping]:
     """Averages the scores of each case and organ over the seeds of its network.
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -31,6 +32,8 @@ from attunet_jax.evaluate.overlap import check_masks
 
 CORNERS = tuple(product((0, 1), repeat=3))  # bit k of a code is corner k
 
+# Whose areas weigh the pieces of a surface; definitions.py has a line on each.
+Definition = Literal["mesh", "surface_distance"]
 Point = tuple[float, float, float]
 
 
@@ -103,6 +106,8 @@ def surface_distances(
     prediction: np.ndarray,
     spacing_mm: Sequence[float] | np.ndarray,
     known: np.ndarray | None = None,
+    *,
+    definition: Definition = "mesh",
 ) -> SurfaceDistances:
     """Measures the distances between the surfaces of two masks.
 

@@ -28,20 +28,28 @@ def test_rows_of_a_small_case():
         "prediction_vox",
         "truth_ml",
         "prediction_ml",
+        "diagonal_mm",
+        "spacing_mm",
+        "definition",
     ]
     assert [row["organ"] for row in (spleen, pancreas, kidney)] == list(ORGANS)
     assert spleen["dice"] == spleen["precision"] == spleen["recall"] == 0.5
     assert spleen["iou"] == pytest.approx(1 / 3)
     assert (spleen["truth_vox"], spleen["truth_ml"]) == (8, 0.008)
+    assert (spleen["volume_error_ml"], spleen["volume_error_percent"]) == (0, 0)
+    assert spleen["diagonal_mm"] == pytest.approx((8**2 + 6**2 + 4**2) ** 0.5)
+    assert (spleen["spacing_mm"], spleen["definition"]) == ([2, 1, 0.5], "mesh")
     assert 0 < spleen["surface_distance_mm"] < 0.5  # shifted by 0.5 mm
     assert spleen["hausdorff95_mm"] == 0.5
-    assert spleen["surface_dice_2mm"] == 1
+    assert spleen["surface_dice_1mm"] == spleen["surface_dice_2mm"] == 1
 
     assert (pancreas["dice"], pancreas["precision"], pancreas["recall"]) == (0, 0, 0)
     assert pancreas["surface_distance_mm"] is None
     assert pancreas["hausdorff95_mm"] is None
     assert pancreas["surface_dice_2mm"] == 0
     assert (pancreas["truth_vox"], pancreas["prediction_vox"]) == (5, 0)
+    assert pancreas["volume_error_ml"] == pytest.approx(-0.005)
+    assert pancreas["volume_error_percent"] == -100
 
     assert all(kidney[metric] is None for metric in METRICS)
     assert "NaN" not in json.dumps([spleen, pancreas, kidney])

@@ -331,6 +331,26 @@ def test_rows_of_other_weights_settings_or_data_are_refused_or_made_again(
     assert {row["weights"] for row in rows_of(tmp_path)} == {other.identity["weights"]}
 
 
+def test_scores_of_an_earlier_version_are_made_again_and_its_label_maps_stay(
+    trained, prepared, tmp_path, capsys
+):
+    dataset, predictor = open_dataset(prepared), load_predictor(trained[0], {})
+    rows = evaluate(predictor, dataset, tmp_path, pictures=1)
+    new = ("surface_dice_1mm", "volume_error_ml", "spacing_mm", "grid", "definition")
+    for row in rows:
+        assert row["grid"] == "prepared" and row["spacing_mm"] == [4, 4, 4]
+    old = [{k: v for k, v in row.items() if k not in new} for row in rows]
+    lines = "".join(json.dumps(row) + "\n" for row in old)
+    (tmp_path / "cases.jsonl").write_text(lines)
+    maps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("label_maps/*.gz")}
+    again = evaluate(predictor, dataset, tmp_path)
+    said = capsys.readouterr().out
+    assert "earlier version, without volume_error_ml, surface_dice_1mm: they" in said
+    assert [row.keys() for row in again] == [row.keys() for row in rows]
+    assert maps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("label_maps/*.gz")}
+    assert "prepared data" in (tmp_path / "summary.md").read_text()
+
+
 def test_an_interrupted_evaluation_leaves_no_summary_of_before(
     trained, prepared, tmp_path, monkeypatch
 ):
