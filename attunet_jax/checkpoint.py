@@ -9,7 +9,7 @@ step before it. A state with a number that is not finite is never written.
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,13 @@ class Checkpoints:
     """The checkpoints of one run; a context manager that waits for pending saves."""
 
     def __init__(
-        self, directory: Path, *, keep_latest: int, keep_best: int, clean_up: bool
+        self,
+        directory: Path,
+        *,
+        keep_latest: int,
+        keep_best: int,
+        keep_steps: Sequence[int] = (),
+        clean_up: bool,
     ) -> None:
         self._directory = directory
         self._failed = False
@@ -47,6 +53,7 @@ class Checkpoints:
         policy = preserve.AnyPreservationPolicy(
             [
                 preserve.LatestN(n=keep_latest),
+                preserve.CustomSteps(tuple(keep_steps)),
                 preserve.BestN(
                     n=keep_best,
                     get_metric_fn=_rank,

@@ -169,6 +169,14 @@ CLASSES = Field(
     ),
     example="background,liver",
 )
+STEPS = Field(
+    "whole numbers",
+    lambda text: tuple(int(word) for word in _words(text)),
+    lambda value: isinstance(value, tuple | list) and all(map(_is_whole, value)),
+    "each 1 or more, or empty",
+    lambda value: all(step >= 1 for step in value),
+    example="100,500",
+)
 CHECKPOINT = Field(
     "best, latest or the number of a step",
     str,
@@ -232,6 +240,7 @@ FIELDS: dict[str, Field] = {
     "train.checkpoint_every_steps": _at_least(1),
     "train.keep_latest": _at_least(1),
     "train.keep_best": _at_least(0),
+    "train.keep_steps": STEPS,
     "train.log_cases": _boolean(),
     "mesh.data": _whole("1 or more, or -1", lambda value: value == -1 or value >= 1),
     "mesh.spatial": _at_least(1),
@@ -261,6 +270,7 @@ ADDED = {
     "data.normalisation": "scan",
     "data.padding": "lowest",
     "loss.reduce_over": "classes",
+    "train.keep_steps": (),
     "train.log_cases": False,
     "predict.argmax_over": "classes",
     "predict.region": "whole",

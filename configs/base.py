@@ -154,6 +154,9 @@ def get_config() -> Any:
     # Kept: this many newest and this many best by validation Dice (mean over organs).
     train.keep_latest = 1
     train.keep_best = 1
+    # Kept too: checkpoints at these steps, to show how attention develops (Figure 4).
+    # Empty: none.
+    train.keep_steps = ()
     # Each process names the cases of each step, in workdir/logs.
     train.log_cases = False
 

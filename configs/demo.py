@@ -23,4 +23,5 @@ def get_config() -> Any:
     config.optimizer.learning_rate = 2e-3
     config.train.steps = 300
     config.train.evaluate_every_steps = 100
+    config.train.keep_steps = (10, 30, 100)  # for Figure 4
     return config

@@ -37,11 +37,12 @@ def opened(workdir):
     """Opens the run's checkpoints for training; closed at the end of the test."""
     still_open = []
 
-    def open_(keep_latest=1, keep_best=1):
+    def open_(keep_latest=1, keep_best=1, keep_steps=()):
         checkpoints = Checkpoints(
             workdir / "checkpoints",
             keep_latest=keep_latest,
             keep_best=keep_best,
+            keep_steps=keep_steps,
             clean_up=True,
         )
         still_open.append(checkpoints)
@@ -129,6 +130,14 @@ def test_the_newest_and_the_best_are_kept_even_where_the_newest_is_worst(opened)
     save(checkpoints, 7, 0.95)
     assert checkpoints.steps() == [6, 7]
     assert checkpoints.best() == 7
+
+
+def test_steps_that_were_chosen_are_kept_and_are_no_better_for_it(opened):
+    checkpoints = opened(keep_steps=(2, 3))
+    for step, dice in ((1, 0.9), (2, None), (3, 0.1), (4, 0.2), (5, 0.3)):
+        save(checkpoints, step, dice)
+    assert checkpoints.steps() == [1, 2, 3, 5]
+    assert checkpoints.best() == 1
 
 
 def test_a_run_opened_again_keeps_by_the_same_policy(opened):

@@ -60,6 +60,7 @@ OTHERS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         (("background",), ("liver", "background"), ("background", "a", "a"), "b"),
     ),
     "predict.checkpoint": (("best", "latest", "120"), ("bset", "-1", "", 120)),
+    "train.keep_steps": (((), (3,), (1, 10)), (5, (0,), (1, -1), (1.0,), "1")),
     "model.remat": ((True, False), (1, "true", None)),
     "model.gate_kernel": ((1, 2), (3, True, "1")),
     "optimizer.name": (("adam", "sgd"), ("adamw", "Adam", None)),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,11 @@ from attunet_jax.intensity import (
 from attunet_jax.model import check_divisible
 from attunet_jax.ops import dispatch
 from attunet_jax.predict import sliding_window
+from attunet_jax.predict.attention import (
+    AttentionMap,
+    attention_maps,
+    compile_gate_maps,
+)
 from attunet_jax.train.trained import TrainedModel, load_trained
 from attunet_jax.volume import Volume, as_ct, blur, labels_onto_grid, resample
 
@@ -118,6 +123,28 @@ class Predictor:
         largest wins. Raises `TypeError` and `ValueError` for other inputs.
         """
         scan = _scan_of(volume, spacing_mm)
+        resampled = self._resampled(scan)
+        return labels_onto_grid(
+            self.probabilities(resampled.voxels), resampled.affine, scan.grid
+        )
+
+    def attention(
+        self,
+        volume: Volume | np.ndarray,
+        *,
+        spacing_mm: Sequence[float] | np.ndarray | None = None,
+    ) -> list[AttentionMap]:
+        """Computes the attention coefficients of every sub-gate, fine to coarse.
+
+        For scans as `label_map` takes them. Raises `BadArguments` for a network without
+        gates, and as `label_map` does.
+        """
+        scan = _scan_of(volume, spacing_mm)
+        resampled = self._resampled(scan)
+        return attention_maps(self, resampled.voxels, resampled.affine, scan.grid)
+
+    def _resampled(self, scan: Volume) -> Volume:
+        """The scan at the network's spacing, with the values that training saw."""
         resampled = scan
         if self._hu_range:
             resampled = as_ct(scan, self._hu_range)
@@ -126,10 +153,7 @@ class Predictor:
             resampled = replace(resampled, voxels=voxels)
         if self.run["blur_mm"]:
             resampled = blur(resampled, self.run["blur_mm"])
-        resampled = resample(resampled, self.spacing_mm, order="linear")
-        return labels_onto_grid(
-            self.probabilities(resampled.voxels), resampled.affine, scan.grid
-        )
+        return resample(resampled, self.spacing_mm, order="linear")
 
     def probabilities(
         self, image_hu: np.ndarray, whole_hu: np.ndarray | None = None
@@ -139,17 +163,35 @@ class Predictor:
         The image has the network's `spacing_mm`. It is normalised as in training, where
         that is by the whole scan by `whole_hu` if `image_hu` is only a part of it.
         """
-        image = self._normalised(image_hu, image_hu if whole_hu is None else whole_hu)
+        return self.average(self.normalised(image_hu, whole_hu), self._apply)
+
+    def average(
+        self, image: np.ndarray, apply: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Applies `apply` to a normalised image `[D, H, W]` as the settings say: whole
+        or in windows, which are blended, and averaged over flips.
+
+        `apply` takes an image of a size that the network accepts, and returns maps
+        `[K, D, H, W]` on its grid.
+        """
         if not self._settings["average_flips"]:
-            return self._once(image)
+            return self._once(image, apply)
         total = 0
         for axes in ((), (1,), (2,), (1, 2)):
             # The result has one more axis, the classes, in front.
-            flipped = self._once(np.flip(image, axes))
+            flipped = self._once(np.flip(image, axes), apply)
             total = total + np.flip(flipped, tuple(a + 1 for a in axes))
         return np.asarray(total) / 4
 
-    def _normalised(self, image_hu: np.ndarray, whole_hu: np.ndarray) -> np.ndarray:
+    def averages(self, image: np.ndarray) -> bool:
+        """Returns whether the settings make `average` average over windows or flips."""
+        return self._settings["average_flips"] or not self._fits(image)
+
+    def normalised(
+        self, image_hu: np.ndarray, whole_hu: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Normalises `image_hu` as in training; see `probabilities`."""
+        whole_hu = image_hu if whole_hu is None else whole_hu
         if self.normalisation is not None:
             return self.normalisation.normalise(image_hu)
         if self._hu_range:
@@ -190,11 +232,34 @@ class Predictor:
         with dispatch.compilation_cache(self.network.convolution):
             return self._compiled(self.variables, image)
 
-    def _once(self, image: np.ndarray) -> np.ndarray:
+    def padded(
+        self, image: np.ndarray
+    ) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+        """Pads a normalised image that is processed whole; also returns its place."""
+        return sliding_window.padded_whole(
+            image, divisor=self._divisor, shards=self._spatial
+        )
+
+    def gate_maps(self, image: np.ndarray, features: bool, *, at_image: bool) -> Any:
+        """Computes what `compile_gate_maps` says for a padded image or a window."""
+        placed = self._place(np.ascontiguousarray(image))
+        with dispatch.compilation_cache(self.network.convolution):
+            return self._gate_maps(self.variables, placed, features, at_image)
+
+    @cached_property
+    def _gate_maps(self) -> Callable[..., Any]:
+        return compile_gate_maps(self.network)
+
+    def _fits(self, image: np.ndarray) -> bool:
+        return image.size <= self._settings["whole_volume_limit_vox"]
+
+    def _once(
+        self, image: np.ndarray, apply: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
         settings = self._settings
-        if image.size <= settings["whole_volume_limit_vox"]:
+        if self._fits(image):
             return sliding_window.whole(
-                self._apply, image, divisor=self._divisor, shards=self._spatial
+                apply, image, divisor=self._divisor, shards=self._spatial
             )
         shape = settings["window_shape"]
         check_divisible("--config.predict.window_shape", shape, self.network.widths)
@@ -205,7 +270,7 @@ class Predictor:
                 f"--config.predict.spatial={self._spatial}"
             )
         return sliding_window.sliding(
-            self._apply,
+            apply,
             image,
             window_shape=tuple(shape),
             overlap=settings["window_overlap"],

@@ -22,11 +22,18 @@ def whole(
     size share one compilation. The padded depth also divides into `shards` multiples of
     the divisor.
     """
+    padded, cut = padded_whole(image, divisor=divisor, shards=shards)
+    return forward(padded)[:, *cut]
+
+
+def padded_whole(
+    image: np.ndarray, *, divisor: int, shards: int = 1
+) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    """Returns the image padded as `whole` does, and where it lies in that."""
     multiple = 2 * divisor
     multiples = (math.lcm(multiple, shards * divisor), multiple, multiple)
     shape = [-(-n // m) * m for n, m in zip(image.shape, multiples, strict=True)]
-    padded, cut = _pad(image, shape)
-    return forward(padded)[:, *cut]
+    return _pad(image, shape)
 
 
 def sliding(

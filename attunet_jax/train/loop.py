@@ -81,6 +81,7 @@ def train(
                 workdir / "checkpoints",
                 keep_latest=config.train.keep_latest,
                 keep_best=config.train.keep_best,
+                keep_steps=config.train.keep_steps,
                 clean_up=True,
             ) as checkpoints,
         ):
@@ -195,7 +196,10 @@ def _train(
                     save(step, dice.get("dice"))
                     if is_main_process():
                         on_validation(last)
-                elif step % config.checkpoint_every_steps == 0:
+                elif (
+                    step % config.checkpoint_every_steps == 0
+                    or step in config.keep_steps
+                ):
                     save(step)
                 checkpoints.check()
 
