@@ -156,8 +156,8 @@ _TABLE_2 = PaperTable(
 
 _TABLE_3 = PaperTable(
     number=3,
-    title="Pancreas segmentation on another source, before (BFT) and after (AFT) fine "
-    "tuning and from scratch (SCR)",
+    title="Segmentation of another source, before (BFT) and after (AFT) fine tuning "
+    "and from scratch (SCR)",
     data="TCIA Pancreas-CT (82 scans)",
     corner="Method",
     quantities=_pancreas("Dice Score", "Precision", "Recall", "S2S Dist (mm)"),
@@ -200,7 +200,7 @@ def _published(text: str) -> tuple[Published, ...]:
 # gives the last row of the paper's own network.
 _TABLE_4 = PaperTable(
     number=4,
-    title="Published methods, and the 5-fold cross-validation of Attention U-Net",
+    title="5-fold cross-validation",
     data="TCIA Pancreas-CT (CT-82, 82 scans)",
     corner="Method",
     quantities=(Quantity("Pancreas DSC", "pancreas", "dice"),),

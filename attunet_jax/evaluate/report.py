@@ -131,7 +131,7 @@ def evaluate_into_folder(
         bar.update(len(case_ids) - bar.n)
     numbers = summary(rows)
     write_text(folder / "summary.json", json.dumps(numbers, indent=2) + "\n")
-    text = markdown_summary(numbers)
+    text = markdown_summary(numbers, rows)
     text += f"\n{scoring_text(rows)}\n\n{definitions_text(METRICS)}"
     known = dataset.labels.organs
     if unknown := [organ for organ in predictor.labels.organs if organ not in known]:
