@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from attunet_jax.evaluate.markdown import grid
 from attunet_jax.evaluate.definitions import METRICS
+from attunet_jax.evaluate.markdown import grid
 from attunet_jax.evaluate.statistics.intervals import (
     CONFIDENCE,
     UNRELIABLE_BELOW,

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
+from attunet_jax.evaluate.definitions import METRICS
 from attunet_jax.evaluate.statistics.intervals import CONFIDENCE
 from attunet_jax.evaluate.statistics.paired import LEVEL, MIN_PAIRS, POWER
-from attunet_jax.evaluate.statistics.scores import ERRORS
+from attunet_jax.evaluate.statistics.scores import ERRORS, metric_label
 from attunet_jax.evaluate.summary import reliability
 
 _INTERVALS = {
@@ -35,17 +36,16 @@ def notes_on_statistics(
     counts += [comparison["n"] for comparison in tables["comparisons"]]
     if counts and (note := reliability(min(counts))):
         notes.append(note)
-    if "surface_distance_mm" in metrics:
-        notes.append(
-            "S2S: mean of the two one-way area-weighted mean distances between the "
-            "label maps' surfaces, in 3-D; undefined where truth or prediction lacks "
-            "the organ, and then left out of the mean."
-        )
+    notes += [
+        f"{metric_label(name)}: {metric.definition}."
+        for name, metric in METRICS.items()
+        if name in metrics
+    ]
     if any(spread["undefined"] for spread in shown):
         notes.append(
-            "Missed: one of the two label maps lacks the organ. Its Dice is 0; its "
-            "distances are undefined, and the mean in brackets counts them as the "
-            "diagonal of the image. Where both lack it, all its scores are undefined."
+            "Undefined scores are left out of the mean. Missed: one of the two label "
+            "maps lacks the organ; the mean in brackets counts its distances as the "
+            "diagonal of the image."
         )
     if ERRORS & set(metrics) and tables["comparisons"]:
         notes.append("Volume errors are compared by their absolute values.")

@@ -25,7 +25,8 @@ def test_six_pairs_that_point_one_way():
     # Squares of the distances from 0.075: 0.02475; t = 2.5706 at five degrees.
     assert found.std == pytest.approx((0.02475 / 5) ** 0.5)
     half = 2.570582 * (0.02475 / 30) ** 0.5
-    assert (found.low, found.high) == pytest.approx((0.075 - half, 0.075 + half))
+    interval = 0.075 - half, 0.075 + half
+    assert (found.low, found.high) == pytest.approx(interval, abs=1e-7)
     assert found.better == "attention_unet"
 
 
