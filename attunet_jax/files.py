@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """Returns a checksum of files, whatever their names and order."""
+    sums = sorted(sha256(path) for path in files)
+    if len(sums) == 1:
+        return sums[0]
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 def read_json(path: Path, remedy: str = "correct it") -> Any:

@@ -29,7 +29,7 @@ import numpy as np
 from attunet_jax import volume as volumes
 from attunet_jax.data.identity import counted, find_scans
 from attunet_jax.errors import BadArguments, BadData, one_line
-from attunet_jax.files import make_folder
+from attunet_jax.files import files_sha256, make_folder
 from attunet_jax.predict.outputs import (
     Output,
     check_labels,
@@ -41,7 +41,6 @@ from attunet_jax.predict.outputs import (
 from attunet_jax.predict.record import (
     Maker,
     asked,
-    files_sha256,
     read_record,
     write_label_map,
 )

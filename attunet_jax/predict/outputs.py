@@ -8,8 +8,8 @@ from typing import Any
 
 from attunet_jax.data.identity import Found, FoundScan, record_of
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.files import sha256, write_text
-from attunet_jax.predict.record import difference, files_sha256, read_record
+from attunet_jax.files import files_sha256, sha256, write_text
+from attunet_jax.predict.record import difference, read_record
 from attunet_jax.volume import ITK_ENDINGS, split_ending
 
 LABELS = "labels.json"

@@ -13,7 +13,7 @@ checkpoint and the settings are, without a look at them.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -128,14 +128,6 @@ def checkpoint_sha256(workdir: Path, step: int) -> str:
     for path in files or sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
     return digest.hexdigest()
-
-
-def files_sha256(files: Iterable[Path]) -> str:
-    """Returns a checksum of a scan's files, whatever their names and order."""
-    sums = sorted(sha256(path) for path in files)
-    if len(sums) == 1:
-        return sums[0]
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 def difference(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

@@ -37,6 +37,7 @@ from attunet_jax.volume.same_grid import (
     GEOMETRY_TOLERANCE_MM,
     align_by_index,
     different_grids,
+    labels_on_grid_of,
     on_image,
 )
 from attunet_jax.volume.scan import read_scan
@@ -61,6 +62,7 @@ __all__ = [
     "dicom_contents",
     "different_grids",
     "from_canonical",
+    "labels_on_grid_of",
     "labels_onto_grid",
     "max_corner_distance_mm",
     "max_voxels",

@@ -71,7 +71,7 @@ def refusal(volume: Volume) -> Finding | None:
     span = f"values from {low:g} to {high:g}"
     if stored.lowest == high:
         return Finding("constant", f"every voxel is {high:g}; export the scan again")
-    if stored.lowest >= -1 and _is_label_map(volume.voxels):
+    if stored.lowest >= -1 and is_label_map(volume.voxels):
         text = f"a label map ({span} in areas of one value); give the scan itself"
         return Finding("label_map", text)
     if stored.type in ("uint8", "int8") and stored.lowest >= -128 and high <= 255:
@@ -157,8 +157,8 @@ def _values_doubt(stored: Stored) -> Finding | None:
     return None
 
 
-def _is_label_map(voxels: np.ndarray) -> bool:
-    """Whether `voxels [D, H, W]`, none below -1, are whole and mostly in areas."""
+def is_label_map(voxels: np.ndarray) -> bool:
+    """Returns whether `voxels [D, H, W]`, none below -1, are whole and in areas."""
     starts = np.unique(np.linspace(0, max(len(voxels) - 2, 0), _SLABS).astype(int))
     slabs = [voxels[start : start + 2] for start in starts]
     values, counts = np.unique(np.concatenate(slabs), return_counts=True)

@@ -8,6 +8,8 @@ from attunet_jax.volume.volume import Volume
 
 # Image and label map written by different programs differ by rounding, not by this.
 GEOMETRY_TOLERANCE_MM = 0.1
+# Of a voxel: grids whose axes run apart by less across a scan are not rotated.
+_STRAIGHT_VOX = 0.01
 
 
 def different_grids(image: Volume, labels: Volume) -> str | None:
@@ -52,3 +54,39 @@ def align_by_index(image: Volume, labels: Volume) -> Volume:
     stored = from_canonical(labels.voxels, labels.grid)
     voxels, affine = canonical(stored, image.grid.affine)
     return Volume(np.ascontiguousarray(voxels), affine, image.grid, labels.path)
+
+
+def labels_on_grid_of(labels: Volume, target: Volume) -> Volume:
+    """Returns `labels` on the grid of `target`, by nearest neighbour.
+
+    Where they do not reach is background. The grids may be rotated against each other.
+    """
+    mapping = np.linalg.solve(labels.affine, target.affine)  # of indices
+    scale = np.diag(mapping)[:3]
+    rotation = (mapping[:3, :3] - np.diag(scale)) * target.voxels.shape
+    if np.abs(rotation).max() > _STRAIGHT_VOX:
+        # Imported late: it takes a good part of a program's start.
+        from scipy import ndimage
+
+        voxels = ndimage.affine_transform(
+            labels.voxels,
+            mapping[:3, :3],
+            mapping[:3, 3],  # pyright: ignore[reportArgumentType]
+            output_shape=target.voxels.shape,
+            order=0,
+            mode="grid-constant",
+        )
+    else:
+        positions, inside = [], []
+        for axis, (size, n) in enumerate(
+            zip(target.voxels.shape, labels.voxels.shape, strict=True)
+        ):
+            # Rounded, so that noise of a header does not decide between two voxels.
+            exact = np.round(mapping[axis, 3] + scale[axis] * np.arange(size), 3)
+            index = np.floor(exact + 0.5).astype(np.intp)
+            inside.append((index >= 0) & (index < n))
+            positions.append(np.clip(index, 0, n - 1))
+        voxels = labels.voxels[np.ix_(*positions)]
+        for axis, within in enumerate(inside):
+            np.moveaxis(voxels, axis, 0)[~within] = 0
+    return Volume(voxels, target.affine, target.grid, labels.path)

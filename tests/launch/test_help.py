@@ -19,6 +19,7 @@ PROGRAMS = [
     "launch.train",
     "launch.predict",
     "launch.evaluate",
+    "launch.score",
     "launch.compile_for",
     "launch.tables",
     "launch.demo",
