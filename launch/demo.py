@@ -10,18 +10,16 @@ minutes: the numbers show that every stage works and say nothing about real scan
 
 import json
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from attunet_jax import interrupts
-from attunet_jax.errors import INTERRUPTED, BadArguments
+from attunet_jax.errors import BadArguments
 from attunet_jax.files import make_folder
 from attunet_jax.volume import read_labels
 from launch import cli
+from launch.child import python, run_program
 from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="demo")
@@ -93,15 +91,7 @@ def _run(module: str, *more: str, **options: object) -> None:
     """Runs a program of the project; ends with its status where it fails."""
     words = [f"--{name}={value}" for name, value in options.items()] + list(more)
     print(f"\n$ python -m {module} {shlex.join(words)}", flush=True)
-    with subprocess.Popen([sys.executable, "-m", module, *words]) as process:
-        with interrupts.deferred(
-            on_signal=process.send_signal, second_ends=False
-        ) as stop:
-            status = process.wait()
-    if status in (0, INTERRUPTED) or status < 0:
-        stop.check()
-    if status:
-        raise SystemExit(status)
+    run_program([*python(module), *words])
 
 
 def _volumes_text(truth: Path, prediction: Path) -> str:

@@ -25,6 +25,7 @@ FLAGS.add("output", Path, None, "Folder for the results.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
 FLAGS.add("pictures", int, 0, "How many cases get a picture with outlines.")
+FLAGS.add("timing", bool, False, "Time a forward pass, for launch.tables.")
 FLAGS.add("label_maps", bool, False, "Also write label maps on the scans' own grids.")
 
 
@@ -38,12 +39,13 @@ def main(values: cli.Values) -> None:
     check_devices()
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
+    from attunet_jax.evaluate.evaluation_record import write_record
     from attunet_jax.evaluate.report import evaluate_into_folder
     from attunet_jax.predict.predictor import load_predictor
 
     dataset = open_dataset(data)
     predictor = load_predictor(workdir, values.predict_fields())
-    name = values.part
+    name, split = values.part, None
     if values.part == "all":
         case_ids = dataset.case_ids
     else:
@@ -70,6 +72,15 @@ def main(values: cli.Values) -> None:
         pictures=values.pictures,
         label_maps=values.label_maps,
         replace=values.output is None,
+    )
+    write_record(
+        output,
+        predictor,
+        dataset,
+        workdir=workdir,
+        split=split,
+        part=values.part,
+        timing=values.timing,
     )
     print(text)
 

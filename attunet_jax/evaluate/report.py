@@ -19,6 +19,7 @@ from attunet_jax.evaluate.cases import (
     stamp_of,
 )
 from attunet_jax.evaluate.definitions import METRICS, definitions_text
+from attunet_jax.evaluate.evaluation_record import RECORD
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.summary import markdown_summary, summary
@@ -26,7 +27,7 @@ from attunet_jax.files import make_folder, write_text
 from attunet_jax.predict.outputs import write_labels
 from attunet_jax.predict.predictor import Predictor
 
-SUMMARIES = ("summary.json", "summary.md")
+SUMMARIES = ("summary.json", "summary.md", RECORD)
 
 
 def evaluate_into_folder(

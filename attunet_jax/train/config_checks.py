@@ -88,6 +88,13 @@ def warnings_of(config: Config, train_cases: int) -> list[str]:
     return [f"warning: {line}" for line in lines]
 
 
+def lengths_of(config: Config, train_cases: int) -> tuple[int, int]:
+    """Returns (steps of an epoch, steps of the whole training)."""
+    # An epoch of fewer cases than a batch is still a step.
+    epoch_steps = max(train_cases // config.data.batch_size, 1)
+    return epoch_steps, config.train.steps or config.train.epochs * epoch_steps
+
+
 def epochs_text(steps: int, batch_size: int, train_cases: int) -> str:
     """300 steps (540 epochs of 5 cases)"""
     epochs = steps * batch_size / train_cases

@@ -25,7 +25,12 @@ from attunet_jax.intensity import CtNormalisation, HuLevels
 from attunet_jax.model import AttentionUNet3D, build_network, check_divisible
 from attunet_jax.ops import dispatch
 from attunet_jax.train import stored_run
-from attunet_jax.train.config_checks import Config, check_config, differing_fields
+from attunet_jax.train.config_checks import (
+    Config,
+    check_config,
+    differing_fields,
+    lengths_of,
+)
 from attunet_jax.train.loss import soft_dice_loss
 from attunet_jax.train.normalisation import run_normalisation
 from attunet_jax.train.optimizer import make_optimizer
@@ -96,8 +101,7 @@ def make_experiment(
     else:
         normalisation = run_normalisation(config, dataset, parts["train"], source)
     levels = dataset.hu_levels(parts["train"])
-    # An epoch of fewer cases than a batch is still a step.
-    epoch_steps = max(len(parts["train"]) // config.data.batch_size, 1)
+    epoch_steps, steps = lengths_of(config, len(parts["train"]))
     training = make_training(
         config, dataset.labels, mesh, outputs=outputs, epoch_steps=epoch_steps
     )
@@ -106,9 +110,7 @@ def make_experiment(
         train_ids=tuple(parts["train"]),
         validation_ids=tuple(parts["validation"]),
         organs=tuple(config.classes)[1:],
-        steps=config.train.steps
-        if config.train.steps > 0
-        else config.train.epochs * epoch_steps,
+        steps=steps,
         run={
             **stored_run.stamp(),
             "config": resolved,

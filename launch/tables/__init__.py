@@ -1,0 +1,1 @@
+"""The tables of the paper: trainings, evaluations and what is made of them."""

@@ -1,0 +1,287 @@
+"""Trains and evaluates the networks of a table of the paper, and writes the table.
+
+    python -m launch.tables --table=1 --data=DIR --workdir=RUNS
+    python -m launch.tables --table=2 --data=DIR --workdir=RUNS --seeds=3
+    python -m launch.tables --table=3 --data=DIR82 --workdir=RUNS82 --sources=RUNS/80_20
+    python -m launch.tables --table=4 --data=DIR82 --workdir=RUNS82 --folds=ct82
+    python -m launch.tables --table=1 --data=DIR --workdir=RUNS --dry_run
+    python -m launch.tables --table=1 --data=DIR --workdir=RUNS --print_commands
+    python -m launch.tables --table=1 --data=DIR --workdir=RUNS --assemble
+
+Table 1 compares U-Net and Attention U-Net on the splits 80_20 and 20_80 (the paper's
+120/30 and 30/120), Table 2 adds two U-Nets of higher capacity. Table 3 evaluates the
+runs of Table 1 on other scans of the pancreas (split 75_25, the paper's 61/21): as they
+are (bft), fine-tuned on them (aft), and networks trained on them from scratch (scr).
+Table 4 is the cross-validation of Attention U-Net over fold_1 to fold_5, all held-out
+cases together, beside the published methods.
+
+Each network is trained with --config by a launch.train of its own, in
+RUNS/SPLIT/NETWORK (Table 3: STAGE/NETWORK; further seeds: NETWORK_seed_SEED). Finished
+trainings and evaluations are reused; an interrupted command continues when it is given
+again. --print_commands writes a line for each network that is not finished, to be run
+anywhere; --assemble then makes the table. Writes table1.md, .csv and .json, and
+provenance.json, into the workdir. Exit status 0 means that the table is whole; 3 that
+rows which were asked for are missing (not with --allow_missing).
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.evaluate.paper_tables import TABLES
+from attunet_jax.files import make_folder
+from launch import cli
+from launch.devices import check_devices
+from launch.flag_types import positive
+from launch.tables.rows import BEGUN_ELSEWHERE, Row, rows_of
+
+if TYPE_CHECKING:
+    from attunet_jax.data.dataset import Dataset
+    from launch.tables.standing import Standing
+
+FLAGS = cli.Flags(__doc__, config="attention_unet")
+FLAGS.add("table", int, 1, "Which table of the paper: 1, 2, 3 or 4.")
+FLAGS.add("workdir", Path, None, "Folder of all the table's runs.", required=True)
+FLAGS.add("data", Path, None, "Prepared data set.", required=True)
+FLAGS.add(
+    "splits", cli.names, None, "Train only these splits or stages (default: all)."
+)
+FLAGS.add("sources", Path, None, "Table 3: folder of Table 1's finished runs.")
+FLAGS.add("seeds", positive, 1, "Train each network so often, from config.seed on.")
+FLAGS.add(
+    "folds",
+    str,
+    "random",
+    "Table 4: those of the data, or only the published ones of CT-82.",
+    choices=("random", "ct82"),
+)
+FLAGS.add("launcher", str, "", 'Instead of "python -m launch.train".')
+FLAGS.add("print_commands", bool, False, "Print the command of each row; do nothing.")
+FLAGS.add("dry_run", bool, False, "Print steps, hours and disk; write nothing.")
+FLAGS.add("assemble", bool, False, "Start nothing: make the table of what is there.")
+FLAGS.add("allow_missing", bool, False, "Status 0 also where rows are missing.")
+FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
+FLAGS.add("about", str, "", "A remark on the data, for the footnote.")
+FLAGS.add("paper", bool, True, "Put the paper's numbers beside ours.")
+GRID = "prepared"
+
+
+def main(values: cli.Values) -> None:
+    number = values.table
+    requested = _requested(values)
+    sources = _sources(values, requested)
+    rows = rows_of(
+        number, values, requested=requested, seeds=values.seeds, sources=sources
+    )
+
+    from attunet_jax.data.dataset import open_dataset  # late: these import jax
+    from launch.tables.data import check_data, check_published_folds
+    from launch.tables.sources import notes_on_sources
+    from launch.tables.standing import check_others, standing_of
+
+    dataset = open_dataset(values.data)
+    if values.folds == "ct82":
+        check_published_folds(dataset)
+    check_data(dataset, [row for row in rows if row.requested])
+    others = [row for n in TABLES if n != number for row in rows_of(n, values)]
+    ours = {row.folder for row in rows}
+    others = [row for row in others if row.folder not in ours]
+    check_others(others)
+    rows = [row for row in rows if row.requested or row.split in dataset.splits]
+
+    def standings_now() -> list["Standing"]:
+        return [standing_of(row, dataset, GRID) for row in rows]
+
+    standings = standings_now()
+    if values.print_commands:
+        _print_commands(standings, values)
+        return
+    if values.dry_run:
+        from launch.tables.cost import cost_text
+
+        check_devices()
+        to_do = [s for s in standings if s.row.requested and s.row.trains]
+        print(cost_text(to_do, [*rows, *others], values.launcher))
+        return
+    notes = notes_on_sources([r.source for r in rows if r.source], dataset)
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    if not values.assemble:
+        _check_sources(standings)
+        check_devices()
+        make_folder(values.workdir)
+        _train(standings, [*rows, *others], values)
+        _evaluate(standings_now(), dataset, values.pictures)
+        standings = standings_now()
+    _write(values, standings, dataset, notes)
+
+
+def _requested(values: cli.Values) -> Sequence[str]:
+    """Checks the flags against each other; returns the splits that are asked for."""
+    if values.table not in TABLES:
+        raise BadArguments(f"--table={values.table}: there are tables 1, 2, 3 and 4")
+    if values.pictures < 0:
+        raise BadArguments(f"--pictures={values.pictures} must be 0 or more")
+    modes = [m for m in ("print_commands", "dry_run", "assemble") if values.__dict__[m]]
+    if len(modes) > 1:
+        raise BadArguments(f"--{' and --'.join(modes)}: give one of them")
+    if values.folds == "ct82" and values.table != 4:
+        raise BadArguments(f"--folds={values.folds} is for --table=4")
+    known = TABLES[values.table].splits
+    requested = values.splits or known
+    if not set(requested) <= set(known):
+        raise BadArguments(
+            f"--splits={','.join(requested)}: there are {', '.join(known)}"
+        )
+    return requested
+
+
+def _sources(values: cli.Values, requested: Sequence[str]) -> Path | None:
+    if set(BEGUN_ELSEWHERE).isdisjoint(requested):
+        return values.sources
+    return values.required("sources")
+
+
+def _check_sources(standings: Sequence["Standing"]) -> None:
+    """Raises `BadData` where a run that a row begins from is not there."""
+    from attunet_jax.evaluate.evaluation_record import newest_step
+
+    for standing in standings:
+        source = standing.row.source
+        if source is None or not standing.row.requested or standing.trained:
+            continue
+        if newest_step(source) is None:
+            raise BadData(
+                f"{source}: no checkpoints here, and {standing.row.name} begins from "
+                "it: make Table 1 first (with the same --seeds), or correct --sources"
+            )
+
+
+def _print_commands(standings: Sequence["Standing"], values: cli.Values) -> None:
+    """Prints a line for each row that is asked for and not finished."""
+    from launch.tables.standing import stored_run
+
+    left = [s for s in standings if s.row.requested and s.problem]
+    for standing in left:
+        row, commands = standing.row, []
+        stored = None
+        if not standing.trained and row.trains:
+            commands.append(row.train_command(values.launcher))
+        elif run := stored_run(row.trained):
+            stored = run["config"].get("predict", {})
+        words = row.evaluate_words(values.pictures, GRID, stored)
+        commands.append(["python", "-m", "launch.evaluate", *words])
+        print(" && ".join(map(shlex.join, commands)))
+    finished = sum(s.row.requested for s in standings) - len(left)
+    print(
+        f"{len(left)} commands; {finished} rows are finished; then: the same command "
+        "with --assemble instead of --print_commands",
+        file=sys.stderr,
+    )
+
+
+def _train(
+    standings: Sequence["Standing"], everything: Sequence[Row], values: cli.Values
+) -> None:
+    from launch.tables.training import train_all
+
+    to_do = []
+    for standing in standings:
+        row = standing.row
+        if not (row.requested and row.trains):
+            continue
+        if standing.trained:
+            print(f"== {row.name}: finished: at step {standing.done}", flush=True)
+        else:
+            to_do.append(standing)
+    train_all(values.table, to_do, everything, values.launcher)
+
+
+def _evaluate(
+    standings: Sequence["Standing"], dataset: "Dataset", pictures: int
+) -> None:
+    """Evaluates the rows that are asked for, in this process."""
+    for standing in standings:
+        row = standing.row
+        if not row.requested or standing.record:
+            continue
+        from attunet_jax.evaluate.evaluation_record import write_record
+        from attunet_jax.evaluate.report import evaluate_into_folder
+        from attunet_jax.predict.predictor import load_predictor
+
+        print(f"\n== evaluation of {row.name}", flush=True)
+        predictor = load_predictor(row.trained, row.config.predict.to_dict())
+        _, text = evaluate_into_folder(
+            predictor,
+            dataset,
+            dataset.split(row.split)["test"],
+            row.evaluation,
+            pictures=pictures,
+            label_maps=False,
+            replace=True,
+        )
+        write_record(
+            row.evaluation,
+            predictor,
+            dataset,
+            workdir=row.trained,
+            split=row.split,
+            part="test",
+            timing=True,
+        )
+        print(text, flush=True)
+
+
+def _write(
+    values: cli.Values,
+    standings: Sequence["Standing"],
+    dataset: "Dataset",
+    notes: Sequence[str],
+) -> None:
+    """Writes table and provenance; raises `BadData` where a row is missing."""
+    from attunet_jax.evaluate import tables
+    from launch.tables import assembly
+    from launch.tables.provenance import write_provenance
+    from launch.tables.standing import missing_text
+
+    missing = missing_text([s for s in standings if s.row.requested])
+    results = assembly.results_of(standings)
+    what = f"table {values.table} in {values.workdir}"
+    if not results:
+        raise BadData(
+            f"{what}: no row can be filled: {missing}: leave out --assemble, or run "
+            "what --print_commands prints"
+        )
+    remarks = [values.about] if values.about else []
+    remarks += notes
+    if missing:
+        remarks.append(f"Missing: {missing}.")
+    evaluated = [standing for standing in standings if standing.record]
+    added: Mapping[tuple[str, str], Any] = {}
+    table = tables.table(
+        values.table,
+        results,
+        data=assembly.data_text(dataset),
+        inference=assembly.inference_text(evaluated),
+        seed=values.config.seed,
+        paper=values.paper,
+        remarks=remarks,
+    )
+    make_folder(values.workdir)
+    path = values.workdir / f"table{values.table}"
+    text, files = assembly.write_table(path, table)
+    files.append(write_provenance(values.workdir, table, evaluated, dataset, added))
+    print(f"\n{text}")
+    print(f"written: {', '.join(map(str, files))}")
+    if missing and not values.allow_missing:
+        raise BadData(
+            f"{what} is not whole: {missing}: leave out --assemble, run what "
+            "--print_commands prints, or --allow_missing"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(FLAGS, main)
