@@ -33,7 +33,7 @@ from attunet_jax.config_fields import (
 from attunet_jax.errors import BadArguments, exit_status, one_line
 from attunet_jax.files import cache_home, local_path
 from launch.config_file import ROOT, base_fields, fields_of, load_config
-from launch.flag_types import KINDS
+from launch.flag_types import KINDS, Words
 from launch.flag_types import names as names  # for the programs' own flags
 from launch.flag_types import spacing_mm as spacing_mm
 
@@ -119,6 +119,7 @@ class Flags:
         self._documentation = (documentation or "").strip()
         self._config, self._group = config, group
         self._flags: list[_Flag] = []
+        self._words: Words | None = None
         if config:
             self.add("config", str, config, "Name of a file in configs/, or a path.")
 
@@ -138,6 +139,13 @@ class Flags:
         `ValueError` with words that follow on "--NAME=TEXT: ".
         """
         self._flags.append(_Flag(name, kind, default, help, tuple(choices), required))
+
+    def add_words(self, name: str, shown: str, at_least: int, help: str) -> None:
+        """Declares words without a flag, as in `launch.compare RUN RUN`.
+
+        They are the list `values.NAME`; --help calls each `shown`.
+        """
+        self._words = Words(name, shown, at_least, help)
 
     def add_process_flags(self) -> None:
         """Declares the flags of a program that may run in several processes."""
@@ -166,10 +174,13 @@ class Flags:
                 # Without a default, which absl would parse: a file may hold anything.
                 parse, is_switch = FIELDS[name].parse, isinstance(value, bool)
                 _define(own, f"config.{name}", parse, None, boolean=is_switch)
+        own.set_gnu_getopt(self._words is not None)  # flags may follow words
         rest = _parse(own, words, fields)
-        if rest:
+        if rest and not self._words:
             raise BadArguments(f"{' '.join(rest)}: every argument is --name=value")
         values = Values(**{flag.name: own[flag.name].value for flag in self._flags})
+        if self._words:
+            setattr(values, self._words.name, self._words.check(rest))
         for flag in self._flags:
             if flag.required:
                 values.required(flag.name)
@@ -188,7 +199,10 @@ class Flags:
 
     def help(self) -> str:
         """Returns the docstring, the flags and the config fields as text."""
-        lines = [self._documentation, "", "Flags:"]
+        lines = [self._documentation, ""]
+        if self._words:
+            lines += [_WRAP.fill(self._words.line()), ""]
+        lines.append("Flags:")
         for flag in self._flags:
             words = flag.help
             if flag.choices:

@@ -4,12 +4,13 @@ Each function raises `ValueError` with words that follow on "--NAME=TEXT: ".
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.errors import BadArguments
-from attunet_jax.files import local_path
+from attunet_jax.files import OF_THIS_MACHINE, is_url, local_path
 
 
 def names(text: str) -> list[str]:
@@ -81,6 +82,31 @@ def path(text: str) -> Path | None:
         return local_path(text)
     except BadArguments as error:
         raise ValueError(str(error).removeprefix(f"{text}: ")) from None
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words without a flag of a command line."""
+
+    name: str  # of their list in the values
+    shown: str  # what --help calls one
+    at_least: int
+    help: str
+
+    def line(self) -> str:
+        return f"{self.shown}: {self.help} ({self.at_least} or more)"
+
+    def check(self, words: list[str]) -> list[str]:
+        """Returns the words. Raises `BadArguments` for too few, or for a URL."""
+        if len(words) < self.at_least:
+            raise BadArguments(
+                f"{len(words)} {self.shown} given, {self.at_least} or more are needed "
+                "(--help shows an example)"
+            )
+        for word in words:
+            if not word or is_url(word):
+                raise BadArguments(f"{self.shown} {word!r}: must be {OF_THIS_MACHINE}")
+        return words
 
 
 KINDS: dict[Any, Callable[[str], Any]] = {

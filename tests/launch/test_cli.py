@@ -262,3 +262,16 @@ def test_a_url_is_no_folder_for_the_library_and_the_caches(tmp_path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", "gs://bucket")
     assert cache_home() == Path.home() / ".cache"
     assert [*tmp_path.iterdir()] == []
+
+
+def test_words_without_a_flag_are_taken_where_a_program_declares_them():
+    flags = cli.Flags("Compares.")
+    flags.add("output", Path, None, "Where to.")
+    with pytest.raises(BadArguments, match="a: every argument is --name=value"):
+        flags.parse(["a", "--output=x"])
+    flags.add_words("runs", "RUN", 2, "Evaluated runs.")
+    values = flags.parse(["a", "--output=x", "b=c", "--", "-d"])
+    assert (values.runs, values.output) == (["a", "b=c", "-d"], Path("x"))
+    with pytest.raises(BadArguments, match="1 RUN given, 2 or more are needed"):
+        flags.parse(["a"])
+    assert "  RUN: Evaluated runs. (2 or more)\n" in flags.help()

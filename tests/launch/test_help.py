@@ -20,6 +20,7 @@ PROGRAMS = [
     "launch.predict",
     "launch.evaluate",
     "launch.score",
+    "launch.compare",
     "launch.compile_for",
     "launch.tables",
     "launch.demo",
@@ -71,10 +72,14 @@ def test_help_shows_examples_whose_flags_all_exist_and_needs_no_jax():
         known = set(re.findall(r"--([a-z][a-z0-9_.]*)", flags))
         # An example goes on in the next line only after one backslash.
         whole = documentation.replace("\\\n", " ")
-        examples = re.findall(rf"python -m {re.escape(program)} (--.*)", whole)
+        takes_words = "\n  RUN: " in documentation
+        start = "[A-Za-z-]" if takes_words else "--"
+        examples = re.findall(rf"python -m {re.escape(program)} ({start}.*)", whole)
         assert examples, program
         for example in examples:
             for word in shlex.split(example.split("   (")[0], comments=True):
+                if takes_words and not word.startswith("-"):
+                    continue
                 flag = word.partition("=")[0].removeprefix("--")
                 assert flag in known or "." in flag, (program, word)
 

@@ -129,6 +129,16 @@ def with_holm(family: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p_holm=p) for c, p in zip(family, corrected, strict=True)]
 
 
+def best_of(comparisons: Iterable[Comparison], count: int) -> set[tuple[str, str, str]]:
+    """Returns network, organ and metric of what beats all others of `count`."""
+    wins: dict[tuple[str, str, str], int] = {}
+    for comparison in comparisons:
+        if comparison.better:
+            won = comparison.better, comparison.organ, comparison.metric
+            wins[won] = wins.get(won, 0) + 1
+    return {won for won, times in wins.items() if times == count - 1}
+
+
 def _differences(
     first: list[Mapping],
     second: list[Mapping],

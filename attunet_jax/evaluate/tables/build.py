@@ -14,6 +14,7 @@ from attunet_jax.evaluate.paper_tables import (
 )
 from attunet_jax.evaluate.statistics.comparison import (
     Comparison,
+    best_of,
     compare_pair,
     with_holm,
 )
@@ -264,13 +265,14 @@ def _best(
     compared: Iterable[tuple[tuple[str, Quantity], Comparison]], keys: Sequence[Key]
 ) -> set[tuple[str, str, str, str]]:
     """Returns network, split, organ and metric of what is better than all others."""
-    wins: dict[tuple[str, str, str, str], int] = {}
-    for (split, quantity), comparison in compared:
-        if comparison.better:
-            won = comparison.better, split, quantity.organ, quantity.metric
-            wins[won] = wins.get(won, 0) + 1
-    others = {split: len(names) - 1 for split, names in _by_split(keys).items()}
-    return {won for won, count in wins.items() if count == others[won[1]]}
+    compared = list(compared)
+    return {
+        (network, split, organ, metric)
+        for split, names in _by_split(keys).items()
+        for network, organ, metric in best_of(
+            [c for (of_split, _), c in compared if of_split == split], len(names)
+        )
+    }
 
 
 def _seeds(

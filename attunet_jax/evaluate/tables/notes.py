@@ -70,7 +70,7 @@ def _on_comparisons(count: int) -> list[str]:
     return [
         "Differences: paired, case by case; their interval as above. p: two-sided "
         f"Wilcoxon signed-rank test; Holm: corrected for the {count} comparisons here. "
-        'False: the probability that the claim "the second is better" is false '
+        'P(false): the probability that the claim "the second is better" is false '
         f"(Student's t of the pairs). Detectable: the smallest mean difference that so "
         f"many pairs, spread like these, show with a power of {POWER} at {LEVEL}.",
         f"Bold and better: the interval leaves out 0, from {MIN_PAIRS} pairs on.",

@@ -1,0 +1,121 @@
+r"""Compares evaluated networks on the same cases, in pairs.
+
+    python -m launch.compare RUNS/80_20/unet RUNS/80_20/attention_unet
+    python -m launch.compare RUN_A RUN_B nnunet_scores --organs=pancreas --output=DIR
+    python -m launch.compare unet=RUN_1 unet=RUN_2 attention=RUN_3 attention=RUN_4
+
+RUN is a run's workdir (its evaluation/test) or a folder with cases.jsonl, the --output
+of launch.evaluate or launch.score; NAME=FOLDER gives it a name, and folders of one name
+are one network trained with several seeds. Prints mean ± deviation with a 95 % interval
+of each network; of each pair the mean difference with its interval, Wilcoxon's p, the
+probability that "the second is better" is false, and the smallest difference that so
+many cases could have shown. From three networks on they are ranked.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attunet_jax.errors import BadArguments
+from attunet_jax.evaluate.definitions import METRICS
+from launch import cli
+from launch.flag_types import names_of
+
+if TYPE_CHECKING:
+    from attunet_jax.evaluate.evaluations import Evaluation
+
+# The paper's of the pancreas, and the distance that most others report.
+USUAL_METRICS = ("dice", "precision", "recall", "surface_distance_mm", "hausdorff95_mm")
+
+FLAGS = cli.Flags(__doc__)
+FLAGS.add_words("runs", "RUN", 2, "Evaluated runs, or folders with cases.jsonl.")
+FLAGS.add("output", Path, None, "Folder for compare.md, .csv, .json and .tex.")
+FLAGS.add("organs", cli.names, None, "Only these organs (default: all).")
+FLAGS.add(
+    "metrics",
+    names_of(METRICS),
+    USUAL_METRICS,
+    f"Metrics, of {', '.join(METRICS)}.",
+)
+FLAGS.add("common", bool, False, "Compare the cases and organs that all have.")
+FLAGS.add(
+    "interval", str, "t", "Student's t, or the BCa bootstrap.", choices=("t", "bca")
+)
+FLAGS.add("seed", int, 0, "Of the bootstrap.")
+
+
+def main(values: cli.Values) -> None:
+    # Late: scipy takes a moment that --help does not need.
+    from attunet_jax.evaluate.comparable import comparable
+    from attunet_jax.evaluate.evaluations import read_evaluations
+    from attunet_jax.evaluate.tables.compared import (
+        compared,
+        compared_files,
+        compared_markdown,
+        lacking,
+    )
+    from attunet_jax.files import make_folder, write_text
+
+    given = [_named(word) for word in values.runs]
+    evaluations = read_evaluations(path for _, path in given)
+    organs = tuple(values.organs) if values.organs else None
+    evaluations = comparable(evaluations, common=values.common, organs=organs)
+    names = [name for name, _ in given]
+    rows = _by_network(names, evaluations)
+    if len(rows) < 2:
+        raise BadArguments(f"all are named {next(iter(rows))}: compare two networks")
+    for name, of_network in rows.items():
+        if missing := lacking(of_network, values.metrics):
+            raise BadArguments(
+                f"{name}: evaluated by an older version, without {', '.join(missing)}: "
+                "evaluate it again, or leave them out of --metrics"
+            )
+    filled = compared(
+        rows, metrics=values.metrics, interval=values.interval, seed=values.seed
+    )
+    print(compared_markdown(filled))
+    if values.output:
+        make_folder(values.output)
+        files = compared_files(filled, rows)
+        for name, text in files.items():
+            write_text(values.output / name, text)
+        print(f"written to {values.output}: {', '.join(files)}")
+
+
+def _named(word: str) -> tuple[str | None, Path]:
+    """Splits NAME=FOLDER; a folder that is there needs no name."""
+    name, equals, folder = word.partition("=")
+    if equals and name and folder and not Path(word).exists():
+        return name, Path(folder)
+    return None, Path(word)
+
+
+def _by_network(
+    names: Sequence[str | None], evaluations: Sequence["Evaluation"]
+) -> dict[str, list[dict]]:
+    """Returns the rows of each network; those of several folders get a `seed`.
+
+    Raises `BadArguments` where a folder's own name is one that was given to another.
+    """
+    folders: dict[str, list[Evaluation]] = {}
+    for name, evaluation in zip(names, evaluations, strict=True):
+        if name is None and evaluation.name in names:
+            raise BadArguments(
+                f"{evaluation.folder}: is called {evaluation.name}, a name given to "
+                "another: give it one too, NAME=FOLDER"
+            )
+        folders.setdefault(name or evaluation.name, []).append(evaluation)
+    rows = {}
+    for name, of_name in folders.items():
+        rows[name] = of_name[0].rows
+        if len(of_name) > 1:
+            if any("seed" in row for e in of_name for row in e.rows):
+                raise BadArguments(f"{name}: one of its folders has several seeds")
+            rows[name] = [
+                row | {"seed": seed} for seed, e in enumerate(of_name) for row in e.rows
+            ]
+    return rows
+
+
+if __name__ == "__main__":
+    cli.run(FLAGS, main)
