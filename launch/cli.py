@@ -174,7 +174,7 @@ class Flags:
                 # Without a default, which absl would parse: a file may hold anything.
                 parse, is_switch = FIELDS[name].parse, isinstance(value, bool)
                 _define(own, f"config.{name}", parse, None, boolean=is_switch)
-        own.set_gnu_getopt(self._words is not None)  # flags may follow words
+        own.set_gnu_getopt(True)  # flags may follow words
         rest = _parse(own, words, fields)
         if rest and not self._words:
             raise BadArguments(f"{' '.join(rest)}: every argument is --name=value")
