@@ -4,6 +4,7 @@ r"""Segments scans with a trained network; writes label maps on the scans' own g
     python -m launch.predict --workdir=RUN --input=DICOM_SERIES --output=DIR
     python -m launch.predict --workdir=RUN --input=FOLDER --output=DIR --pictures \
         --config.predict.checkpoint=latest --config.predict.average_flips=True
+    python -m launch.predict --workdir=RUN --input=scan.nii.gz --output=DIR --attention
 
 --input is a NIfTI file, the folder of a DICOM series, or a folder with such files and
 folders at any depth. DIR mirrors the folders: PATH/NAME.nii.gz for each scan
@@ -16,6 +17,10 @@ with --overwrite. A scan that cannot be read, or be a CT, is named, the others a
 segmented, and the exit status is 3. Doubts (values that may be no HU) are warnings;
 --strict refuses such scans too. What is no scan is passed over and counted. Any
 --config.predict field can be changed.
+
+--attention also writes what each attention gate lets through, from 0 to 1, as float32
+on the scan's own grid: PATH/NAME_attention_gate2_sub1.nii.gz for the first sub-gate of
+the gate of scale 2 (1 is the finest and has none; without _sub1 where a gate has one).
 """
 
 import sys
@@ -30,6 +35,7 @@ from attunet_jax import volume as volumes
 from attunet_jax.data.identity import counted, find_scans
 from attunet_jax.errors import BadArguments, BadData, one_line
 from attunet_jax.files import files_sha256, make_folder
+from attunet_jax.predict.attention_files import missing, remove_maps, write_maps
 from attunet_jax.predict.outputs import (
     Output,
     check_labels,
@@ -73,6 +79,9 @@ FLAGS.add(
 FLAGS.add("overwrite", bool, False, "Replace label maps that already exist.")
 FLAGS.add("strict", bool, False, "Refuse scans that may be no CT in HU.")
 FLAGS.add("pictures", bool, False, "Also write a PNG of each scan with outlines.")
+FLAGS.add(
+    "attention", bool, False, "Also write the attention coefficients of each gate."
+)
 
 
 def main(values: cli.Values) -> int:
@@ -99,21 +108,30 @@ def main(values: cli.Values) -> int:
         overwrite=values.overwrite,
         strict=values.strict,
     )
-    left = [*found.refused, *standing.lines()]
     predictor, maker = None, {}
     if standing.todo or standing.compare:
         check_devices()
         predictor, maker = _load(workdir, fields)
         compare(standing, maker)
+    attend, strange = [], {}
+    if values.attention:
+        attend, strange = missing([*standing.todo, *standing.kept], values.overwrite)
+        if attend and predictor is None:
+            check_devices()
+            predictor, maker = _load(workdir, fields)
+        if predictor:
+            _check_gates(predictor, workdir)
+    if predictor:
         check_labels(_folder(values.output), predictor.names, standing.todo)
         make_folder(_folder(values.output))
-    for line in left:
+    for line in [*found.refused, *standing.lines(), *strange.values()]:
         print(f"error: {one_line(Exception(line))}", file=sys.stderr, flush=True)
-    failed = list(standing.refused_scans)
+    failed = [*standing.refused_scans, *strange]
     doubts: dict[str, list[checks.Finding]] = {}
     for number, one in enumerate(outputs, start=1):
         start_s = time.perf_counter()
         place = f"[{number}/{len(outputs)}] {one.label_map}"
+        volume = None
         try:
             if one in standing.kept:
                 print(f"{place} is there already", flush=True)
@@ -136,12 +154,23 @@ def main(values: cli.Values) -> int:
                 write_labels(_folder(values.output), predictor.names, standing.todo)
                 checksum = files_sha256(one.scan.files)
                 said = {doubt.kind: doubt.text for doubt in doubts[name]}
+                remove_maps(one.label_map)
                 write_label_map(one.label_map, labels, volume, maker, checksum, said)
                 if values.pictures:
                     _draw(one, volume, labels, predictor.labels.values)
                 amounts = _volumes_ml(volume, labels, predictor.labels.values)
                 seconds = time.perf_counter() - start_s
                 print(f"{place}  {amounts}  {seconds:.1f} s", flush=True)
+            if one in attend:
+                assert predictor is not None
+                volume = volume or volumes.read_scan(one.scan.path, one.scan.series)
+                files = write_maps(one.label_map, predictor.attention(volume))
+                seconds = time.perf_counter() - start_s
+                print(
+                    f"{place}  attention coefficients in {len(files)} files, "
+                    f"{files[0].name} first  {seconds:.1f} s",
+                    flush=True,
+                )
         except BadData as error:
             failed.append(one.scan.path)
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
@@ -169,6 +198,19 @@ def _load(workdir: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     names = predictor.names
     maker = Maker(workdir, predictor.step, predictor.settings, names, made_of)
     return predictor, maker.as_json()
+
+
+def _check_gates(predictor: Any, workdir: Path) -> None:
+    """Raises `BadArguments` for a network without gates."""
+    from attunet_jax.predict.attention import sub_gates_of  # late: imports jax
+
+    if not sub_gates_of(predictor.network):
+        model = predictor.run["config"]["model"]
+        raise BadArguments(
+            f"--attention: the network of {workdir} has no attention gates "
+            f"(config.model.sub_gates={model['sub_gates']}, "
+            f"{len(model['widths'])} scales); name a run of configs/attention_unet.py"
+        )
 
 
 def _doubts_of(one: Output) -> list[checks.Finding]:

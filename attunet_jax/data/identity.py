@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attunet_jax.data.attention_names import is_attention_name
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.volume.dicom.contents import contents, matching
 from attunet_jax.volume.dicom.files import dicom_files, is_dicom
@@ -333,6 +334,9 @@ def _of_folder(
     for name in [name for name in files if _is_copy(files[name], files)]:
         del files[name]
         unused["copies of scans, of the same bytes"] += 1
+    for name in [name for name in files if is_attention_name(name)]:
+        del files[name]
+        unused["attention coefficients (launch.predict --attention)"] += 1
     if not labels_too:
         for name, kind in _label_maps(files).items():
             del files[name]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from attunet_jax.data.attention_names import is_attention_name
 from attunet_jax.data.identity import Found, FoundScan, record_of
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import files_sha256, sha256, write_text
@@ -204,6 +205,8 @@ def check_labels(
     mine = {one.label_map.absolute() for one in redone}
     for path in sorted(folder.rglob("*")):
         if not split_ending(path.name)[1] or path.absolute() in mine:
+            continue
+        if is_attention_name(path.name):
             continue
         record = read_record(path)
         there = record["labels"] if record else listed

@@ -98,10 +98,10 @@ def write_label_map(
         **maker,
         "software": version("attunet_jax"),
     }
-    _write_json(record_of(label_map), record)
+    write_record(label_map, record)
     write_on_grid(label_map, labels, volume.grid)
     record |= {"finished": True, "sha256": sha256(label_map)}
-    _write_json(record_of(label_map), record)
+    write_record(label_map, record)
 
 
 def asked(workdir: Path, overrides: Mapping[str, Any]) -> str:
@@ -148,7 +148,9 @@ def difference(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | No
     return f"made with another {', '.join(changed)}" if changed else None
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_record(label_map: Path, content: Mapping[str, Any]) -> None:
+    """Writes the record of a label map. Raises `BadData` where it cannot."""
+    path = record_of(label_map)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Names of files may hold what UTF-8 cannot: JSON escapes it.

@@ -24,7 +24,7 @@ from attunet_jax.volume.geometry import (
     max_corner_distance_mm,
     same_geometry,
 )
-from attunet_jax.volume.nifti import write_nifti
+from attunet_jax.volume.nifti import write_nifti, write_values_on_grid
 from attunet_jax.volume.placement import Placement, corner_distance_mm
 from attunet_jax.volume.resample import (
     blur,
@@ -79,4 +79,5 @@ __all__ = [
     "split_ending",
     "write_nifti",
     "write_on_grid",
+    "write_values_on_grid",
 ]

@@ -146,7 +146,12 @@ def write_on_grid(path: str | Path, labels_dhw: np.ndarray, grid: Grid) -> None:
     labels = labels_dhw.astype(np.uint8, copy=False)
     if labels is not labels_dhw and not np.array_equal(labels, labels_dhw):
         raise ValueError(f"{path}: labels must be whole numbers from 0 to 255")
-    array = from_canonical(labels, grid)
+    write_values_on_grid(path, labels, grid)
+
+
+def write_values_on_grid(path: str | Path, values_dhw: np.ndarray, grid: Grid) -> None:
+    """Writes values as `write_on_grid` does labels, in their own type."""
+    array = from_canonical(values_dhw, grid)
     if grid.placement is None:
         write_nifti(path, array, grid.affine)
         return

@@ -36,6 +36,56 @@ def trained(run_program, finish, prepared, tiny_flags, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def gated(trained, tmp_path_factory):
+    """Folder of a run with two gates of two sub-gates, random, at the steps 2 and 12.
+
+    The trained one has two scales and so no gate; this one was never trained.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from attunet_jax.checkpoint import Checkpoints, open_existing
+    from attunet_jax.model import build_network
+    from attunet_jax.train.trained import state_of_weights
+
+    with open_existing(trained[0]) as checkpoints:
+        run = checkpoints.run(checkpoints.steps()[-1])
+    run["config"]["model"]["widths"] = [4, 6, 8, 8]
+    run["config"]["name"] = "gated"
+    network = build_network(
+        run["config"]["model"],
+        num_classes=len(run["outputs"]),
+        backend="cpu",
+        device_count=1,
+    )
+    shapes = jax.eval_shape(
+        lambda key: network.init(key, jnp.zeros((1, 8, 8, 8, 1)), train=True),
+        jax.random.key(0),
+    )
+    workdir = tmp_path_factory.mktemp("runs") / "gated"
+    with Checkpoints(
+        workdir / "checkpoints", keep_latest=9, keep_best=1, clean_up=True
+    ) as checkpoints:
+        for step in (2, 12):
+            rng = np.random.default_rng(step)
+            variables = jax.tree.map(
+                lambda x, rng=rng: rng.normal(0, 0.2, x.shape).astype(x.dtype),
+                {kind: shapes[kind] for kind in ("params", "batch_stats")},
+            )
+            variables["batch_stats"] = jax.tree.map(
+                lambda x: abs(x) + 0.5, variables["batch_stats"]
+            )
+            checkpoints.save(
+                step,
+                state_of_weights(variables, run),
+                position={"step": step},
+                run=run,
+                metrics=None,
+            )
+    return workdir
+
+
+@pytest.fixture(scope="session")
 def refused(run_program, finish):
     """Runs a program that must end with one line of error; returns (status, line)."""
 

@@ -167,7 +167,7 @@ def test_a_kill_while_a_map_is_written_leaves_what_is_made_again(
             write(*words)
         raise KeyboardInterrupt
 
-    name = "_write_json" if moment == "before" else "write_on_grid"
+    name = "write_record" if moment == "before" else "write_on_grid"
     monkeypatch.setattr(record, name, killed)
     with pytest.raises(KeyboardInterrupt):
         run(f"--input={cases}", f"--output={output}", "--overwrite")
