@@ -90,7 +90,7 @@ CPU_FORMS += [dispatch.ONEDNN] if dispatch.onednn_available("float32") else []
     [
         (of_an_array, (0, 1, 2, 3)),
         (of_an_activation, (0, 2, 3)),
-        (of_a_join, (0, 1, 2, 3)),
+        (of_a_join, (0, 2, 3)),  # 1 takes half a minute, and is of_an_array's
         (of_a_join_with_aligned_corners, (2,)),
     ],
 )

@@ -64,7 +64,14 @@ def run(tiny, deep_host_batch, step_key):
     return on
 
 
-@pytest.mark.parametrize("data, spatial", [(2, 4), (1, 8)])
+@pytest.mark.parametrize(
+    "data, spatial",
+    [
+        (2, 2),
+        pytest.param(2, 4, marks=pytest.mark.cluster),  # a minute of compiling each
+        pytest.param(1, 8, marks=pytest.mark.cluster),
+    ],
+)
 def test_sharded_step_equals_single_device_step(run, data, spatial):
     """In float64 the order of the sums shows in the last digits only."""
     metrics, states = run(data, spatial, jnp.float64)
@@ -93,6 +100,7 @@ def gradients_are_zero(path: tuple[str, ...]) -> bool:
     )
 
 
+@pytest.mark.cluster
 def test_a_sharded_step_in_float32_equals_one_device_up_to_rounding(run):
     """Sums of some 2**14 products round by 2**-24 * 2**7 where errors add at random.
 

@@ -76,6 +76,19 @@ def finish(job):
     return job.printed()
 
 
+def test_two_processes_equal_one_with_two_devices(train, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ("--config.train.steps=4", "--config.train.evaluate_every_steps=4")
+    finish(train(1, 2, one, *words))
+    printed = finish(train(2, 1, two, *words))
+    assert "2 processes" in printed
+    assert not re.search(r"^\[1\] step", printed, re.M)  # only process 0 speaks
+    assert_same_state(one, two, 4)
+    assert losses(one) == losses(two)
+    assert validation_dice(one) == validation_dice(two)
+
+
+@pytest.mark.cluster
 def test_two_processes_stopped_and_killed_equal_one_left_alone(train, tmp_path):
     """Two summands have one order of addition: the same to the last bit."""
     alone, broken = tmp_path / "alone", tmp_path / "broken"
