@@ -6,7 +6,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # A stage may import itself and the stages named here (OPEN_TO_ALL: to every stage).
 LEAVES = {"volume", "ops", "data", "augment", "distributed", "checkpoint"}
-OPEN_TO_ALL = {"config_fields", "errors", "files", "intensity", "interrupts", "workers"}
+OPEN_TO_ALL = {
+    "config_fields",
+    "errors",
+    "files",
+    "intensity",
+    "interrupts",
+    "workers",
+    "web_page",
+}
 MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES | OPEN_TO_ALL},
     "data": {"volume"},

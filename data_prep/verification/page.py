@@ -1,11 +1,11 @@
 """Writes the reports and pictures of all cases as one self-contained HTML page."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
+from attunet_jax.web_page import document, picture, table
 from data_prep.verification.findings import ERROR, KINDS
 from data_prep.verification.pictures import WINDOW_HU, Picture
 
@@ -34,15 +34,9 @@ def page(
         if unusable
         else f'<p class="good">All {len(reports)} cases can be used.</p>'
     )
-    return "".join(
+    body = "".join(
         [
-            "<!DOCTYPE html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n",
-            '<meta name=viewport content="width=device-width, initial-scale=1">\n',
-            # No scripts and nothing from the network, whatever a file's name contains.
-            '<meta http-equiv="Content-Security-Policy" content="default-src '
-            "'none'; img-src data:; style-src 'unsafe-inline'\">\n",
-            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n",
-            f"<body>\n<h1>{escape(title)}</h1>\n{verdict}\n{_LEGEND}\n",
+            f"<h1>{escape(title)}</h1>\n{verdict}\n{_LEGEND}\n",
             _kinds(reports),
             _organs(reports, colours),
             _overview(reports),
@@ -51,9 +45,9 @@ def page(
                 _case(report, shown, colours)
                 for report, shown in zip(reports, pictures, strict=True)
             ),
-            "</body>\n</html>\n",
         ]
     )
+    return document(title, body, style=_STYLE)
 
 
 def _kinds(reports: Sequence[Mapping]) -> str:
@@ -78,7 +72,7 @@ def _kinds(reports: Sequence[Mapping]) -> str:
     if not lines:
         return ""
     head = "<tr><th>problem<th class=number>cases<th>which"
-    return f"<h2>Problems</h2>\n{_table(head, lines)}"
+    return f"<h2>Problems</h2>\n{table(head, lines)}"
 
 
 def _organs(reports: Sequence[Mapping], colours: Mapping[str, str]) -> str:
@@ -109,7 +103,7 @@ def _organs(reports: Sequence[Mapping], colours: Mapping[str, str]) -> str:
         "<tr><th>organ<th class=number>cases<th class=number>min ml"
         "<th class=number>median ml<th class=number>max ml"
     )
-    return f"<h2>Organs</h2>\n{_table(head, lines)}"
+    return f"<h2>Organs</h2>\n{table(head, lines)}"
 
 
 def _overview(reports: Sequence[Mapping]) -> str:
@@ -133,7 +127,7 @@ def _overview(reports: Sequence[Mapping]) -> str:
         "<tr><th>case<th class=number>shape<th class=number>spacing"
         "<th class=number>axes<th class=number>HU<th>state"
     )
-    return f"<h2>Cases</h2>\n{_table(head, lines)}"
+    return f"<h2>Cases</h2>\n{table(head, lines)}"
 
 
 def _case(
@@ -147,11 +141,16 @@ def _case(
         for row in report["problems"]
     )
     shown = "".join(
-        f"<figure><img decoding=async width={picture.width} height={picture.height} "
-        f'alt="{picture.plane} slice of {name}" src="data:image/png;base64,'
-        f'{base64.b64encode(picture.png).decode()}"><figcaption>{picture.plane}, slice '
-        f"{picture.index + 1} of {picture.count}</figcaption></figure>\n"
-        for picture in pictures
+        "<figure>"
+        + picture(
+            one.png,
+            "png",
+            (one.width, one.height),
+            f"{one.plane} slice of {report['case_id']}",
+        )
+        + f"<figcaption>{one.plane}, slice {one.index + 1} of {one.count}"
+        "</figcaption></figure>\n"
+        for one in pictures
     )
     facts = "".join(
         f"<dt>{escape(key)}<dd>{escape(value)}\n" for key, value in _facts(report)
@@ -172,7 +171,7 @@ def _case(
         + (f"<ul>{problems}</ul>\n" if problems else "")
         + (f"<div class=pictures>{shown}</div>\n" if shown else "")
         + f"<div class=facts><dl>{facts}</dl>\n"
-        + (_table(head, [organs]) if organs else "")
+        + (table(head, [organs]) if organs else "")
         + "</div>\n</section>\n"
     )
 
@@ -204,14 +203,6 @@ def _facts(report: Mapping) -> list[tuple[str, str]]:
     return facts
 
 
-def _table(head: str, lines: Sequence[str]) -> str:
-    body = "\n".join(lines)
-    return (
-        f"<div class=wide><table>\n<thead>{head}</thead>\n<tbody>{body}</tbody>"
-        "</table></div>\n"
-    )
-
-
 def _link(case_id: str) -> str:
     name = escape(case_id, quote=True)
     return f'<a href="#case-{name}">{name}</a>'
@@ -221,54 +212,15 @@ def _swatch(colour: str) -> str:
     return f'<span class=swatch style="background:{colour}"></span>'
 
 
-# Light and dark, for screens of any width and for many cases.
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --dim: #5d6771; --ground: #ffffff;
-  --panel: #f5f6f8; --line: #dde1e6; --link: #0b5cad; --error: #b3261e;
-  --warning: #8a5a00; --fine: #1f7a3f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --dim: #9aa4ae;
-  --ground: #14171a; --panel: #1d2125; --line: #333a41; --link: #7db8f0;
-  --error: #ff8a80; --warning: #f0b955; --fine: #79cf95; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 72rem; background: var(--ground);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; margin: 0 0 .5rem; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1.05rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-a { color: var(--link); }
-.wide { overflow: auto; max-height: 32rem; }
-table { border-collapse: collapse; font-size: .875rem; }
-th, td { text-align: left; padding: .25rem .75rem .25rem 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); }
-th { color: var(--dim); font-weight: 600; position: sticky; top: 0;
-  background: var(--ground); }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.links { overflow-wrap: anywhere; min-width: 9rem; }
-.organ { white-space: nowrap; }
-.legend { color: var(--dim); font-size: .875rem; max-width: 48rem; }
-.tag { font-size: .75rem; font-weight: 600; border: 1px solid currentColor;
-  border-radius: .25rem; padding: 0 .35rem; white-space: nowrap; }
-.error .tag, .bad { color: var(--error); }
-.warning .tag { color: var(--warning); }
-.fine .tag, .good { color: var(--fine); }
-.bad, .good { font-weight: 600; margin: 0; }
+# The panels of the cases.
+_STYLE = """
 section { background: var(--panel); border: 1px solid var(--line);
   border-radius: .5rem; padding: 1rem; margin: 1rem 0; content-visibility: auto;
   contain-intrinsic-size: auto 40rem; scroll-margin-top: 1rem; }
 section th { background: var(--panel); }
 section ul { list-style: none; margin: 0 0 .75rem; padding: 0; }
 section li { margin: .25rem 0; overflow-wrap: anywhere; font-size: .9rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: .75rem; align-items: flex-end; }
-figure { margin: 0; }
-figure img { display: block; background: #000; max-width: 100%; height: auto; }
-figcaption { color: var(--dim); font-size: .8rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 1rem 3rem; margin-top: .75rem; }
 .facts .wide { flex: 0 1 auto; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0;
-  font-size: .875rem; flex: 0 1 28rem; align-content: start; }
-dt { color: var(--dim); }
-dd { margin: 0; overflow-wrap: anywhere; }
-.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .45em;
-  border: 1px solid #0006; border-radius: .15em; vertical-align: -.05em; }
-@media print { .wide { max-height: none; } }
+.facts dl { flex: 0 1 28rem; }
 """

@@ -1,0 +1,1 @@
+"""The report of evaluated networks as one HTML page that fetches nothing."""

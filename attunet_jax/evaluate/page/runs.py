@@ -1,0 +1,117 @@
+"""What a run's folder tells of how its network came to be; read without JAX."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from attunet_jax.data.dataset import Dataset, open_dataset
+from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.evaluate.page.room import RUN_BYTES, fitting, left_out_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run; what its folder lacks is empty."""
+
+    workdir: Path
+    stored: Mapping[str, Any] = field(default_factory=dict)  # config.json
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Mapping[str, Any], ...] = ()  # rows of metrics.jsonl
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved config."""
+        config = self.stored.get("config")
+        return config if isinstance(config, dict) else {}
+
+    def value(self, name: str) -> Any:
+        """Returns the config field `group.field`; None where it is not there."""
+        found: Any = self.config
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
+
+
+def read_run(folder: Path) -> Run | None:
+    """Reads the run that `folder` is or is an evaluation of; None if there is none.
+
+    What is damaged in it is passed over: a report does not fail for it.
+    """
+    folder = folder.resolve()
+    places = [folder, *list(folder.parents)[1:2]]  # RUN/evaluation/PART
+    for place in places:
+        if (place / "config.json").is_file():
+            return Run(
+                place,
+                _json(place / "config.json"),
+                _json(place / "environment.json"),
+                tuple(_lines(place / "metrics.jsonl")),
+            )
+    return None
+
+
+def data_of(run: Run | None, given: Path | None) -> Dataset | None:
+    """Opens the prepared data that was `given`, else the run's own, where it is here.
+
+    Raises `BadArguments` or `BadData` for what was given.
+    """
+    if given is not None:
+        return open_dataset(given)
+    directory = run.value("data.directory") if run else None
+    if not isinstance(directory, str) or not directory:
+        return None
+    try:
+        dataset = open_dataset(directory)
+    except (BadArguments, BadData, OSError):
+        return None
+    trained_on = run.stored.get("manifest_sha256") if run else None
+    return dataset if dataset.manifest_sha256 == trained_on else None
+
+
+def config_section(runs: Mapping[str, Run | None]) -> str:
+    """Returns the resolved config of each run."""
+    parts, left_out, _ = fitting(
+        (
+            f"<details><summary>{escape(name)}</summary><pre tabindex=0>"
+            f"{escape(json.dumps(run.config, indent=2, ensure_ascii=False))}"
+            "</pre></details>\n"
+            for name, run in runs.items()
+            if run and run.config
+        ),
+        RUN_BYTES,
+    )
+    if not parts:
+        return ""
+    return (
+        "<h2 id=config>Configuration</h2>\n"
+        "<p class=note>Every field as the run was trained with it.</p>\n"
+        + "".join(parts)
+        + left_out_text(left_out, "configs are", "each is in its run's config.json")
+    )
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _lines(path: Path) -> list[Mapping[str, Any]]:
+    rows = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut short by a kill
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
