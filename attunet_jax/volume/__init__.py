@@ -20,6 +20,7 @@ from attunet_jax.volume.formats import (
 from attunet_jax.volume.geometry import (
     axis_codes,
     canonical,
+    canonical_grid,
     from_canonical,
     max_corner_distance_mm,
     same_geometry,
@@ -57,6 +58,7 @@ __all__ = [
     "axis_codes",
     "blur",
     "canonical",
+    "canonical_grid",
     "checks",
     "corner_distance_mm",
     "dicom_contents",

@@ -78,12 +78,13 @@ def other_grid(truth: Volume, prediction: Volume) -> str | None:
     if difference is None:
         return None
     return (
-        f"{prediction.path}: {_grid(prediction)}, its truth {_grid(truth)} (D x H x W)"
-        f"{_where(truth, prediction, difference)}; {RESAMPLE}"
+        f"{prediction.path}: {grid_text(prediction)}, its truth {grid_text(truth)} "
+        f"(D x H x W){_where(truth, prediction, difference)}; {RESAMPLE}"
     )
 
 
-def _grid(volume: Volume) -> str:
+def grid_text(volume: Volume) -> str:
+    """Returns sizes and spacing, D x H x W."""
     sizes = sizes_text(volume.voxels.shape)
     return f"{sizes} voxels of {sizes_text(volume.spacing_mm.round(4))} mm"
 
