@@ -19,9 +19,10 @@ Each network is trained with --config by a launch.train of its own, in
 RUNS/SPLIT/NETWORK (Table 3: STAGE/NETWORK; further seeds: NETWORK_seed_SEED). Finished
 trainings and evaluations are reused; an interrupted command continues when it is given
 again. --print_commands writes a line for each network that is not finished, to be run
-anywhere; --assemble then makes the table. Writes table1.md, .csv and .json, and
-provenance.json, into the workdir. Exit status 0 means that the table is whole; 3 that
-rows which were asked for are missing (not with --allow_missing).
+anywhere; --assemble then makes the table. Writes table1.md, .csv, .json and .tex, the
+comparisons and all scores as CSV, and provenance.json, into the workdir. Exit status 0
+means that the table is whole; 3 that rows which were asked for are missing (not with
+--allow_missing).
 """
 
 import shlex
@@ -64,6 +65,9 @@ FLAGS.add("dry_run", bool, False, "Print steps, hours and disk; write nothing.")
 FLAGS.add("assemble", bool, False, "Start nothing: make the table of what is there.")
 FLAGS.add("allow_missing", bool, False, "Status 0 also where rows are missing.")
 FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
+FLAGS.add(
+    "interval", str, "t", "Student's t, or the BCa bootstrap.", choices=("t", "bca")
+)
 FLAGS.add("about", str, "", "A remark on the data, for the footnote.")
 FLAGS.add("paper", bool, True, "Put the paper's numbers beside ours.")
 GRID = "prepared"
@@ -267,12 +271,12 @@ def _write(
         data=assembly.data_text(dataset),
         inference=assembly.inference_text(evaluated),
         seed=values.config.seed,
+        interval=values.interval,
         paper=values.paper,
         remarks=remarks,
     )
     make_folder(values.workdir)
-    path = values.workdir / f"table{values.table}"
-    text, files = assembly.write_table(path, table)
+    text, files = assembly.write_table(values.workdir, table, results)
     files.append(write_provenance(values.workdir, table, evaluated, dataset, added))
     print(f"\n{text}")
     print(f"written: {', '.join(map(str, files))}")

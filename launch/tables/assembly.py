@@ -38,17 +38,18 @@ def inference_text(standings: Sequence[Standing]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def write_table(path: Path, table: Mapping[str, Any]) -> tuple[str, list[Path]]:
-    """Writes `path` with each ending; returns the Markdown and the files."""
-    text = tables.to_markdown(table)
-    written = {
-        ".md": text,
-        ".csv": tables.to_csv(table),
-        ".json": tables.to_json(table),
-    }
-    for ending, content in written.items():
-        write_text(path.with_suffix(ending), content)
-    return text, [path.with_suffix(ending) for ending in written]
+def write_table(
+    workdir: Path, table: Mapping[str, Any], results: Mapping[Key, Result]
+) -> tuple[str, list[Path]]:
+    """Writes the table's files; returns the Markdown and the files.
+
+    `results` are those of all its networks, added ones too.
+    """
+    written = tables.table_files(table, results)
+    for name, content in written.items():
+        write_text(workdir / name, content)
+    text = written[f"table{table['number']}.md"]
+    return text, [workdir / name for name in written]
 
 
 def data_text(dataset: Dataset) -> str:

@@ -102,7 +102,7 @@ def write_results(output: Path, result: Scores, record: Mapping[str, Any]) -> No
     write_text(path, lines(result.rows))
     journal_of(path).unlink(missing_ok=True)
     numbers = summary(result.rows)
-    result.text = markdown_summary(numbers)
+    result.text = markdown_summary(numbers, result.rows)
     result.text += f"\n{scoring_text(result.rows)}\n\n{definitions_text(METRICS)}"
     told = [*result.notes, *(f"not scored: {x}" for x in result.unscored)]
     result.text += "".join(f"\n{line}\n" for line in told)
