@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-# Files that hold times or the order of events, by how their names begin or end.
-VARYING = ("cases.jsonl", "metrics.jsonl", "environment.json", ".md", ".json", ".csv")
+# Files that hold times, the order of events or how far a run is, by their endings.
+VARYING = ("jsonl", ".json", ".md", ".csv", ".tex", ".html", ".pdf", "progress.png")
 TIMES = 20
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 pytestmark = pytest.mark.skipif(
