@@ -9,13 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from attunet_jax.evaluate.contours import contour_distance_mm
 from attunet_jax.evaluate.definitions import METRICS
 from attunet_jax.evaluate.overlap import Overlap, overlap
-from attunet_jax.evaluate.surface import (
-    Definition,
-    contour_distance_mm,
-    surface_distances,
-)
+from attunet_jax.evaluate.surface import bounding_box, surface_distances
+from attunet_jax.evaluate.surfels import Definition
 
 __all__ = ["METRICS", "measure_case"]
 
@@ -39,7 +37,7 @@ def measure_case(
       mask: bool [D, H, W], False where nothing is known of the truth. Such voxels count
         in no score: as if neither map had an organ there, and without the surface that
         an organ has towards them.
-      definition: whose areas weigh the surfaces; see surface.py.
+      definition: whose areas weigh the surfaces; see surfels.py.
       metrics: those of METRICS to compute; the contour distance takes longest.
 
     Returns:
@@ -122,7 +120,16 @@ def _boxes(labels: np.ndarray, largest: int) -> list[tuple[slice, ...] | None]:
     """The box around each label 1 .. largest; None where a label does not occur."""
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels are integers, not {labels.dtype}")
-    return ndimage.find_objects(labels, max_label=largest)
+    whole = bounding_box(labels)
+    found = ndimage.find_objects(labels[whole], max_label=largest)
+    return [
+        box
+        and tuple(
+            slice(side.start + outer.start, side.stop + outer.start)
+            for side, outer in zip(box, whole, strict=True)
+        )
+        for box in found
+    ]
 
 
 def _union(

@@ -1,40 +1,31 @@
-"""Distances between the surfaces of two masks of one organ, in mm.
+"""Distances between the surfaces of two masks of one organ, in mm, in 3-D.
 
-Two measures:
-
-- `surface_distances`, in 3-D, as in google-deepmind/surface-distance. The surface of a
-  mask runs between its voxels. Around each point where eight voxels meet lies a cell
-  with those voxels' centres as corners; the 8 bits "inside or not" are the cell's code.
-  A cell whose bits differ holds a piece of surface (a surfel): the polygons through the
-  middles of the cell's edges that have one end inside. A piece weighs as much as the
-  area of its polygons at the real spacing, and its distance is that to the nearest
-  piece of the other surface. A bent polygon is cut into triangles around its centre, so
-  areas are a little smaller than in that library; distances are equal. The mean of the
-  two one-way area-weighted means is the "S2S" of the tables. Surfaces of masks are
-  staircases, so these distances are shorter than those between smooth surfaces, by up
-  to half a voxel.
-- `contour_distance_mm`, slice by slice, as in the authors' code (utils/metrics.py): the
-  mean distance between the outer contours' pixels in each axial slice, averaged over
-  the slices in which both masks have the organ. It ignores slices that were missed
-  altogether, so it is too favourable.
+As in google-deepmind/surface-distance: a surface is cut into pieces (surfels.py), each
+with an area and a place, and its distance is that to the nearest piece of the other
+surface. The mean of the two one-way area-weighted means is the "S2S" of the
+tables. Surfaces of masks are staircases, so these distances are shorter than those
+between smooth surfaces, by up to half a voxel.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from attunet_jax.evaluate.overlap import check_masks
+from attunet_jax.evaluate.surfels import Definition, areas_mm2, cell_codes
 
-CORNERS = tuple(product((0, 1), repeat=3))  # bit k of a code is corner k
-
-# Whose areas weigh the pieces of a surface; definitions.py has a line on each.
-Definition = Literal["mesh", "surface_distance"]
-Point = tuple[float, float, float]
+# Most pieces have one of the other surface among the cells so near, which are looked at
+# first; empty cells so wide lie around the box.
+NEAR_CELLS = 2
+# Fewer pieces than this are not worth looking around for.
+FEW_PIECES = 256
+# A distance transform takes about as long for so many cells as a tree for one piece.
+CELLS_PER_PIECE = 5
 
 
 @dataclass(frozen=True)
@@ -130,16 +121,22 @@ def surface_distances(
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise ValueError(f"spacing {spacing_mm} is not three positive numbers")
     box = bounding_box(truth | prediction)
-    truth_cells, truth_areas = surface(truth[box], spacing)
-    prediction_cells, prediction_areas = surface(prediction[box], spacing)
-    to_prediction = _distances_mm(truth_cells, prediction_cells, spacing)
-    to_truth = _distances_mm(prediction_cells, truth_cells, spacing)
+    codes = [cell_codes(np.pad(mask[box], NEAR_CELLS)) for mask in (truth, prediction)]
+    cells = [code + np.uint8(1) > 1 for code in codes]  # neither 0 nor 255
+    pieces = [np.flatnonzero(of_mask) for of_mask in cells]
+    to_prediction = _nearest_mm(pieces[0], cells[1], pieces[1], spacing)
+    to_truth = _nearest_mm(pieces[1], cells[0], pieces[0], spacing)
+    table = areas_mm2(tuple(spacing.tolist()), definition)
+    truth_areas, prediction_areas = (
+        table[code.ravel()[of_mask]]
+        for code, of_mask in zip(codes, pieces, strict=True)
+    )
     if known is not None:
-        cells = tuple(slice(side.start, side.stop + 1) for side in box)
-        beside = cell_codes(~known)[cells] != 0
-        kept = ~beside[truth_cells]
+        window = tuple(slice(side.start, side.stop + 1) for side in box)
+        beside = np.pad(cell_codes(~known)[window] != 0, NEAR_CELLS).ravel()
+        kept = ~beside[pieces[0]]
         to_prediction, truth_areas = to_prediction[kept], truth_areas[kept]
-        kept = ~beside[prediction_cells]
+        kept = ~beside[pieces[1]]
         to_truth, prediction_areas = to_truth[kept], prediction_areas[kept]
     forth, back = np.argsort(to_prediction), np.argsort(to_truth)
     return SurfaceDistances(
@@ -151,24 +148,97 @@ def surface_distances(
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Returns the smallest box around the True voxels; an empty one without any."""
+    """Returns the smallest box around what is not 0; an empty one without any.
+
+    Args:
+      mask: bool or integers [D, H, W].
+    """
+    any_hw, any_dw = (np.bitwise_or.reduce(mask, axis=axis) for axis in (0, 1))
     box = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        (hits,) = np.nonzero(mask.any(axis=others))
+    for line in (any_dw.any(1), any_hw.any(1), any_hw.any(0)):
+        (hits,) = np.nonzero(line)
         box.append(slice(hits[0], hits[-1] + 1) if hits.size else slice(0, 0))
     return tuple(box)
 
 
-def _distances_mm(
-    from_cells: np.ndarray, to_cells: np.ndarray, spacing_mm: np.ndarray
+def _nearest_mm(
+    pieces: np.ndarray,
+    others: np.ndarray,
+    other_pieces: np.ndarray,
+    spacing_mm: np.ndarray,
 ) -> np.ndarray:
-    """Distance of each True of `from_cells` to the nearest of `to_cells`: float64."""
-    # Without a target, distance_transform_edt returns arbitrary numbers.
-    if not to_cells.any():
-        return np.full(np.count_nonzero(from_cells), np.inf)
-    nearest_mm = ndimage.distance_transform_edt(~to_cells, sampling=spacing_mm)
-    return np.asarray(nearest_mm)[from_cells]
+    """Distance of each piece of a surface to the nearest of the other.
+
+    Args:
+      pieces: flat indices of cells.
+      others: bool [D, H, W], the cells of the other surface; `other_pieces` their flat
+        indices.
+
+    Returns:
+      float64 [n]; infinite where the other surface has no pieces.
+    """
+    if not other_pieces.size:
+        return np.full(pieces.size, np.inf)
+    distances, far = _look_around(pieces, others, spacing_mm)
+    if not far.size:
+        return distances
+    places = np.array(np.unravel_index(pieces[far], others.shape))
+    if (far.size + other_pieces.size) * CELLS_PER_PIECE > others.size:
+        indices = ndimage.distance_transform_edt(
+            ~others, sampling=spacing_mm, return_distances=False, return_indices=True
+        )
+        nearest = np.asarray(indices)[:, *places]
+    else:
+        other_places = np.array(np.unravel_index(other_pieces, others.shape))
+        tree = KDTree(
+            other_places.T * spacing_mm,
+            leafsize=32,
+            balanced_tree=False,
+            compact_nodes=False,
+        )
+        _, index = tree.query(places.T * spacing_mm)
+        nearest = other_places[:, index]
+    distances[far] = _lengths_mm(places - nearest, spacing_mm)
+    return distances
+
+
+def _look_around(
+    pieces: np.ndarray, others: np.ndarray, spacing_mm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances to pieces of the other surface in cells nearby, the nearest first.
+
+    Returns float64 [n], and which of the pieces have none so near.
+    """
+    distances, far = np.zeros(pieces.size), np.arange(pieces.size)
+    _, height, width = others.shape
+    flat = others.ravel()
+    for offset, length_mm in _offsets(tuple(spacing_mm.tolist())):
+        step = int(np.dot(offset, (height * width, width, 1)))
+        found = flat[pieces[far] + step]
+        distances[far[found]] = length_mm
+        far = far[~found]
+        if far.size < FEW_PIECES and length_mm:
+            break
+    return distances, far
+
+
+@lru_cache(maxsize=64)
+def _offsets(spacing_mm: tuple[float, ...]) -> list[tuple[np.ndarray, float]]:
+    """Steps to the cells around one, and their lengths, ascending.
+
+    At most `NEAR_CELLS` along each axis, and no longer than the shortest step left out.
+    """
+    side = range(-NEAR_CELLS, NEAR_CELLS + 1)
+    steps = np.array(list(product(side, repeat=3)))
+    lengths = _lengths_mm(steps.T, np.array(spacing_mm))
+    order = np.argsort(lengths, kind="stable")
+    left_out = (NEAR_CELLS + 1) * min(spacing_mm)
+    return [(steps[i], float(lengths[i])) for i in order if lengths[i] <= left_out]
+
+
+def _lengths_mm(steps: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Lengths of steps [3, n] in cells: float64 [n]."""
+    return np.sqrt(((steps * spacing_mm[:, None]) ** 2).sum(0))
 
 
 def _percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> float:
@@ -176,148 +246,3 @@ def _percentile(distances: np.ndarray, areas: np.ndarray, percent: float) -> flo
     share = np.cumsum(areas) / areas.sum()
     index = np.searchsorted(share, percent / 100)
     return float(distances[min(index, distances.size - 1)])
-
-
-def surface(
-    mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the cells that the surface of `mask` passes, and the area in each.
-
-    Beyond the array's border is background: an organ that is cut off there has a
-    surface on the cut.
-
-    Args:
-      mask: bool [D, H, W].
-      spacing_mm: 3 positive lengths, in the order of the axes.
-
-    Returns:
-      bool [D + 1, H + 1, W + 1], True for cells with a piece of surface (cell d, h, w
-      lies before voxel d, h, w), and the areas of those cells in mm2, float64 [n], in
-      the order of indexing with the first array.
-    """
-    code = cell_codes(mask)
-    cells = (code != 0) & (code != 255)
-    spacing = tuple(float(s) for s in spacing_mm)
-    return cells, areas_mm2(spacing)[code[cells]]
-
-
-def cell_codes(mask: np.ndarray) -> np.ndarray:
-    """Returns the codes of all cells of bool [D, H, W]: uint8 [D+1, H+1, W+1]."""
-    voxels = np.pad(mask, 1).view(np.uint8)
-    code = np.zeros([n + 1 for n in mask.shape], np.uint8)
-    for bit, corner in enumerate(CORNERS):
-        window = [slice(c, c + n + 1) for c, n in zip(corner, mask.shape, strict=True)]
-        code |= voxels[tuple(window)] << np.uint8(bit)
-    return code
-
-
-@lru_cache(maxsize=64)
-def areas_mm2(spacing_mm: tuple[float, ...]) -> np.ndarray:
-    """Returns the area of surface in a cell of each code: float64 [256], read-only."""
-    areas = np.zeros(256)
-    for code in range(256):
-        for polygon in polygons(code):
-            areas[code] += _area(np.array(polygon) * spacing_mm)
-    areas.flags.writeable = False
-    return areas
-
-
-def polygons(code: int) -> list[list[Point]]:
-    """Returns the closed polygons between inside and outside in a cell of this code.
-
-    On each face of the cell, every run of inside corners is cut off by a straight
-    line between the middles of the two edges where the run begins and ends; inside
-    corners that touch only across a face's diagonal are separated. The corners of a
-    face are visited in turn as seen from outside, so each such line has a direction,
-    each edge is the start of one line and the end of another, and the lines close to
-    polygons.
-    """
-    next_point: dict[Point, Point] = {}
-    for face in _faces():
-        inside = [bool(code >> CORNERS.index(corner) & 1) for corner in face]
-        starts = [i for i in range(4) if inside[i] and not inside[i - 1]]
-        for start in starts:
-            end = start
-            while inside[(end + 1) % 4]:
-                end = (end + 1) % 4
-            line_start = _middle(face[start - 1], face[start])
-            next_point[line_start] = _middle(face[end], face[(end + 1) % 4])
-    found = []
-    while next_point:
-        first, point = next_point.popitem()
-        polygon = [first]
-        while point != first:
-            polygon.append(point)
-            point = next_point.pop(point)
-        found.append(polygon)
-    return found
-
-
-def _faces() -> list[list[tuple[int, int, int]]]:
-    """The six faces, each its four corners in turn as seen from outside."""
-    faces = []
-    for axis, side in product(range(3), (0, 1)):
-        ring = [(0, 0), (1, 0), (1, 1), (0, 1)][:: 1 if side else -1]
-        # side, b, c lie on the axes axis, axis + 1, axis + 2.
-        corners = [np.roll((side, b, c), axis) for b, c in ring]
-        faces.append([tuple(int(x) for x in corner) for corner in corners])
-    return faces
-
-
-def _middle(a: tuple[int, int, int], b: tuple[int, int, int]) -> Point:
-    return (a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (a[2] + b[2]) / 2
-
-
-def _area(polygon: np.ndarray) -> float:
-    """Area of a polygon [n, 3]; a bent one is cut into triangles around its centre."""
-    spokes = polygon - polygon.mean(axis=0)
-    normals = np.cross(spokes, np.roll(spokes, -1, axis=0))
-    return float(np.linalg.norm(normals, axis=1).sum() / 2)
-
-
-def contour_distance_mm(
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    spacing_mm: Sequence[float] | np.ndarray,
-    known: np.ndarray | None = None,
-) -> float | None:
-    """Returns the published code's distance: the mean over slices of the contours'.
-
-    In each slice it is the mean of both one-way mean distances.
-
-    Args:
-      truth, prediction: bool [D, H, W], D the axial slices.
-      spacing_mm: 3 lengths [D, H, W].
-      known: as in `surface_distances`.
-
-    Returns:
-      None where no slice has the organ in both. A pixel that a contour passes twice
-      (where the organ is one pixel thin) counts once, in the authors' code twice.
-
-    Raises:
-      ValueError: the masks are not boolean or differ in shape.
-    """
-    check_masks(truth, prediction)
-    plane_mm = np.asarray(spacing_mm, float)[1:]
-    both = truth.any((1, 2)) & prediction.any((1, 2))
-    distances = []
-    for d in np.flatnonzero(both):
-        of_a, of_b = outer_contour(truth[d]), outer_contour(prediction[d])
-        forth = _distances_mm(of_a, of_b, plane_mm)
-        back = _distances_mm(of_b, of_a, plane_mm)
-        if known is not None:
-            beside = np.asarray(ndimage.binary_dilation(~known[d]), bool)
-            forth, back = forth[~beside[of_a]], back[~beside[of_b]]
-        if forth.size and back.size:
-            distances.append((forth.mean() + back.mean()) / 2)
-    return float(np.mean(distances)) if distances else None
-
-
-def outer_contour(mask: np.ndarray) -> np.ndarray:
-    """Returns the pixels on the outer border of a 2-D mask, holes filled: bool [H, W].
-
-    Equals OpenCV's RETR_EXTERNAL contours without approximation: a pixel belongs if one
-    of its four neighbours is outside. Pixels beyond the border are outside.
-    """
-    filled = np.asarray(ndimage.binary_fill_holes(mask), bool)
-    return filled & ~np.asarray(ndimage.binary_erosion(filled), bool)

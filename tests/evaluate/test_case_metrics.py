@@ -9,6 +9,7 @@ import pytest
 
 from attunet_jax.evaluate.metrics import METRICS, measure_case
 from attunet_jax.evaluate.surface import surface_distances
+from attunet_jax.evaluate.surfels import Definition
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
 
@@ -111,41 +112,71 @@ def test_maps_that_do_not_fit_are_refused():
 
 
 def test_real_label_maps_score_as_by_surface_distance(shared):
+    """Overlap to 1e-9; surfaces in its definition to 1e-6, in ours to 2 %.
+
+    A percentile of distances between voxels moves in steps, and at one of the 24 the
+    areas decide which: then the reference is ours of a percent 0.1 higher or lower.
+    """
     folder = shared / "data" / "label_maps"
     reference = json.loads((folder / "reference_metrics.json").read_text())
     organs = {row["organ"]: row["label"] for row in reference}
-    worst = {"surface_distance_mm": 0.0, "hausdorff95_mm": 0.0}
+    stepped = []
+    tolerances: dict[Definition, float] = {"mesh": 0.02, "surface_distance": 1e-6}
     for truth_name, of_truth in itertools.groupby(reference, lambda r: r["truth"]):
         truth = nib.load(folder / truth_name)
         for name, of_pair in itertools.groupby(of_truth, lambda r: r["prediction"]):
             prediction = nib.load(folder / name)
-            spacing = truth.header.get_zooms()  # pyright: ignore
+            spacing = truth.header.get_zooms()[::-1]  # pyright: ignore
             pair = [np.asarray(image.dataobj).T for image in (truth, prediction)]  # pyright: ignore
-            ours = measure_case(pair[0], pair[1], spacing[::-1], organs)
-            ours = {row["organ"]: row for row in ours}
-            for theirs in of_pair:
-                mine = ours[theirs["organ"]]
-                for count in ("truth_vox", "prediction_vox"):
-                    assert mine[count] == theirs[count]
-                for metric in ("dice", "precision", "recall"):
-                    assert mine[metric] == pytest.approx(theirs[metric], abs=1e-9)
-                if not theirs["prediction_vox"]:
-                    assert mine["surface_distance_mm"] is None
-                    continue
-                expected = {
-                    "surface_distance_mm": (
-                        theirs["average_distance_truth_to_prediction_mm"]
-                        + theirs["average_distance_prediction_to_truth_mm"]
-                    )
-                    / 2,
-                    "hausdorff95_mm": theirs["robust_hausdorff95_mm"],
-                }
-                for metric, value in expected.items():
-                    assert mine[metric] == pytest.approx(value, rel=0.05)
-                    off = abs(mine[metric] / value - 1)
-                    worst[metric] = max(worst[metric], off)
-                assert mine["surface_dice_2mm"] == pytest.approx(
-                    theirs["surface_dice_2mm"], abs=0.002
+            expected = {row["organ"]: row for row in of_pair}
+            for definition, tolerance in tolerances.items():
+                rows = measure_case(
+                    pair[0],
+                    pair[1],
+                    spacing,
+                    organs,
+                    definition=definition,
+                    metrics=METRICS.keys() - {"contour_distance_mm"},
                 )
-    print("worst relative deviations:", worst)
-    assert worst["surface_distance_mm"] < 0.005
+                for mine in rows:
+                    if theirs := expected.get(mine["organ"]):
+                        steps = check_against_reference(mine, theirs, tolerance)
+                        if steps:
+                            a, b = (labels == theirs["label"] for labels in pair)
+                            found = surface_distances(a, b, spacing)
+                            low, high = map(found.hausdorff_mm, (94.9, 95.1))
+                            assert low <= theirs["robust_hausdorff95_mm"] <= high
+                            stepped.append(mine)
+    assert len(stepped) <= 1
+
+
+def check_against_reference(mine, theirs, tolerance):
+    """Returns whether a percentile is another step's."""
+    for count in ("truth_vox", "prediction_vox"):
+        assert mine[count] == theirs[count]
+    for metric in ("dice", "precision", "recall"):
+        assert mine[metric] == pytest.approx(theirs[metric], abs=1e-9)
+    if not theirs["prediction_vox"]:
+        assert mine["surface_distance_mm"] is None
+        return False
+    one_way = "average_distance_{}_to_{}_mm"
+    expected = {
+        "surface_distance_mm": (
+            theirs[one_way.format("truth", "prediction")]
+            + theirs[one_way.format("prediction", "truth")]
+        )
+        / 2,
+        "hausdorff95_mm": theirs["robust_hausdorff95_mm"],
+        "surface_dice_2mm": theirs["surface_dice_2mm"],
+    }
+    if mine["definition"] == "mesh":
+        steps = mine["hausdorff95_mm"] != pytest.approx(
+            expected["hausdorff95_mm"], rel=tolerance
+        )
+        if steps:
+            del expected["hausdorff95_mm"]
+    else:
+        steps = False
+    for metric, value in expected.items():
+        assert mine[metric] == pytest.approx(value, rel=tolerance), mine
+    return steps

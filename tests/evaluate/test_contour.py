@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attunet_jax.evaluate.surface import contour_distance_mm, outer_contour
+from attunet_jax.evaluate.contours import contour_distance_mm, outer_contour
 
 
 def square(start, side, slices=1, size=12):

@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial.distance import cdist
 
-from attunet_jax.evaluate.surface import areas_mm2, surface_distances
+from attunet_jax.evaluate.surface import surface_distances
+from attunet_jax.evaluate.surfels import areas_mm2, surface
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 
@@ -153,6 +154,31 @@ def test_distances_on_noise_equal_those_by_brute_force(seed):
     assert min(below for _, below in within) < 0.95
 
 
+def test_near_far_and_dense_surfaces_are_as_far_as_by_a_distance_transform():
+    """However the nearest piece is looked for: around it, in a tree, by a transform."""
+    rng = np.random.default_rng(0)
+    smooth = [gaussian_filter(rng.random((40, 50, 60)), 3) for _ in "ab"]
+    noise = [rng.random((20, 21, 22)) < share for share in (0.5, 0.01)]
+    thin = np.zeros((3, 70, 70, 70), bool)
+    thin[0, 2:4, 2:60, 2:60] = thin[1, 60:61, 5:66, 5:66] = thin[2, 5:9, 2:60, 9:60] = 1
+    for truth, prediction in (
+        [values > np.quantile(values, 0.8) for values in smooth],
+        noise,
+        thin[:2],
+        thin[::2],
+    ):
+        for spacing in (ISOTROPIC, (5.0, 0.7, 0.8), (0.4, 1.7, 1.1)):
+            found = surface_distances(truth, prediction, spacing)
+            here, there = (surface(m, spacing)[0] for m in (truth, prediction))
+            for distances, one, other in (
+                (found.truth_to_prediction_mm, here, there),
+                (found.prediction_to_truth_mm, there, here),
+            ):
+                expected = np.asarray(distance_transform_edt(~other, sampling=spacing))
+                expected = expected[one]
+                np.testing.assert_allclose(distances, np.sort(expected), rtol=1e-12)
+
+
 # 2026-11: surface-distance 0.1, the last release, calls names that SciPy deprecates.
 @pytest.mark.filterwarnings("ignore:Please import `:DeprecationWarning")
 def test_distances_are_those_of_surface_distance():
@@ -163,6 +189,9 @@ def test_distances_are_those_of_surface_distance():
         noise = [gaussian_filter(rng.random(shape), (seed % 2) * 1.5) for _ in "ab"]
         truth, prediction = (values > np.quantile(values, 0.8) for values in noise)
         ours = surface_distances(truth, prediction, spacing)
+        same = surface_distances(
+            truth, prediction, spacing, definition="surface_distance"
+        )
         theirs = peer.compute_surface_distances(truth, prediction, spacing)
         for distances, name in (
             (ours.truth_to_prediction_mm, "distances_gt_to_pred"),
@@ -174,12 +203,17 @@ def test_distances_are_those_of_surface_distance():
         assert ours.truth_areas_mm2.sum() == pytest.approx(
             theirs["surfel_areas_gt"].sum(), rel=0.02
         )
-        assert ours.one_way_means_mm() == pytest.approx(
-            peer.compute_average_surface_distance(theirs), rel=0.005
+        means = peer.compute_average_surface_distance(theirs)
+        share = peer.compute_surface_dice_at_tolerance(theirs, 2)
+        assert ours.one_way_means_mm() == pytest.approx(means, rel=0.005)
+        assert ours.surface_dice(2) == pytest.approx(share, abs=0.002)
+        # With its definition of areas they are the same.
+        np.testing.assert_allclose(
+            same.truth_areas_mm2.sum(), theirs["surfel_areas_gt"].sum(), rtol=1e-12
         )
-        assert ours.surface_dice(2) == pytest.approx(
-            peer.compute_surface_dice_at_tolerance(theirs, 2), abs=0.002
-        )
+        assert same.one_way_means_mm() == pytest.approx(means, rel=1e-12)
+        assert same.surface_dice(2) == pytest.approx(share, rel=1e-12)
+        assert same.hausdorff_mm(95) == peer.compute_robust_hausdorff(theirs, 95)
 
 
 def test_distances_to_nothing_are_undefined():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from attunet_jax.evaluate.surface import areas_mm2, cell_codes, polygons, surface
+from attunet_jax.evaluate.surfels import areas_mm2, cell_codes, polygons, surface
 
 CORNERS = list(itertools.product((0, 1), repeat=3))
 
@@ -72,3 +72,13 @@ def test_codes_name_the_eight_voxels_around_a_point():
         bits = framed[d : d + 2, h : h + 2, w : w + 2].ravel()
         expected = sum(int(bit) << k for k, bit in enumerate(bits))
         assert cell_codes(mask)[d, h, w] == expected
+
+
+def test_areas_in_surface_distances_definition_are_those_of_its_table():
+    tables = pytest.importorskip("surface_distance.lookup_tables")
+    # Corner 0 is the highest bit of its codes.
+    theirs = [sum((c >> 7 - k & 1) << k for k in range(8)) for c in range(256)]
+    for spacing in ((1.0, 1.0, 1.0), (5.0, 0.7, 0.9), (0.4, 2.3, 1.1)):
+        areas = areas_mm2(spacing, "surface_distance")[theirs]
+        expected = tables.create_table_neighbour_code_to_surface_area(spacing)
+        np.testing.assert_allclose(areas, expected, rtol=1e-12)
