@@ -67,3 +67,24 @@ def test_every_entry_has_a_number_for_every_quantity():
     for table in TABLES.values():
         for entry in table.entries:
             assert len(entry.numbers) == len(table.quantities)
+
+
+def test_table_4_is_the_paper_s_in_fractions(shared):
+    text = (shared / "paper.md").read_text()
+    table = TABLES[4]
+    after = text[text.index("Table 4:") :].splitlines()
+    lines = [line for line in after if re.search(r"\\pm.*CV|Ext/150", line)]
+    assert len(lines) == len(table.published) == 9
+    for method, line in zip(table.published, lines, strict=True):
+        name, *cells = line.split("\t")
+        assert name.replace(" ", "") == method.label.replace(" ", "")
+        data, dice, split, folds = cells
+        (percent,) = printed(dice)
+        assert method.dice.mean == pytest.approx(percent.mean / 100), name
+        assert method.dice.std == pytest.approx((percent.std or 0) / 100), name
+        assert (method.paper_split, method.folds) == (split, folds)
+        named = re.sub(r"<[^>]*>", "", re.sub(r"<sup>.*?</sup>", "", data))
+        # One cell is empty in the text: 66 and 16 are the 82 that the caption names.
+        assert method.data == (re.sub(r" ?-", "-", named).strip() or "CT-82"), name
+    ours = table.entries[0].numbers[0]
+    assert f"${ours.mean * 100:.2f} \\pm {(ours.std or 0) * 100:.2f}$" in text
