@@ -35,6 +35,8 @@ def make_optimizer(
     rate = optax.exponential_decay(
         learning_rate, decay_every_steps, decay_factor, staircase=True
     )
+    if decay_factor == 1:  # then programs for any number of cases are the same
+        rate = optax.constant_schedule(learning_rate)
     optimizer = optax.chain(
         optax.add_decayed_weights(l2), RULES[name](), optax.scale_by_learning_rate(rate)
     )
