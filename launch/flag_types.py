@@ -3,6 +3,7 @@
 Each function raises `ValueError` with words that follow on "--NAME=TEXT: ".
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import OF_THIS_MACHINE, is_url, local_path
+
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,60}")
 
 
 def names(text: str) -> list[str]:
@@ -32,6 +35,19 @@ def names_of(
         return given
 
     return parse
+
+
+def named_folders(text: str) -> tuple[tuple[str, Path], ...]:
+    """Splits `NAME:FOLDER,NAME:FOLDER`; a name may be that of a folder."""
+    found = []
+    for word in filter(None, text.split(",")):
+        name, colon, folder = word.partition(":")
+        if not (colon and folder and _FOLDER_NAME.fullmatch(name.strip())):
+            raise ValueError("must be NAME:FOLDER, or several with commas between")
+        found.append((name.strip(), Path(folder)))
+    if len({name for name, _ in found}) < len(found):
+        raise ValueError("has a name twice")
+    return tuple(found)
 
 
 def positive(text: str) -> int:

@@ -4,6 +4,7 @@
     python -m launch.tables --table=2 --data=DIR --workdir=RUNS --seeds=3
     python -m launch.tables --table=3 --data=DIR82 --workdir=RUNS82 --sources=RUNS/80_20
     python -m launch.tables --table=4 --data=DIR82 --workdir=RUNS82 --folds=ct82
+    python -m launch.tables --table=1 --data=DIR --workdir=RUNS --add=nnU-Net:OUTPUT
     python -m launch.tables --table=1 --data=DIR --workdir=RUNS --dry_run
     python -m launch.tables --table=1 --data=DIR --workdir=RUNS --print_commands
     python -m launch.tables --table=1 --data=DIR --workdir=RUNS --assemble
@@ -20,27 +21,28 @@ RUNS/SPLIT/NETWORK (Table 3: STAGE/NETWORK; further seeds: NETWORK_seed_SEED). F
 trainings and evaluations are reused; an interrupted command continues when it is given
 again. --print_commands writes a line for each network that is not finished, to be run
 anywhere; --assemble then makes the table. Writes table1.md, .csv, .json and .tex, the
-comparisons and all scores as CSV, and provenance.json, into the workdir. Exit status 0
-means that the table is whole; 3 that rows which were asked for are missing (not with
---allow_missing).
+comparisons and all scores as CSV, table1.html (as launch.report does) and
+provenance.json into the workdir. Exit status 0 means that the table is whole; 3 that
+rows which were asked for are missing (not with --allow_missing).
 """
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.paper_tables import TABLES
 from attunet_jax.files import make_folder
 from launch import cli
 from launch.devices import check_devices
-from launch.flag_types import positive
+from launch.flag_types import named_folders, positive
 from launch.tables.rows import BEGUN_ELSEWHERE, Row, rows_of
 
 if TYPE_CHECKING:
     from attunet_jax.data.dataset import Dataset
+    from launch.tables.added import Added
     from launch.tables.standing import Standing
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
@@ -64,6 +66,12 @@ FLAGS.add("print_commands", bool, False, "Print the command of each row; do noth
 FLAGS.add("dry_run", bool, False, "Print steps, hours and disk; write nothing.")
 FLAGS.add("assemble", bool, False, "Start nothing: make the table of what is there.")
 FLAGS.add("allow_missing", bool, False, "Status 0 also where rows are missing.")
+FLAGS.add(
+    "add",
+    named_folders,
+    (),
+    "NAME:FOLDER of somebody else's label maps, a row of their own; commas between.",
+)
 FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
 FLAGS.add(
     "interval", str, "t", "Student's t, or the BCa bootstrap.", choices=("t", "bca")
@@ -113,6 +121,11 @@ def main(values: cli.Values) -> None:
     notes = notes_on_sources([r.source for r in rows if r.source], dataset)
     for note in notes:
         print(f"note: {note}", flush=True)
+    from launch.tables.added import score_added
+
+    added = score_added(
+        values.add, number, rows, dataset, values.config, values.workdir
+    )
     if not values.assemble:
         _check_sources(standings)
         check_devices()
@@ -120,7 +133,7 @@ def main(values: cli.Values) -> None:
         _train(standings, [*rows, *others], values)
         _evaluate(standings_now(), dataset, values.pictures)
         standings = standings_now()
-    _write(values, standings, dataset, notes)
+    _write(values, standings, dataset, notes, added)
 
 
 def _requested(values: cli.Values) -> Sequence[str]:
@@ -244,11 +257,13 @@ def _write(
     standings: Sequence["Standing"],
     dataset: "Dataset",
     notes: Sequence[str],
+    added: Sequence["Added"],
 ) -> None:
     """Writes table and provenance; raises `BadData` where a row is missing."""
     from attunet_jax.evaluate import tables
     from launch.tables import assembly
     from launch.tables.provenance import write_provenance
+    from launch.tables.reports import write_reports
     from launch.tables.standing import missing_text
 
     missing = missing_text([s for s in standings if s.row.requested])
@@ -264,7 +279,7 @@ def _write(
     if missing:
         remarks.append(f"Missing: {missing}.")
     evaluated = [standing for standing in standings if standing.record]
-    added: Mapping[tuple[str, str], Any] = {}
+    theirs = {network.key: network.result for network in added}
     table = tables.table(
         values.table,
         results,
@@ -274,10 +289,14 @@ def _write(
         interval=values.interval,
         paper=values.paper,
         remarks=remarks,
+        added=theirs,
     )
     make_folder(values.workdir)
-    text, files = assembly.write_table(values.workdir, table, results)
+    text, files = assembly.write_table(values.workdir, table, results | theirs)
     files.append(write_provenance(values.workdir, table, evaluated, dataset, added))
+    files += write_reports(
+        values.workdir, table, results | theirs, evaluated, values.data
+    )
     print(f"\n{text}")
     print(f"written: {', '.join(map(str, files))}")
     if missing and not values.allow_missing:

@@ -15,6 +15,7 @@ from typing import Any
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import BadData
 from attunet_jax.files import read_json, sha256, write_text
+from launch.tables.added import Added
 from launch.tables.standing import Standing, stored_run
 
 FILE = "provenance.json"
@@ -26,12 +27,11 @@ def write_provenance(
     table: Mapping[str, Any],
     standings: Sequence[Standing],
     dataset: Dataset,
-    added: Mapping[tuple[str, str], Mapping[str, Any]],
+    added: Sequence[Added],
 ) -> Path:
     """Adds a table to `workdir/provenance.json`; those of other tables stay.
 
-    `standings` are the evaluated rows of the table. `added` says of others' label maps
-    (name, split) -> where they and their scores are.
+    `standings` are the evaluated rows of the table.
     """
     path = workdir / FILE
     try:
@@ -52,10 +52,16 @@ def write_provenance(
         },
         "networks": [_network(standing, workdir) for standing in standings],
         "added": [
-            {"name": name, "split": split, **place}
-            for (name, split), place in added.items()
+            {
+                "name": network.name,
+                "split": network.split,
+                "label_maps": str(network.place),
+                "cases": _place(network.cases, workdir),
+                "cases_sha256": sha256(network.cases),
+            }
+            for network in added
         ],
-        "numbers": _numbers(table, standings, workdir),
+        "numbers": _numbers(table, _files(standings, added), workdir),
     }
     content = {"format": FORMAT, "version": FORMAT_VERSION, "tables": tables}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -97,20 +103,32 @@ def _network(standing: Standing, workdir: Path) -> dict[str, Any]:
     }
 
 
+def _files(
+    standings: Sequence[Standing], added: Sequence[Added]
+) -> list[tuple[str, str, Path]]:
+    """Network, split and cases.jsonl of all that is in the table."""
+    ours = [standing.row for standing in standings]
+    return [
+        *(
+            (row.entry.network, row.entry.split, row.evaluation / "cases.jsonl")
+            for row in ours
+        ),
+        *((network.name, network.split, network.cases) for network in added),
+    ]
+
+
 def _numbers(
-    table: Mapping[str, Any], standings: Sequence[Standing], workdir: Path
+    table: Mapping[str, Any], files: Sequence[tuple[str, str, Path]], workdir: Path
 ) -> list[dict[str, Any]]:
     """For each number of a network and organ, the lines of the files behind it."""
     lines: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for standing in standings:
-        row = standing.row
-        file = row.evaluation / "cases.jsonl"
+    for network, split, file in files:
         of_organ: dict[str, list[int]] = {}
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
                 of_organ.setdefault(json.loads(line)["organ"], []).append(number)
         for organ, numbers in of_organ.items():
-            key = row.entry.network, row.entry.split, organ
+            key = network, split, organ
             place = {"file": _place(file, workdir), "lines": numbers}
             lines.setdefault(key, []).append(place)
     return [

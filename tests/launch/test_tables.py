@@ -229,6 +229,40 @@ def test_each_number_leads_to_the_lines_that_it_is_made_of(words, prepared, tmp_
         assert {network["seed"] for network in table["networks"]} == {0}
 
 
+def test_somebody_elses_label_maps_are_a_row_of_their_own(
+    words, prepared, scan_folder, tmp_path, capsys
+):
+    """The truth itself, on the scans' own grids: nothing is better."""
+    fill(["--table=1", *words], ("80_20",), prepared)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    split = json.loads((prepared / "splits.json").read_text())["splits"]["80_20"]
+    for case_id in split["test"]:
+        shutil.copy(scan_folder / "labels" / f"{case_id}.nii.gz", theirs)
+    names = {"1": "spleen", "2": "pancreas", "3": "kidney"}
+    (theirs / "labels.json").write_text(json.dumps(names))
+    workdir = f"--workdir={tmp_path}"
+    asked = [*words, workdir, "--assemble", "--splits=80_20"]
+    run([*asked, f"--add=nnU-Net:{theirs}"])
+    assert "nnU-Net is not in split 20_80" not in capsys.readouterr().out
+    cells = column(tmp_path, 1)
+    assert list(cells) == [*((n, "80_20") for n in NETWORKS), ("nnU-Net", "80_20")]
+    assert (cells["nnU-Net", "80_20"]["mean"], cells["nnU-Net", "80_20"]["n"]) == (1, 2)
+    table = json.loads((tmp_path / "provenance.json").read_text())["tables"]["1"]
+    (added,) = table["added"]
+    assert added["label_maps"] == str(theirs)
+    before = (tmp_path / "table1.json").read_bytes()
+    next(theirs.glob("*.nii.gz")).unlink()
+    with pytest.raises(BadData, match="has no label map of 1 of the 2 cases"):
+        run([*asked, f"--add=nnU-Net:{theirs}"])
+    with pytest.raises(BadArguments, match="is one of our networks' names"):
+        run([*asked, f"--add=unet:{theirs}"])
+    for wrong in ("nnU-Net", "a:b,a:c", ":b"):
+        with pytest.raises(BadArguments, match="--add="):
+            run([*asked, f"--add={wrong}"])
+    assert (tmp_path / "table1.json").read_bytes() == before
+
+
 def test_what_cannot_be_one_table_is_refused_and_nothing_is_overwritten(
     words, prepared, tmp_path
 ):

@@ -43,6 +43,10 @@ from attunet_jax.volume import (
 )
 
 
+class MissingCases(BadData):
+    """A folder has no label map of some of the cases."""
+
+
 def score_against_dataset(
     folder: Path,
     dataset: Dataset,
@@ -75,7 +79,8 @@ def score_against_dataset(
 
     Raises:
       BadArguments: nothing names the values, or no organ of the data.
-      BadData: a case has no label map, or one that is damaged or on another grid.
+      MissingCases: cases have no label map; nothing was scored.
+      BadData: a label map is damaged or on another grid.
     """
     case_ids = list(case_ids)
     files, found, masks = find_label_maps(folder)
@@ -139,7 +144,7 @@ def _by_case(
     missing = [case_id for case_id in case_ids if case_id not in by_id]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadData(
+        raise MissingCases(
             f"{folder}: has no label map of {len(missing)} of the {len(case_ids)} "
             f"cases ({', '.join(missing[:3])}{more}): a table compares all networks on "
             "the same cases; predict these too"

@@ -1,0 +1,46 @@
+"""A page, report.html, of the networks of a table that share their test cases."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attunet_jax.evaluate.page.write import write_report
+from attunet_jax.evaluate.tables import Key, Result
+from launch.tables.standing import Standing
+
+
+def write_reports(
+    workdir: Path,
+    table: Mapping[str, Any],
+    results: Mapping[Key, Result],
+    standings: Sequence[Standing],
+    data: Path,
+) -> list[Path]:
+    """Writes table1.html, or one page for each split where test cases differ."""
+    names = [(entry["name"], entry["split"]) for entry in table["entries"]]
+    keys = [(entry["network"], entry["split"]) for entry in table["entries"]]
+    places: dict[Key, Standing] = {}
+    for standing in standings:
+        entry = standing.row.entry
+        places.setdefault((entry.network, entry.split), standing)
+    pages: dict[frozenset[str], list[int]] = {}
+    for i, key in enumerate(keys):
+        cases = frozenset(row["case_id"] for row in results[key].rows)
+        pages.setdefault(cases, []).append(i)
+    written = []
+    for group in pages.values():
+        there = {i: places[keys[i]] for i in group if keys[i] in places}
+        splits = "_".join(dict.fromkeys(keys[i][1] for i in group))
+        suffix = f"_{splits}" if len(pages) > 1 else ""
+        path = workdir / f"table{table['number']}{suffix}.html"
+        write_report(
+            path,
+            {names[i][0]: results[keys[i]].rows for i in group},
+            folders={names[i][0]: s.row.evaluation for i, s in there.items()},
+            workdirs={names[i][0]: s.row.trained for i, s in there.items()},
+            data=data,
+            title=f"Table {table['number']}: {table['title']}"
+            + (f", {splits}" if suffix else ""),
+        )
+        written.append(path)
+    return written
