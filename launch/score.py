@@ -13,7 +13,8 @@ grid than its truth is refused, or with --resample put onto it. Scores are those
 truth's own grid.
 
 Writes what launch.evaluate writes (cases.jsonl, summary.json, summary.md), nnU-Net's
-summary as nnunet_summary.json, and score.json, which says what was compared. The same
+summary as nnunet_summary.json, report.html, a page with plots and tables, and
+score.json, which says what was compared. The same
 command continues after an interruption and scores what has changed. What has no other
 half or cannot be scored is named, the others are scored, and the exit status is 3;
 with --only_common label maps of one folder alone do not count.
@@ -55,6 +56,7 @@ FLAGS.add(
 FLAGS.add("only_common", bool, False, "Score what both have; the rest is no mistake.")
 FLAGS.add("images", Path, None, "Folder of the scans: draws a picture of each case.")
 FLAGS.add("pictures", int, None, "Only of the first so many cases.")
+FLAGS.add("report", bool, True, "Also write report.html, a page to look at.")
 FLAGS.add(
     "workers",
     int,
@@ -88,6 +90,13 @@ def main(values: cli.Values) -> None:
         workers=values.workers,
     )
     print(scores.text)
+    if values.report:
+        from attunet_jax.evaluate.page.write import write_report  # late: a second
+
+        name = output.resolve().name
+        write_report(
+            output / "report.html", {name: scores.rows}, folders={name: output}
+        )
     print(f"written to {output}", flush=True)
     left_out = scores.left_out + ([] if values.only_common else scores.unmatched)
     if left_out:

@@ -46,7 +46,7 @@ def run(capfd):
 
     def program(folder: Path, *words: object, truth="truth", prediction="prediction"):
         flags = [f"--truth={folder / truth}", f"--prediction={folder / prediction}"]
-        flags += [f"--output={folder / 'out'}", *map(str, words)]
+        flags += [f"--output={folder / 'out'}", "--report=false", *map(str, words)]
         capfd.readouterr()
         status = exit_status(lambda: score.main(score.FLAGS.parse(flags)))
         out, err = capfd.readouterr()
@@ -65,7 +65,7 @@ def dice(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def test_two_folders_are_scored_as_an_evaluation_is(folders, run):
-    status, out, errors = run(folders, "--labels=spleen=1,rest=2+3")
+    status, out, errors = run(folders, "--labels=spleen=1,rest=2+3", "--report")
     assert (status, errors) == (0, [])
     rows = rows_of(folders)
     assert list(rows) == [(c, o) for c in "ab" for o in ("spleen", "rest")]
@@ -78,6 +78,7 @@ def test_two_folders_are_scored_as_an_evaluation_is(folders, run):
         assert row["diagonal_mm"] == pytest.approx(math.hypot(30, 32, 40))
     summary = json.loads((folders / "out" / "summary.json").read_text())
     assert summary["rest"]["dice"]["n"] == 2
+    assert "spleen" in (folders / "out" / "report.html").read_text()
     assert (folders / "out" / "summary.md").read_text() in out + "\n"
 
 
