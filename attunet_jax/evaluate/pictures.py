@@ -4,18 +4,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from attunet_jax.files import replacing
+from attunet_jax.evaluate.slices import (
+    DOTS_PER_INCH,
+    PLANES,
+    SIDES_TEXT,
+    WINDOW_HU,
+    captioned,
+    largest_slice,
+    letters,
+    outline,
+    pixel_mm,
+    save,
+    show_ct,
+    take,
+)
 
-WINDOW_HU = (-100, 240)  # soft tissue in a portal-venous scan
-# In canonical order D runs feet to head, H front to back, W patient's right to left.
-PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}
 COLOURS = ("#ffb000", "#00d0ff", "#ff4f9a", "#7be36a", "#b58cff", "#ff7043", "#f5f564")
-DOTS_PER_INCH = 110
 PANEL_INCHES = 4.6
 
 
@@ -34,7 +42,8 @@ def overlay_png(
     """Draws the slices that show most of an organ, outlined by truth and prediction.
 
     In radiological orientation: the patient's right on the left of axial and coronal
-    slices, front up in axial and left in sagittal ones, head up. True proportions.
+    slices, front up in axial and left in sagittal ones, head up. True proportions. A
+    caption says what is seen.
 
     Args:
       path: PNG file.
@@ -53,33 +62,39 @@ def overlay_png(
     for name, labels in maps.items():
         if labels.shape != image_hu.shape:
             raise ValueError(f"{name} is {labels.shape}, the image {image_hu.shape}")
-    spacing = np.asarray(spacing_mm, float)
-    indices = _slices(list(maps.values()), organs, organ, image_hu.shape)
+    mask, shown = _shown(maps, organs, organ)
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(organs)}
 
     sides_mm = [
-        np.delete(np.array(image_hu.shape) * spacing, PLANES[panel]) for panel in panels
+        take(image_hu, panel, 0).shape * pixel_mm(spacing_mm, panel) for panel in panels
     ]
     width = PANEL_INCHES * len(panels)
     height = width * max(h for h, _ in sides_mm) / sum(w for _, w in sides_mm)
-    figure = Figure((width, height + 1.1), DOTS_PER_INCH, layout="constrained")
-    axes = figure.subplots(
+    low, high = WINDOW_HU
+    figure, above = captioned(
+        width,
+        height + 1.1,
+        f"Slices through {shown}, smoothed between voxels of "
+        f"{' x '.join(f'{mm:.3g}' for mm in np.asarray(spacing_mm, float))} mm "
+        f"(D x H x W); window {low} to {high} HU. {_lines_text(maps)}{SIDES_TEXT}.",
+    )
+    axes = above.subplots(
         1, len(panels), squeeze=False, width_ratios=[w for _, w in sides_mm]
     )[0]
     for ax, panel in zip(axes, panels, strict=True):
-        axis = PLANES[panel]
-        _draw_slice(
-            ax,
-            image_hu.take(indices[axis], axis),
-            {name: labels.take(indices[axis], axis) for name, labels in maps.items()},
-            np.delete(spacing, axis),
-            organs,
-            colours,
-            head_up=panel != "axial",
-        )
-        ax.set_title(f"{panel}, slice {indices[axis]}", fontsize=9)
-    figure.suptitle(title, fontsize=11)
-    figure.legend(
+        index = image_hu.shape[PLANES[panel]] // 2
+        if mask is not None:
+            index = largest_slice(mask, panel)
+        show_ct(ax, take(image_hu, panel, index), panel, spacing_mm)
+        for name, labels in maps.items():
+            for one, label in organs.items():
+                of_organ = take(labels, panel, index) == label
+                style = _style(name, colours[one])
+                outline(ax, of_organ, panel, spacing_mm, **style)
+        letters(ax, panel)
+        ax.set_title(f"{panel}, slice {index}", fontsize=9)
+    above.suptitle(title, fontsize=11)
+    above.legend(
         handles=_legend(maps, colours),
         loc="outside lower center",
         ncols=len(maps) + len(organs),
@@ -87,7 +102,7 @@ def overlay_png(
         facecolor="#303030",
         labelcolor="white",
     )
-    _save(figure, Path(path))
+    save(figure, Path(path))
 
 
 def learning_curve_png(path: str | Path, rows: Sequence[Mapping]) -> None:
@@ -126,61 +141,29 @@ def learning_curve_png(path: str | Path, rows: Sequence[Mapping]) -> None:
     if held_out:
         axes[1].set_ylim(0, 1)
         axes[1].legend(fontsize=9)
-    _save(figure, Path(path))
+    save(figure, Path(path))
 
 
-def _slices(
-    maps: list[np.ndarray],
-    organs: Mapping[str, int],
-    organ: str,
-    shape: tuple[int, ...],
-) -> list[int]:
-    """The slice on each axis with most of the organ, in the first map that has it."""
-    preferred = [[organs[organ]]] if organ in organs else []
-    for values in [*preferred, list(organs.values())]:
-        for labels in maps:
+def _shown(
+    maps: Mapping[str, np.ndarray], organs: Mapping[str, int], organ: str
+) -> tuple[np.ndarray | None, str]:
+    """What the slices show most of, in the first map that has it, and its name."""
+    wanted = [(list(organs.values()), "the largest extent of all organs")]
+    if organ in organs:
+        wanted.insert(0, ([organs[organ]], f"the largest extent of {organ}"))
+    for values, text in wanted:
+        for name, labels in maps.items():
             mask = np.isin(labels, values)
             if mask.any():
-                return [
-                    int(mask.sum(axis=tuple({0, 1, 2} - {axis})).argmax())
-                    for axis in range(3)
-                ]
-    return [n // 2 for n in shape]
+                return mask, f"{text} in the {name}"
+    return None, "the middle of the scan"
 
 
-def _draw_slice(
-    ax: Axes,
-    image_hu: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    pixel_mm: np.ndarray,
-    organs: Mapping[str, int],
-    colours: Mapping[str, str],
-    *,
-    head_up: bool,
-) -> None:
-    height, width = np.array(image_hu.shape) * pixel_mm
-    ax.imshow(
-        image_hu,
-        cmap="gray",
-        vmin=WINDOW_HU[0],
-        vmax=WINDOW_HU[1],
-        origin="lower" if head_up else "upper",
-        extent=(0, width, 0, height) if head_up else (0, width, height, 0),
-    )
-    for name, labels in maps.items():
-        # A border of background closes the outline of an organ that is cut off.
-        padded = np.pad(labels, 1)
-        y, x = (
-            (np.arange(n) - 0.5) * mm
-            for n, mm in zip(padded.shape, pixel_mm, strict=True)
-        )
-        for organ, label in organs.items():
-            mask = padded == label
-            if mask.any():
-                ax.contour(x, y, mask, levels=[0.5], **_style(name, colours[organ]))
-    ax.set_xlim(0, width)
-    ax.set_ylim((0, height) if head_up else (height, 0))
-    ax.set_axis_off()
+def _lines_text(maps: Mapping[str, np.ndarray]) -> str:
+    """What solid and dashed outlines are."""
+    lines = {"truth": "solid", "prediction": "dashed"}
+    words = [f"{name} {lines[name]}" for name in maps]
+    return f"Outlines: {', '.join(words)}. " if words else ""
 
 
 def _style(name: str, colour: str) -> dict:
@@ -197,8 +180,3 @@ def _legend(maps: Mapping, colours: Mapping[str, str]) -> list[Line2D]:
         *(Line2D([], [], color="white", ls=lines[m], label=m) for m in maps),
         *(Line2D([], [], color=c, lw=4, label=o) for o, c in colours.items()),
     ]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")

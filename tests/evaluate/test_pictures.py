@@ -3,8 +3,10 @@
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from attunet_jax.evaluate.pictures import COLOURS, learning_curve_png, overlay_png
+from attunet_jax.evaluate.slices import letters
 
 SHAPE, SPACING = (20, 40, 30), (3.0, 1.0, 2.0)
 
@@ -113,6 +115,28 @@ def test_the_prediction_is_drawn_on_top_and_paler(tmp_path):
     alone = len(drawn(path, COLOURS[0]))
     overlay_png(path, np.full(SHAPE, -1000), labels, labels, *args)
     assert len(drawn(path, COLOURS[0])) < 0.8 * alone
+
+
+def test_a_scan_is_smooth_between_its_voxels(tmp_path):
+    """Two voxels a side, 0 and 140 HU: blocks would have two greys of the window."""
+    image = np.full((4, 4, 4), -100)
+    image[:, :, 2:] = 240
+    path = tmp_path / "overlay.png"
+    overlay_png(path, image, None, None, (8, 8, 8), {"a": 1}, "", panels=["axial"])
+    pixels = matplotlib.image.imread(path)[..., :3]
+    grey = pixels[np.ptp(pixels, axis=-1) == 0][:, 0]
+    row = pixels[pixels.shape[0] // 3, :, 0]
+    assert len(np.unique(grey)) > 50 and len(np.unique(row)) > 30
+
+
+def test_each_edge_of_a_slice_names_the_patients_side_that_lies_there():
+    expected = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+    for plane, (left, right, top, bottom) in expected.items():
+        ax = Figure().subplots()
+        letters(ax, plane)
+        at = {text.get_text(): text.get_position() for text in ax.texts}
+        assert at[left][0] < 0.1 and at[right][0] > 0.9, plane
+        assert at[bottom][1] < 0.1 and at[top][1] > 0.9, plane
 
 
 def test_label_maps_of_another_shape_are_refused(tmp_path):
