@@ -22,7 +22,7 @@ from attunet_jax.evaluate.definitions import METRICS, definitions_text
 from attunet_jax.evaluate.evaluation_record import RECORD
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.scoring import scoring_text
-from attunet_jax.evaluate.summary import markdown_summary, summary
+from attunet_jax.evaluate.summary import markdown_summary, short_summary, summary
 from attunet_jax.files import make_folder, write_text
 from attunet_jax.predict.outputs import write_labels
 from attunet_jax.predict.predictor import Predictor
@@ -52,7 +52,7 @@ def evaluate_into_folder(
         settings, is removed from the folder; otherwise it is refused.
 
     Returns:
-      The rows of all cases, and the summary in Markdown.
+      The rows of all cases, and a short summary for a terminal.
 
     Raises:
       BadArguments: as `evaluate_cases`; or the folder holds another evaluation, one of
@@ -132,13 +132,16 @@ def evaluate_into_folder(
         bar.update(len(case_ids) - bar.n)
     numbers = summary(rows)
     write_text(folder / "summary.json", json.dumps(numbers, indent=2) + "\n")
-    text = markdown_summary(numbers, rows)
-    text += f"\n{scoring_text(rows)}\n\n{definitions_text(METRICS)}"
+    scored = f"\n{scoring_text(rows)}\n"
     known = dataset.labels.organs
     if unknown := [organ for organ in predictor.labels.organs if organ not in known]:
-        text += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
+        scored += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
+    text = f"{markdown_summary(numbers, rows)}{scored}\n{definitions_text(METRICS)}"
     write_text(folder / "summary.md", text)
-    return rows, text
+    return rows, (
+        f"{short_summary(numbers)}{scored}\n"
+        f"all scores, with intervals and definitions: {folder / 'summary.md'}"
+    )
 
 
 def _refuse_other_cases(

@@ -2,7 +2,12 @@
 
 import pytest
 
-from attunet_jax.evaluate.summary import markdown_summary, spread_text, summary
+from attunet_jax.evaluate.summary import (
+    markdown_summary,
+    short_summary,
+    spread_text,
+    summary,
+)
 
 ROWS = [
     {"case_id": "a", "organ": "spleen", "dice": 0.5, "surface_distance_mm": 2.0},
@@ -81,3 +86,16 @@ def test_enough_cases_make_an_interval_reliable():
     rows = [{"case_id": str(i), "organ": "liver", "dice": i / 100} for i in range(50)]
     assert "unreliable" not in markdown_summary(summary(rows, ["dice"]))
     assert "unreliable" in markdown_summary(summary(rows[1:], ["dice"]))
+
+
+def test_a_terminal_gets_a_line_an_organ_and_n_where_fewer_cases_define_a_score():
+    rows = [
+        {"case_id": "a", "organ": "liver", "dice": 0.5, "hausdorff95_mm": 3.0},
+        {"case_id": "b", "organ": "liver", "dice": 0.0, "hausdorff95_mm": None},
+        {"case_id": "a", "organ": "spleen", "dice": None, "hausdorff95_mm": None},
+    ]
+    lines = short_summary(summary(rows, ("dice", "hausdorff95_mm"))).splitlines()
+    assert lines[0].split() == ["organ", "n", "dice", "hausdorff95_mm"]
+    assert lines[1].split("  ")[0] == "liver"
+    assert "0.250 ± 0.250" in lines[1] and lines[1].endswith("3.000 ± 0.000 (n=1)")
+    assert lines[2].split() == ["spleen", "0", "-", "-"]

@@ -100,6 +100,26 @@ def refused(run_program, finish):
 
 
 @pytest.fixture(scope="session")
+def refused_here():
+    """As `refused`, without starting a program: its main function, in this process."""
+    import importlib
+
+    from attunet_jax.errors import BadArguments, BadData
+
+    def run(module, *words):
+        program = importlib.import_module(module)
+        # This process has eight devices, a program of the tests one.
+        mesh = ["--config.mesh.data=1"] if module == "launch.train" else []
+        with pytest.raises((BadArguments, BadData)) as error:
+            program.main(program.FLAGS.parse([*mesh, *map(str, words)]))
+        line = str(error.value)
+        assert "\n" not in line
+        return error.value.status, line
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def demo_flags():
     """The demo's network and training in small; the last two say how long it trains."""
     return (

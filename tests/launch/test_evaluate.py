@@ -153,7 +153,10 @@ def test_the_summary_holds_mean_and_population_deviation(evaluated):
         dice = [r["dice"] for r in rows_of(output) if r["organ"] == organ]
         assert summary[organ]["dice"]["mean"] == pytest.approx(np.mean(dice))
         assert summary[organ]["dice"]["std"] == pytest.approx(np.std(dice))
-    assert (output / "summary.md").read_text() in printed
+        told = f"{np.mean(dice):.3f} ± {np.std(dice):.3f}"
+        assert any(x.startswith(organ) and told in x for x in printed.splitlines())
+        assert told in (output / "summary.md").read_text()
+    assert str(output / "summary.md") in printed
 
 
 def test_pictures_and_label_maps_are_written_beside_the_scores(evaluated, prepared):
@@ -258,27 +261,23 @@ def test_organs_that_took_no_part_in_training_are_nowhere(trained, prepared, tmp
     assert names == dict(zip("0123", ("background", *ORGANS), strict=True))
 
 
-@pytest.mark.parametrize(
-    "change, message, status",
-    [
-        ({"--part": "exam"}, "--part=exam is none of: train, validation, test, all", 2),
-        ({"--pictures": "-1"}, "--pictures=-1 must be 0 or more", 2),
-        ({"--split": "50_50"}, "no split '50_50'", 2),
-        ({"--data": "nowhere"}, "nowhere: no such folder of prepared data", 3),
-        ({"--workdir": "nowhere"}, "nowhere: no checkpoints here", 3),
-    ],
-    ids=str,
-)
-def test_bad_input_is_one_line(
-    refused, trained, prepared, tmp_path, change, message, status
-):
+def test_bad_input_is_one_line(refused, refused_here, trained, prepared, tmp_path):
     words = {
         "--workdir": str(trained[0]),
         "--data": str(prepared),
         "--output": str(tmp_path),
     }
-    words |= change
-    got, line = refused("launch.evaluate", *(f"{k}={v}" for k, v in words.items()))
+    for change, message, status in (
+        ({"--part": "exam"}, "--part=exam is none of: train, validation, test, all", 2),
+        ({"--pictures": "-1"}, "--pictures=-1 must be 0 or more", 2),
+        ({"--split": "50_50"}, "no split '50_50'", 2),
+        ({"--data": "nowhere"}, "nowhere: no such folder of prepared data", 3),
+        ({"--workdir": "nowhere"}, "nowhere: no checkpoints here", 3),
+    ):
+        given = [f"{k}={v}" for k, v in (words | change).items()]
+        got, line = refused_here("launch.evaluate", *given)
+        assert got == status and message in line
+    got, line = refused("launch.evaluate", *given)  # the last as a program
     assert got == status and message in line
 
 

@@ -67,10 +67,10 @@ def test_the_newest_and_the_best_checkpoint_are_kept(trained):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_field_is_one_line_and_starts_no_run(
-    refused, prepared, tiny_flags, tmp_path, words, said
+    refused_here, prepared, tiny_flags, tmp_path, words, said
 ):
     workdir = tmp_path / "run"
-    status, line = refused(
+    status, line = refused_here(
         "launch.train",
         f"--data={prepared}",
         f"--workdir={workdir}",
@@ -83,8 +83,8 @@ def test_a_bad_field_is_one_line_and_starts_no_run(
     )
 
 
-def test_a_folder_that_is_no_prepared_data_is_named(refused, tmp_path):
-    status, line = refused(
+def test_a_folder_that_is_no_prepared_data_is_named(refused_here, tmp_path):
+    status, line = refused_here(
         "launch.train", f"--data={tmp_path}", f"--workdir={tmp_path / 'run'}"
     )
     assert status == 3 and f"{tmp_path / 'manifest.json'}: no such file" in line
@@ -102,10 +102,10 @@ def test_a_workdir_that_cannot_be_made_is_named(
 
 
 def test_a_checkpoint_of_another_architecture_names_the_field(
-    refused, prepared, tiny_flags, trained
+    refused_here, prepared, tiny_flags, trained
 ):
     workdir, _ = trained
-    status, line = refused(
+    status, line = refused_here(
         "launch.train",
         f"--data={prepared}",
         f"--workdir={workdir}",

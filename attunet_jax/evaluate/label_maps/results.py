@@ -13,7 +13,7 @@ from attunet_jax.evaluate.journal import journal_of, lines
 from attunet_jax.evaluate.label_maps.measure import Settings
 from attunet_jax.evaluate.label_maps.nnunet import nnunet_summary_text
 from attunet_jax.evaluate.scoring import scoring_text
-from attunet_jax.evaluate.summary import markdown_summary, summary
+from attunet_jax.evaluate.summary import markdown_summary, short_summary, summary
 from attunet_jax.files import read_json, write_text
 
 FORMAT, FORMAT_VERSION = "attunet_jax.score", 1
@@ -95,18 +95,21 @@ def forget(output: Path) -> None:
 
 
 def write_results(output: Path, result: Scores, record: Mapping[str, Any]) -> None:
-    """Writes all results at the end; `result.text` is the summary."""
+    """Writes all results at the end; `result.text` is a short summary."""
     path = output / CASES
     for name in ("summary.json", "summary.md", "nnunet_summary.json"):
         (output / name).unlink(missing_ok=True)
     write_text(path, lines(result.rows))
     journal_of(path).unlink(missing_ok=True)
     numbers = summary(result.rows)
-    result.text = markdown_summary(numbers, result.rows)
-    result.text += f"\n{scoring_text(result.rows)}\n\n{definitions_text(METRICS)}"
     told = [*result.notes, *(f"not scored: {x}" for x in result.unscored)]
-    result.text += "".join(f"\n{line}\n" for line in told)
+    scored = "".join(f"\n{x}\n" for x in (scoring_text(result.rows), *told))
+    text = markdown_summary(numbers, result.rows) + scored
+    write_text(output / "summary.md", f"{text}\n{definitions_text(METRICS)}")
     write_text(output / "summary.json", json.dumps(numbers, indent=2) + "\n")
-    write_text(output / "summary.md", result.text)
+    result.text = (
+        f"{short_summary(numbers)}{scored}\n"
+        f"all scores, with intervals and definitions: {output / 'summary.md'}"
+    )
     write_text(output / "nnunet_summary.json", nnunet_summary_text(result.rows))
     write_text(output / RECORD, json.dumps(record, indent=2) + "\n")
