@@ -84,7 +84,7 @@ def prepare_case(pair: ScanPair, settings: Settings) -> tuple[Case, dict]:
     # Arrays are freed before the next ones are made: resources.py states the memory
     # that this function needs.
     counts = label_counts(labels.voxels)
-    label_lut = _label_lut(counts, settings, pair.other_labels, labels.path)
+    label_lut = label_values(counts, settings, pair.other_labels, labels.path)
     resampled = resample(labels, settings.spacing_mm, order="nearest")
     label = label_lut[resampled.voxels]
     del labels, resampled
@@ -169,7 +169,7 @@ def _source_entry(path: Path, files: list[Path]) -> dict:
     }
 
 
-def _label_lut(
+def label_values(
     counts: Mapping[int, int],
     settings: Settings,
     other_labels: tuple[int, ...],

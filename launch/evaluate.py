@@ -4,10 +4,17 @@ r"""Evaluates a trained network on the test cases of a prepared data set.
     python -m launch.evaluate --workdir=RUN --data=DIR --part=validation --pictures=5 \
         --config.predict.checkpoint=latest --config.predict.average_flips=True
 
-Scores are those of the label maps on the prepared grid. Writes OUTPUT/cases.jsonl (a
-line per case and organ: Dice, precision, recall, surface distances), summary.json and
-summary.md; OUTPUT is RUN/evaluation/PART unless given (PART_of_SPLIT with --split).
-After an interruption the same command continues.
+    python -m launch.evaluate --workdir=RUN --data=DIR --grid=scan --truth=SCANS
+
+Scores are those of the label maps on the prepared grid, resampled to its spacing. With
+--grid=scan they are those of the label maps that launch.predict writes, on each scan's
+own grid, against the original label maps in the folder --truth that was prepared: to
+compare networks of different spacings, or with figures of others.
+
+Writes OUTPUT/cases.jsonl (a line per case and organ: Dice, volumes, surface distances,
+each defined in summary.md), summary.json and summary.md. OUTPUT is RUN/evaluation/PART
+unless given (PART_of_SPLIT with --split; _on_scan_grid and _by_surface_distance are
+added with these). After an interruption the same command continues.
 """
 
 import os
@@ -24,6 +31,20 @@ FLAGS.add("data", Path, None, "Prepared data set.", required=True)
 FLAGS.add("output", Path, None, "Folder for the results.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
+FLAGS.add("grid", str, "prepared", "Grid of the scores.", choices=("prepared", "scan"))
+FLAGS.add(
+    "truth",
+    Path,
+    None,
+    "For --grid=scan: the folder that data_prep.prepare had as --input.",
+)
+FLAGS.add(
+    "definition",
+    str,
+    "mesh",
+    "Whose areas weigh the pieces of a surface.",
+    choices=("mesh", "surface_distance"),
+)
 FLAGS.add("pictures", int, 0, "How many cases get a picture with outlines.")
 FLAGS.add("timing", bool, False, "Time a forward pass, for launch.tables.")
 FLAGS.add("label_maps", bool, False, "Also write label maps on the scans' own grids.")
@@ -36,9 +57,17 @@ def main(values: cli.Values) -> None:
     workdir, data = values.workdir, values.data
     if values.pictures < 0:
         raise BadArguments(f"--pictures={values.pictures} must be 0 or more")
+    if values.grid == "scan" and values.truth is None:
+        raise BadArguments(
+            "--grid=scan needs --truth=DIR, the folder that data_prep.prepare had as "
+            "--input: a prepared truth is resampled and cannot stand for the original"
+        )
+    if values.grid != "scan" and values.truth is not None:
+        raise BadArguments(f"--truth={values.truth} is for --grid=scan")
     check_devices()
 
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
+    from attunet_jax.evaluate.cases import Scoring
     from attunet_jax.evaluate.evaluation_record import write_record
     from attunet_jax.evaluate.report import evaluate_into_folder
     from attunet_jax.predict.predictor import load_predictor
@@ -63,6 +92,18 @@ def main(values: cli.Values) -> None:
         case_ids = tuple(parts[values.part])
         if not case_ids:
             raise BadArguments(f"{data}: split {split} has no {values.part} cases")
+    original = None
+    if values.grid == "scan":
+        from data_prep.original import OriginalCases
+
+        if predictor.run["config"]["predict"]["region"] == "centre_crop":
+            raise BadArguments(
+                "--grid=scan scores whole scans: give --config.predict.region=whole"
+            )
+        original = OriginalCases(values.required("truth"), dataset, case_ids)
+        name += "_on_scan_grid"
+    if values.definition != "mesh":
+        name += f"_by_{values.definition}"
     output = values.output or workdir / "evaluation" / name
     _, text = evaluate_into_folder(
         predictor,
@@ -72,6 +113,7 @@ def main(values: cli.Values) -> None:
         pictures=values.pictures,
         label_maps=values.label_maps,
         replace=values.output is None,
+        scoring=Scoring(values.definition, original),
     )
     write_record(
         output,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,30 @@ from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.journal import journal_of, lines, made_by, rows_in
 from attunet_jax.evaluate.metrics import measure_case
+from attunet_jax.evaluate.surfels import Definition
 from attunet_jax.files import write_text
 from attunet_jax.predict.predictor import Predictor
+from attunet_jax.volume import Volume
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """On which grid predictions are scored, and whose areas weigh their surfaces.
+
+    `original` reads a case's scan, and the case on that scan's own grid, with the label
+    map that was drawn on it; scores are then those of launch.predict's label maps.
+    Without it the prepared grid is scored.
+    """
+
+    definition: Definition = "mesh"
+    original: Callable[[str], tuple[Volume, Case]] | None = None
+
+    @property
+    def grid(self) -> str:
+        return "scan" if self.original else "prepared"
+
+
+PREPARED = Scoring()
 
 
 def evaluate_cases(
@@ -26,8 +48,9 @@ def evaluate_cases(
     *,
     on_case: Callable[[Case, np.ndarray, list[dict], bool], None],
     is_incomplete: Callable[[str], bool] = lambda case_id: False,
+    scoring: Scoring = PREPARED,
 ) -> list[dict]:
-    """Predicts each case and scores it on the prepared grid.
+    """Predicts each case and scores it on the prepared grid, or on the scan's own.
 
     The whole case, or its centre crop if `config.predict.region` says so. Organs that
     the network was not trained on are not scored. Cases that `path` already holds for
@@ -38,6 +61,7 @@ def evaluate_cases(
       on_case: called with (case, prediction `[D, H, W]`, rows, is_new) for every case
         that is predicted; `is_new` unless `path` holds its rows.
       is_incomplete: whether another output of the case is missing.
+      scoring: on which grid, and by which definition.
 
     Returns:
       The rows of all cases, in the order of `case_ids`.
@@ -46,7 +70,7 @@ def evaluate_cases(
       BadArguments: the data has another spacing than the network or none of its organs.
     """
     organs = _organs(predictor, dataset)
-    stamp = stamp_of(predictor, dataset)
+    stamp = stamp_of(predictor, dataset, scoring)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Rows so far: a kill loses none of them.
     tmp_path = journal_of(path)
@@ -58,18 +82,20 @@ def evaluate_cases(
             of_case = done.get(case_id, [])
             is_new = not of_case
             if is_new or is_incomplete(case_id):
-                case = dataset.case(case_id)
-                whole_hu = case.image_hu
-                if predictor.run["config"]["predict"]["region"] == "centre_crop":
-                    case = _centre_crop(case, predictor.run["config"]["data"])
-                start = time.perf_counter()
-                prediction = predictor.probabilities(case.image_hu, whole_hu).argmax(0)
-                seconds = time.perf_counter() - start
-                prediction = prediction.astype(np.uint8)
+                case, prediction, seconds = _predicted(
+                    predictor, dataset, case_id, scoring
+                )
                 if is_new:
                     of_case = [
                         {"case_id": case_id, **row, "seconds": seconds, **stamp}
-                        for row in _scores(dataset, case, prediction, predictor, organs)
+                        for row in _scores(
+                            dataset,
+                            case,
+                            prediction,
+                            predictor,
+                            organs,
+                            scoring.definition,
+                        )
                     ]
                 on_case(case, prediction, of_case, is_new)
                 if is_new:
@@ -81,13 +107,34 @@ def evaluate_cases(
     return rows
 
 
-def stamp_of(predictor: Predictor, dataset: Dataset) -> dict[str, Any]:
+def _predicted(
+    predictor: Predictor, dataset: Dataset, case_id: str, scoring: Scoring
+) -> tuple[Case, np.ndarray, float]:
+    """The case on the grid that is scored, its uint8 label map there, and seconds."""
+    if scoring.original is not None:
+        scan, case = scoring.original(case_id)
+        start = time.perf_counter()
+        prediction = predictor.label_map(scan)
+        return case, prediction, time.perf_counter() - start
+    case = dataset.case(case_id)
+    whole_hu = case.image_hu
+    if predictor.run["config"]["predict"]["region"] == "centre_crop":
+        case = _centre_crop(case, predictor.run["config"]["data"])
+    start = time.perf_counter()
+    prediction = predictor.probabilities(case.image_hu, whole_hu).argmax(0)
+    seconds = time.perf_counter() - start
+    return case, prediction.astype(np.uint8), seconds
+
+
+def stamp_of(
+    predictor: Predictor, dataset: Dataset, scoring: Scoring = PREPARED
+) -> dict[str, Any]:
     """What made a row: checkpoint, weights, settings, data, scoring. In every row."""
     return {
         **predictor.identity,
         "manifest_sha256": dataset.manifest_sha256,
-        "grid": "prepared",
-        "definition": "mesh",
+        "grid": scoring.grid,
+        "definition": scoring.definition,
     }
 
 
@@ -117,6 +164,7 @@ def _scores(
     prediction: np.ndarray,
     predictor: Predictor,
     organs: dict[str, int],
+    definition: Definition,
 ) -> list[dict]:
     """Scores a prediction where the case's label map has a truth."""
     labels = dataset.labels
@@ -124,7 +172,9 @@ def _scores(
     mask = None
     if labels.ignore_value is not None:
         mask = case.label != labels.ignore_value
-    return measure_case(truth, prediction, case.spacing_mm, organs, mask)
+    return measure_case(
+        truth, prediction, case.spacing_mm, organs, mask, definition=definition
+    )
 
 
 def _centre_crop(case: Case, data: dict) -> Case:

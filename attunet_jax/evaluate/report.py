@@ -13,6 +13,8 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.cases import (
+    PREPARED,
+    Scoring,
     evaluate_cases,
     rows_of_others,
     scored_cases,
@@ -39,6 +41,7 @@ def evaluate_into_folder(
     pictures: int,
     label_maps: bool,
     replace: bool = True,
+    scoring: Scoring = PREPARED,
 ) -> tuple[list[dict], str]:
     """Evaluates `case_ids`; writes cases.jsonl, summary.json and summary.md.
 
@@ -50,6 +53,7 @@ def evaluate_into_folder(
       label_maps: whether predictions are kept, on the scans' own grids.
       replace: whether an evaluation by another checkpoint, or of other data or
         settings, is removed from the folder; otherwise it is refused.
+      scoring: on which grid, and by which definition.
 
     Returns:
       The rows of all cases, and a short summary for a terminal.
@@ -60,7 +64,7 @@ def evaluate_into_folder(
       BadData: the folder cannot be written.
     """
     make_folder(folder / "label_maps" if label_maps else folder)
-    stamp = stamp_of(predictor, dataset)
+    stamp = stamp_of(predictor, dataset, scoring)
     maps_stay = _make_way(folder, stamp, replace)
     _refuse_other_cases(folder, stamp, case_ids)
     if label_maps:
@@ -128,6 +132,7 @@ def evaluate_into_folder(
             folder / "cases.jsonl",
             on_case=on_case,
             is_incomplete=is_incomplete,
+            scoring=scoring,
         )
         bar.update(len(case_ids) - bar.n)
     numbers = summary(rows)

@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from attunet_jax import volume as volumes
 from attunet_jax.data.dataset import Dataset, open_dataset
-from attunet_jax.errors import BadArguments
-from attunet_jax.evaluate.cases import evaluate_cases
+from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.evaluate.cases import Scoring, evaluate_cases
 from attunet_jax.evaluate.report import evaluate_into_folder
+from attunet_jax.evaluate.scoring import scored_apart
 from attunet_jax.predict.predictor import Predictor, load_predictor
 from attunet_jax.train.setup import setup
 from attunet_jax.train.trained import load_trained
+from data_prep.original import OriginalCases
 from launch import evaluate as launch_evaluate
+from launch import evaluate as program
 
 ORGANS = {"spleen": 1, "pancreas": 2, "kidney": 3}
 
@@ -348,6 +352,72 @@ def test_scores_of_an_earlier_version_are_made_again_and_its_label_maps_stay(
     assert [row.keys() for row in again] == [row.keys() for row in rows]
     assert maps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("label_maps/*.gz")}
     assert "prepared data" in (tmp_path / "summary.md").read_text()
+
+
+def test_scores_on_the_scans_own_grid_are_those_of_their_files(
+    trained, prepared, scan_folder, tmp_path
+):
+    """Label maps as launch.predict makes them, against those that were prepared."""
+    dataset, predictor = open_dataset(prepared), load_predictor(trained[0], {})
+    original = OriginalCases(scan_folder, dataset, ["ball_1"])
+    scoring = Scoring("surface_distance", original)
+    rows, text = evaluate_into_folder(
+        predictor,
+        dataset,
+        ("ball_1",),
+        tmp_path,
+        pictures=1,
+        label_maps=True,
+        scoring=scoring,
+    )
+    made = tmp_path / "label_maps" / "ball_1.nii.gz"
+    scan = volumes.read_scan(scan_folder / "images" / "ball_1.nii.gz")
+    np.testing.assert_array_equal(
+        volumes.read_labels(made).voxels, predictor.label_map(scan)
+    )
+    truth, found = (
+        np.asarray(nib.Nifti1Image.from_filename(p).dataobj)
+        for p in (scan_folder / "labels" / made.name, made)
+    )
+    for row in rows:
+        one, other = (labels == ORGANS[row["organ"]] for labels in (truth, found))
+        assert (row["truth_vox"], row["prediction_vox"]) == (one.sum(), other.sum())
+        expected = 2 * (one & other).sum() / (one.sum() + other.sum())
+        assert row["dice"] == pytest.approx(expected, abs=1e-12)
+        assert row["spacing_mm"] == pytest.approx([2.5, 2, 2])
+        assert (row["grid"], row["definition"]) == ("scan", "surface_distance")
+    assert "own grid" in text and (tmp_path / "ball_1.png").exists()
+    # The prepared truth was resampled: it has other volumes.
+    before = evaluate(predictor, dataset, tmp_path / "prepared")
+    assert before[0]["truth_ml"] != rows[0]["truth_ml"]
+    assert "another --grid" in (scored_apart(before, rows) or "")
+    # Beside these scores no others.
+    with pytest.raises(BadArguments, match="another grid, definition"):
+        evaluate(predictor, dataset, tmp_path)
+
+
+def test_another_truth_than_the_one_that_was_prepared_is_refused(
+    trained, prepared, scan_folder, tmp_path
+):
+    dataset = open_dataset(prepared)
+    shutil.copytree(scan_folder, tmp_path / "scans")
+    (tmp_path / "scans" / "labels" / "ball_2.nii.gz").unlink()
+    shutil.copy(
+        scan_folder / "labels" / "ball_3.nii.gz",
+        tmp_path / "scans" / "labels" / "ball_1.nii.gz",
+    )
+    cases = OriginalCases(tmp_path / "scans", dataset, ["ball_1"])
+    with pytest.raises(BadData, match="ball_1.nii.gz: is another label map than"):
+        cases("ball_1")
+    with pytest.raises(BadArguments, match=r"--truth=\S+: has no case ball_x; name"):
+        OriginalCases(scan_folder, dataset, ["ball_x"])
+    words = [f"--workdir={trained[0]}", f"--data={prepared}"]
+    for more, message in (
+        (["--grid=scan"], "--grid=scan needs --truth=DIR"),
+        ([f"--truth={scan_folder}"], "is for --grid=scan"),
+    ):
+        with pytest.raises(BadArguments, match=message):
+            program.main(program.FLAGS.parse([*words, *more]))
 
 
 def test_an_interrupted_evaluation_leaves_no_summary_of_before(
