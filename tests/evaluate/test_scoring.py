@@ -25,6 +25,10 @@ def test_every_score_of_a_row_has_one_line_of_definition():
         )
 
 
+def test_docs_define_each_score_as_the_outputs_do(check_generated):
+    check_generated("evaluation.md", "metrics", definitions_text(METRICS))
+
+
 def test_only_evaluations_of_one_grid_definition_and_spacing_compare():
     rows = [row("a"), row("b", spacing_mm=[3, 1, 1])]
     assert scored_apart(rows, rows[::-1]) is None
