@@ -16,7 +16,12 @@ from attunet_jax.evaluate.statistics.intervals import (
     UNRELIABLE_BELOW,
     mean_interval,
 )
-from attunet_jax.evaluate.statistics.scores import by_case, decimals, needs_penalty
+from attunet_jax.evaluate.statistics.scores import (
+    by_case,
+    by_organ,
+    decimals,
+    needs_penalty,
+)
 
 
 def summary(
@@ -43,15 +48,12 @@ def summary(
     Raises:
       ValueError: a case has two rows of an organ and of one seed.
     """
-    by_organ: dict[str, list[Mapping]] = {}
-    for row in rows:
-        by_organ.setdefault(row["organ"], []).append(row)
     return {
         organ: {
             metric: _spread(of_organ, organ, metric, interval, seed)
             for metric in metrics
         }
-        for organ, of_organ in by_organ.items()
+        for organ, of_organ in by_organ(rows).items()
     }
 
 
@@ -197,7 +199,7 @@ def _short(spread: Mapping, metric: str, n: int) -> str:
 def _dice_by_case(rows: Iterable[Mapping]) -> dict[str, dict[str, str]]:
     rows = list(rows)
     found: dict[str, dict[str, str]] = {row["case_id"]: {} for row in rows}
-    for organ in dict.fromkeys(row["organ"] for row in rows):
-        for case, value in by_case(rows, organ, "dice").items():
+    for organ, of_organ in by_organ(rows).items():
+        for case, value in by_case(of_organ, organ, "dice").items():
             found[case][organ] = "-" if value is None else f"{value:.3f}"
     return found

@@ -15,7 +15,7 @@ from attunet_jax.evaluate.statistics.paired import (
     smallest_detectable,
     wilcoxon_p,
 )
-from attunet_jax.evaluate.statistics.scores import by_case, lower_is_better
+from attunet_jax.evaluate.statistics.scores import by_case, by_organ, lower_is_better
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class Comparison:
     penalised_n: int
 
 
+Scores = dict[str, float | None]  # of each case, None where undefined
+
+
 def compare_pair(
     names: tuple[str, str],
     first: Iterable[Mapping],
@@ -64,13 +67,81 @@ def compare_pair(
     Raises:
       ValueError: a network holds a case, organ and seed twice.
     """
-    first, second = list(first), list(second)
-    differences, shared = _differences(first, second, organ, metric, penalised=False)
+    scores = [_scores(rows, organ, metric) for rows in (first, second)]
+    return _compare(names, scores, organ, metric, interval, seed)
+
+
+def compare_networks(
+    networks: Mapping[str, Sequence[Mapping]],
+    *,
+    organs: Sequence[str],
+    metrics: Sequence[str],
+    interval: str = "t",
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compares all pairs, in the order of `networks`; one family for Holm.
+
+    Pairs without a case that both define are left out.
+    """
+    quantities = [(organ, metric) for organ in organs for metric in metrics]
+    return compare_quantities(networks, quantities, interval=interval, seed=seed)
+
+
+def compare_quantities(
+    networks: Mapping[str, Sequence[Mapping]],
+    quantities: Iterable[tuple[str, str]],
+    *,
+    interval: str = "t",
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compares all pairs in each (organ, metric), as `compare_networks`."""
+    quantities = list(dict.fromkeys(quantities))
+    rows = {name: by_organ(of_network) for name, of_network in networks.items()}
+    scores = {
+        (name, *quantity): _scores(rows[name].get(quantity[0], ()), *quantity)
+        for name in networks
+        for quantity in quantities
+    }
+    found = [
+        _compare(
+            pair,
+            [scores[name, organ, metric] for name in pair],
+            organ,
+            metric,
+            interval,
+            seed,
+        )
+        for pair in combinations(networks, 2)
+        for organ, metric in quantities
+    ]
+    return with_holm([comparison for comparison in found if comparison.n])
+
+
+def _scores(rows: Iterable[Mapping], organ: str, metric: str) -> tuple[Scores, Scores]:
+    """Returns the scores without and with penalties."""
+    rows = list(rows)
+    without, penalised = (
+        by_case(rows, organ, metric, penalised=penalised, absolute=True)
+        for penalised in (False, True)
+    )
+    return without, penalised
+
+
+def _compare(
+    names: tuple[str, str],
+    scores: Sequence[tuple[Scores, Scores]],
+    organ: str,
+    metric: str,
+    interval: str,
+    seed: int,
+) -> Comparison:
+    first, second = scores
+    differences, shared = _differences(first[0], second[0])
     n = differences.size
     low, high = mean_interval(differences, interval, seed)
     mean = float(differences.mean()) if n else None
     sign = -1 if lower_is_better(metric) else 1
-    penalised, _ = _differences(first, second, organ, metric, penalised=True)
+    penalised, _ = _differences(first[1], second[1])
     with_penalty = float(penalised.mean()) if penalised.size > n else None
     p = wilcoxon_p(differences)
     return Comparison(
@@ -94,35 +165,6 @@ def compare_pair(
     )
 
 
-def compare_networks(
-    networks: Mapping[str, Sequence[Mapping]],
-    *,
-    organs: Sequence[str],
-    metrics: Sequence[str],
-    interval: str = "t",
-    seed: int = 0,
-) -> list[Comparison]:
-    """Compares all pairs, in the order of `networks`; one family for Holm.
-
-    Pairs without a case that both define are left out.
-    """
-    found = [
-        compare_pair(
-            pair,
-            networks[pair[0]],
-            networks[pair[1]],
-            organ=organ,
-            metric=metric,
-            interval=interval,
-            seed=seed,
-        )
-        for pair in combinations(networks, 2)
-        for organ in organs
-        for metric in metrics
-    ]
-    return with_holm([comparison for comparison in found if comparison.n])
-
-
 def with_holm(family: Sequence[Comparison]) -> list[Comparison]:
     """Returns the comparisons with p corrected for all of them together."""
     corrected = holm([comparison.p for comparison in family])
@@ -139,21 +181,10 @@ def best_of(comparisons: Iterable[Comparison], count: int) -> set[tuple[str, str
     return {won for won, times in wins.items() if times == count - 1}
 
 
-def _differences(
-    first: list[Mapping],
-    second: list[Mapping],
-    organ: str,
-    metric: str,
-    *,
-    penalised: bool,
-) -> tuple[np.ndarray, int]:
+def _differences(first: Scores, second: Scores) -> tuple[np.ndarray, int]:
     """Returns the differences, and how many cases both networks have."""
-    a, b = (
-        by_case(rows, organ, metric, penalised=penalised, absolute=True)
-        for rows in (first, second)
-    )
-    cases = sorted(a.keys() & b.keys())
-    pairs = [(a[case], b[case]) for case in cases]
+    cases = sorted(first.keys() & second.keys())
+    pairs = [(first[case], second[case]) for case in cases]
     defined = [(x, y) for x, y in pairs if x is not None and y is not None]
     difference = paired_differences([x for x, _ in defined], [y for _, y in defined])
     return difference, len(cases)

@@ -68,7 +68,7 @@ def ranks(
     ]
     rng = np.random.default_rng(seed)
     n = len(cases)
-    of_case = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    of_case = _drawn_shares(n, rng)
     drawn = np.stack([_means(matrix, of_case, rng) for matrix in matrices])
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(
@@ -101,9 +101,15 @@ def _means(
     scores: np.ndarray, of_case: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Returns the mean of each draw `[RESAMPLES]`: all draw cases alike, seeds each."""
-    s = len(scores)
-    of_seed = rng.multinomial(s, np.full(s, 1 / s), size=len(of_case)) / s
+    of_seed = _drawn_shares(len(scores), rng)
     return np.einsum("bs,sn,bn->b", of_seed, scores, of_case, optimize=True)
+
+
+def _drawn_shares(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws n of n with replacement; returns the share of each `[RESAMPLES, n]`."""
+    drawn = rng.integers(n, size=(RESAMPLES, n)) + n * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=RESAMPLES * n)
+    return counts.reshape(RESAMPLES, n) / n
 
 
 def _ranked(means: np.ndarray) -> np.ndarray:

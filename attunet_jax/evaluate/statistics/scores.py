@@ -56,6 +56,14 @@ def metrics_of(rows: Iterable[Mapping]) -> tuple[str, ...]:
     return tuple(metric for metric in METRICS if metric in found)
 
 
+def by_organ(rows: Iterable[Mapping]) -> dict[str, list[Mapping]]:
+    """Returns the rows of each organ, in the order in which organs first appear."""
+    found: dict[str, list[Mapping]] = {}
+    for row in rows:
+        found.setdefault(row["organ"], []).append(row)
+    return found
+
+
 def penalty(row: Mapping, metric: str) -> float | None:
     """Returns what an undefined score counts as; None without a penalty.
 

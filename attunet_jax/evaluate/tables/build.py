@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 
 from attunet_jax.evaluate.paper_tables import (
     FOLDS,
@@ -15,7 +14,7 @@ from attunet_jax.evaluate.paper_tables import (
 from attunet_jax.evaluate.statistics.comparison import (
     Comparison,
     best_of,
-    compare_pair,
+    compare_quantities,
     with_holm,
 )
 from attunet_jax.evaluate.statistics.ranks import ranks
@@ -233,22 +232,17 @@ def _comparisons(
     seed: int,
 ) -> list[tuple[tuple[str, Quantity], Comparison]]:
     """Compares each pair of networks of a split; the whole table is one family."""
-    found = []
-    for split, names in _by_split(keys).items():
-        for pair in combinations(names, 2):
-            first, second = (results[name, split].rows for name in pair)
-            for quantity in quantities:
-                comparison = compare_pair(
-                    pair,
-                    first,
-                    second,
-                    organ=quantity.organ,
-                    metric=quantity.metric,
-                    interval=interval,
-                    seed=seed,
-                )
-                if comparison.n:
-                    found.append(((split, quantity), comparison))
+    known = {(quantity.organ, quantity.metric): quantity for quantity in quantities}
+    found = [
+        ((split, known[comparison.organ, comparison.metric]), comparison)
+        for split, names in _by_split(keys).items()
+        for comparison in compare_quantities(
+            {name: results[name, split].rows for name in names},
+            known,
+            interval=interval,
+            seed=seed,
+        )
+    ]
     family = with_holm([comparison for _, comparison in found])
     return [(where, c) for (where, _), c in zip(found, family, strict=True)]
 

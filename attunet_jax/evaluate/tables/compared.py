@@ -7,7 +7,7 @@ from dataclasses import asdict
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.statistics.comparison import best_of, compare_networks
 from attunet_jax.evaluate.statistics.ranks import ranks
-from attunet_jax.evaluate.statistics.scores import label, metric_label
+from attunet_jax.evaluate.statistics.scores import by_organ, label, metric_label
 from attunet_jax.evaluate.statistics.seeds import spread_of_seeds
 from attunet_jax.evaluate.summary import summary
 from attunet_jax.evaluate.tables.formats import (
@@ -63,6 +63,11 @@ def compared(
         return spread and spread | {"better": (name, organ, metric) in best}
 
     quantities = [(organ, metric) for organ in organs for metric in metrics]
+    grouped = {name: by_organ(rows) for name, rows in networks.items()}
+    of_organ = {
+        organ: {name: grouped[name].get(organ, []) for name in networks}
+        for organ in organs
+    }
     filled: dict = {
         "title": f"{' and '.join(networks)} on {len(cases)} cases",
         "cases": cases,
@@ -86,13 +91,13 @@ def compared(
         "seeds": [
             {"label": label(organ, metric), "network": name, **asdict(spread)}
             for organ, metric in quantities
-            for name, rows in networks.items()
+            for name, rows in of_organ[organ].items()
             if (spread := spread_of_seeds(rows, organ, metric))
         ],
         "ranks": [
             {"label": label(organ, metric), **asdict(rank)}
             for organ, metric in quantities
-            for rank in ranks(networks, organ, metric, seed=seed)
+            for rank in ranks(of_organ[organ], organ, metric, seed=seed)
         ],
     }
     cells = [cell for q in filled["quantities"] for cell in q["cells"]]

@@ -33,7 +33,9 @@ _SPECIAL = {
 def to_latex(table: Mapping) -> str:
     """Formats the table, the comparisons and the footnotes."""
     sheets = [main_sheet(table, paper_apart=True), *sheets_of(table)]
-    return latex(heading(table), f"table{table['number']}", sheets, table["footnotes"])
+    # LaTeX numbers its tables itself.
+    _, _, title = heading(table).partition(": ")
+    return latex(title, f"table{table['number']}", sheets, table["footnotes"])
 
 
 def latex(title: str, label: str, sheets: Iterable[Sheet], notes: Iterable[str]) -> str:
