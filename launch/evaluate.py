@@ -80,7 +80,7 @@ def main(values: cli.Values) -> None:
     else:
         own = predictor.run["config"]["data"]["split"]
         split = values.split or own
-        parts = dataset.split(split)
+        parts = dataset.split(split, "--split" if values.split else "")
         if redrawn := dataset.redrawn_since(predictor.run):
             raise BadArguments(f"{redrawn}, train again, or evaluate --part=all")
         if split != own:

@@ -55,11 +55,15 @@ class Dataset:
         """Paths of the shards, in the manifest's order."""
         return tuple(self.directory / s["file"] for s in self.manifest["shards"])
 
-    def split(self, name: str) -> dict[str, tuple[str, ...]]:
-        """Returns part (train, validation, test) -> case ids. Raises `BadArguments`."""
+    def split(self, name: str, flag: str = "") -> dict[str, tuple[str, ...]]:
+        """Returns part (train, validation, test) -> case ids.
+
+        Raises `BadArguments`, naming the `flag` that chose the split, if one did.
+        """
         if name not in self.splits:
+            chosen = f"{flag}={name}: " if flag else ""
             raise BadArguments(
-                f"{self.directory} has no split {name!r}; it has: "
+                f"{chosen}{self.directory} has no split {name!r}; it has: "
                 + ", ".join(self.splits)
             )
         return self.splits[name]
@@ -102,6 +106,19 @@ class Dataset:
         if None in stored:
             return None
         return HuHistogram.total(map(HuHistogram.from_json, stored))
+
+    def absent(self, case_ids: Iterable[str], organs: Iterable[str]) -> dict[str, int]:
+        """Counts the cases that lack each organ, by what the manifest says of them.
+
+        A case of which it says nothing (data of other programs) counts for none.
+        """
+        counts = dict.fromkeys(organs, 0)
+        for case_id in case_ids:
+            voxels = self._entry(case_id).get("voxels")
+            for organ in counts:
+                if isinstance(voxels, dict) and voxels.get(organ) == 0:
+                    counts[organ] += 1
+        return counts
 
     def hu_levels(self, case_ids: Iterable[str]) -> list[HuLevels]:
         """Returns the levels of whole scans; none in data prepared before."""

@@ -33,6 +33,7 @@ from attunet_jax.train.config_checks import (
 from attunet_jax.train.experiment import Training, compile_step, make_training
 from attunet_jax.train.setup import Run, batches_from
 from attunet_jax.train.state import TrainState, parameter_count
+from attunet_jax.train.validation import nowhere_warning
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -107,6 +108,11 @@ def dry_run(run: Run) -> str:
     width = max(map(len, lines))
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
     text += "".join(f"\n{line}" for line in warnings_of(run.config, train_cases))
+    validation = experiment.validation_ids
+    absent = run.dataset.absent(validation, experiment.organs)
+    nowhere = [organ for organ, n in absent.items() if 0 < n == len(validation)]
+    if nowhere:
+        text += f"\n{nowhere_warning(nowhere, len(nowhere) < len(absent))}"
     if jax.default_backend() == "cpu":
         text += (
             "\nThe memory is that of the program compiled for CPU: it shows how memory "

@@ -85,7 +85,7 @@ def make_experiment(
     check_config(config)
     config = with_classes(config, dataset.labels)
     resolved = json.loads(config.to_json())
-    parts = dataset.split(config.data.split)
+    parts = dataset.split(config.data.split, "--config.data.split")
     if not parts["train"]:
         raise BadArguments(
             f"{dataset.directory}: split {config.data.split} has no training cases"

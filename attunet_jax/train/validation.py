@@ -125,14 +125,14 @@ def described(crops: OrganCrops, cases: int) -> list[str]:
         + "".join(f"; {words}" for words in partly)
     ]
     if nowhere:
-        lines.append(
-            f"warning: no validation case has {', '.join(nowhere)}: the best "
-            "checkpoint is chosen "
-            + (
-                "by the other organs"
-                if crops.windows
-                else "by nothing, it is the latest"
-            )
-            + "; another --config.data.split may have them"
-        )
+        lines.append(nowhere_warning(nowhere, bool(crops.windows)))
     return lines
+
+
+def nowhere_warning(organs: Sequence[str], others: bool) -> str:
+    """Warns of organs that no validation case has; `others` says if any has another."""
+    by_what = "by the other organs" if others else "by nothing, it is the latest"
+    return (
+        f"warning: no validation case has {', '.join(organs)}: the best checkpoint is "
+        f"chosen {by_what}; another --config.data.split may have them"
+    )

@@ -51,6 +51,8 @@ def test_a_split_gives_the_cases_of_its_parts(prepared):
 def test_an_unknown_split_lists_those_there_are(prepared):
     with pytest.raises(BadArguments, match="no split '50_50'; it has: 80_20"):
         open_dataset(prepared).split("50_50")
+    with pytest.raises(BadArguments, match="^--config.data.split=5: .*no split '5'"):
+        open_dataset(prepared).split("5", "--config.data.split")
 
 
 def test_every_case_is_read_from_its_shard(prepared, cases):

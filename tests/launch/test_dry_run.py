@@ -1,16 +1,27 @@
 """What a dry run says, and that it leaves nothing behind."""
 
+import json
 import re
+import shutil
 
 
 def test_a_dry_run_says_what_the_run_would_take_and_writes_nothing(
     run_program, finish, prepared, tiny_flags, tmp_path
 ):
-    before = sorted(path.stat().st_mtime_ns for path in prepared.iterdir())
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    manifest = json.loads((data / "manifest.json").read_text())
+    splits = json.loads((data / "splits.json").read_text())["splits"]
+    (unlucky,) = splits["80_20"]["validation"]
+    for case in manifest["cases"]:
+        if case["case_id"] == unlucky:
+            case["voxels"]["kidney"] = 0
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    before = sorted(path.stat().st_mtime_ns for path in data.iterdir())
     status, printed, errors = finish(
         run_program(
             "launch.train",
-            f"--data={prepared}",
+            f"--data={data}",
             f"--workdir={tmp_path / 'run'}",
             "--dry_run",
             *tiny_flags,
@@ -33,5 +44,6 @@ def test_a_dry_run_says_what_the_run_would_take_and_writes_nothing(
     assert "not what a GPU or TPU needs" in printed
     assert "nothing was trained or written" in printed
     assert "huge pages: " in printed and "GLIBC_TUNABLES=" in printed
-    assert list(tmp_path.iterdir()) == []
-    assert sorted(path.stat().st_mtime_ns for path in prepared.iterdir()) == before
+    assert "warning: no validation case has kidney: " in printed
+    assert list(tmp_path.iterdir()) == [data]
+    assert sorted(path.stat().st_mtime_ns for path in data.iterdir()) == before

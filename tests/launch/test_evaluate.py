@@ -274,7 +274,7 @@ def test_bad_input_is_one_line(refused, refused_here, trained, prepared, tmp_pat
     for change, message, status in (
         ({"--part": "exam"}, "--part=exam is none of: train, validation, test, all", 2),
         ({"--pictures": "-1"}, "--pictures=-1 must be 0 or more", 2),
-        ({"--split": "50_50"}, "no split '50_50'", 2),
+        ({"--split": "50_50"}, "--split=50_50: ", 2),
         ({"--data": "nowhere"}, "nowhere: no such folder of prepared data", 3),
         ({"--workdir": "nowhere"}, "nowhere: no checkpoints here", 3),
     ):

@@ -335,6 +335,12 @@ def test_mistakes_are_one_line_and_nothing_is_overwritten(folders, run):
     status, _, errors = run(folders, *two, "--only_common", prediction="second")
     assert status == 2 and "another prediction" in errors[0] and len(errors) == 1
     assert {p: p.read_bytes() for p in (folders / "out").iterdir()} == before
+    (folders / "run").mkdir()
+    begun = folders / "run" / ".cases.jsonl.new"
+    begun.write_text('{"case_id": "a", "organ": "spleen", "step": 1}\n')
+    status, _, errors = run(folders, *two, f"--output={folders / 'run'}")
+    assert status == 2 and "launch.score did not make" in errors[0]
+    assert len(begun.read_text().splitlines()) == 1
 
 
 def test_pictures_are_drawn_on_the_scans(folders, run):

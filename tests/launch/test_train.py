@@ -56,7 +56,7 @@ def test_the_newest_and_the_best_checkpoint_are_kept(trained):
     "words, said",
     [
         (["--config.data.crop_shape=(16,15,16)"], "config.data.crop_shape"),
-        (["--config.data.split=90_10"], "no split '90_10'"),
+        (["--config.data.split=90_10"], "--config.data.split=90_10: "),
         (
             ["--config.classes=background,liver"],
             "--config.classes=background,liver: ",

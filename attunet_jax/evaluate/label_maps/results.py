@@ -9,7 +9,7 @@ from typing import Any
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.definitions import METRICS, definitions_text
-from attunet_jax.evaluate.journal import journal_of, lines
+from attunet_jax.evaluate.journal import journal_of, lines, rows_in
 from attunet_jax.evaluate.label_maps.measure import Settings
 from attunet_jax.evaluate.label_maps.nnunet import nnunet_summary_text
 from attunet_jax.evaluate.scoring import scoring_text
@@ -54,7 +54,9 @@ def check_output(output: Path, truth: Path, prediction: Path) -> None:
     try:
         there = read_json(output / RECORD)
     except FileNotFoundError:
-        if (output / CASES).exists():
+        begun = rows_in(journal_of(output / CASES))
+        ours = all("truth_sha256" in row for row in begun)
+        if (output / CASES).exists() or not ours:
             raise BadArguments(
                 f"{output}: holds an evaluation that launch.score did not make; use "
                 "another --output"
