@@ -340,3 +340,14 @@ def test_table_4_has_our_five_folds_beside_the_published_methods():
     without = make({("attention_unet", "5_fold"): run}, 4, paper=False)
     assert "FCN" not in to_markdown(without)
     assert cells(to_markdown(without), "Attention U-Net") == ours
+    key = "nnU-Net", "5_fold"
+    built = table(
+        4,
+        {("attention_unet", "5_fold"): run},
+        data="phantoms",
+        inference="",
+        added={key: Result(rows, None, None, None, "")},
+    )
+    theirs = ["phantoms", "0.500 ± 0.000 [0.500, 0.500], n=10", "?/10", "-"]
+    assert cells(to_markdown(built), "nnU-Net") == theirs
+    assert "- Scored on the grid of the prepared data" in to_markdown(built)

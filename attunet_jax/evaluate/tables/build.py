@@ -11,6 +11,7 @@ from attunet_jax.evaluate.paper_tables import (
     PaperTable,
     Quantity,
 )
+from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.statistics.comparison import (
     Comparison,
     best_of,
@@ -143,9 +144,10 @@ def table(
         "seeds": _seeds(of_organs, keys, results),
         "ranks": _ranks(of_organs, keys, results, seed),
     }
+    all_rows = [row for key in keys for row in results[key].rows]
     filled["footnotes"] = [
         *remarks,
-        *_footnotes(printed, filled, inference, paper),
+        *_footnotes(printed, filled, scoring_text(all_rows), inference, paper),
     ]
     return filled
 
@@ -212,7 +214,7 @@ def _entry(entry: Entry, result: Result, has_folds: bool) -> dict:
         "label": entry.label if has_folds else f"{entry.label} ({split})",
         "name": entry.label,
         "train_test": split,
-        "folds": _folds(result.folds) if has_folds else None,
+        "folds": _folds(result.folds if entry.numbers else 0) if has_folds else None,
         "train_cases": result.train_cases,
         "test_cases": result.test_cases,
         "seeds": result.seeds,
@@ -221,6 +223,9 @@ def _entry(entry: Entry, result: Result, has_folds: bool) -> dict:
 
 
 def _folds(count: int) -> str:
+    """`5-CV`, `5-CV, 3 of 5` of an unfinished one, `-` of another's network (0)."""
+    if not count:
+        return "-"
     return f"{FOLDS}-CV" + f", {count} of {FOLDS}" * (count < FOLDS)
 
 
@@ -307,12 +312,13 @@ def _ranks(
 
 
 def _footnotes(
-    printed: PaperTable, filled: Mapping, inference: str, paper: bool
+    printed: PaperTable, filled: Mapping, scoring: str, inference: str, paper: bool
 ) -> list[str]:
     notes = [f"{'Ours' if paper else 'Data'}: {filled['data']}."]
     if paper:
         notes[0] += f" The paper's numbers: {printed.data}."
         notes[0] += " Numbers on other scans are not comparable as they stand."
+    notes.append(scoring)
     metrics = {quantity["metric"] for quantity in filled["quantities"]}
     if not filled["folds"]:
         notes.append("Training/test cases stand behind each network's name.")
