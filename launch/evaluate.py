@@ -12,9 +12,10 @@ own grid, against the original label maps in the folder --truth that was prepare
 compare networks of different spacings, or with figures of others.
 
 Writes OUTPUT/cases.jsonl (a line per case and organ: Dice, volumes, surface distances,
-each defined in summary.md), summary.json and summary.md. OUTPUT is RUN/evaluation/PART
-unless given (PART_of_SPLIT with --split; _on_scan_grid and _by_surface_distance are
-added with these). After an interruption the same command continues.
+each defined in summary.md), summary.json, summary.md and report.html, a page with all of
+it. OUTPUT is RUN/evaluation/PART unless given (PART_of_SPLIT with --split;
+_on_scan_grid and _by_surface_distance are added with these). After an interruption the
+same command continues.
 """
 
 import os
@@ -69,6 +70,7 @@ def main(values: cli.Values) -> None:
     from attunet_jax.data.dataset import open_dataset  # late: these import jax
     from attunet_jax.evaluate.cases import Scoring
     from attunet_jax.evaluate.evaluation_record import write_record
+    from attunet_jax.evaluate.page.beside import write_beside
     from attunet_jax.evaluate.report import evaluate_into_folder
     from attunet_jax.predict.predictor import load_predictor
 
@@ -105,7 +107,7 @@ def main(values: cli.Values) -> None:
     if values.definition != "mesh":
         name += f"_by_{values.definition}"
     output = values.output or workdir / "evaluation" / name
-    _, text = evaluate_into_folder(
+    rows, text = evaluate_into_folder(
         predictor,
         dataset,
         case_ids,
@@ -125,6 +127,15 @@ def main(values: cli.Values) -> None:
         timing=values.timing,
     )
     print(text)
+    print(
+        write_beside(
+            output / "report.html",
+            {workdir.resolve().name: rows},
+            folders={workdir.resolve().name: [output]},
+            workdirs={workdir.resolve().name: [workdir]},
+            data=data,
+        )
+    )
 
 
 if __name__ == "__main__":

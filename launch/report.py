@@ -55,7 +55,7 @@ def main(values: cli.Values) -> None:
     write_report(
         output,
         {evaluation.name: evaluation.rows for evaluation in evaluations},
-        folders={evaluation.name: evaluation.folder for evaluation in evaluations},
+        folders={evaluation.name: [evaluation.folder] for evaluation in evaluations},
         data=values.data,
         groups=groups,
         title=values.title,

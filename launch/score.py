@@ -91,12 +91,10 @@ def main(values: cli.Values) -> None:
     )
     print(scores.text)
     if values.report:
-        from attunet_jax.evaluate.page.write import write_report  # late: a second
+        from attunet_jax.evaluate.page.beside import write_beside  # late: a second
 
-        name = output.resolve().name
-        write_report(
-            output / "report.html", {name: scores.rows}, folders={name: output}
-        )
+        name, page = output.resolve().name, output / "report.html"
+        print(write_beside(page, {name: scores.rows}, folders={name: [output]}))
     print(f"written to {output}", flush=True)
     left_out = scores.left_out + ([] if values.only_common else scores.unmatched)
     if left_out:

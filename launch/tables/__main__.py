@@ -294,11 +294,12 @@ def _write(
     make_folder(values.workdir)
     text, files = assembly.write_table(values.workdir, table, results | theirs)
     files.append(write_provenance(values.workdir, table, evaluated, dataset, added))
-    files += write_reports(
-        values.workdir, table, results | theirs, evaluated, values.data
-    )
     print(f"\n{text}")
     print(f"written: {', '.join(map(str, files))}")
+    for line in write_reports(
+        values.workdir, table, results | theirs, evaluated, values.data
+    ):
+        print(line)
     if missing and not values.allow_missing:
         raise BadData(
             f"{what} is not whole: {missing}: leave out --assemble, run what "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attunet_jax.evaluate.page.write import write_report
+from attunet_jax.evaluate.page.beside import write_beside
 from attunet_jax.evaluate.tables import Key, Result
 from launch.tables.standing import Standing
 
@@ -15,14 +15,17 @@ def write_reports(
     results: Mapping[Key, Result],
     standings: Sequence[Standing],
     data: Path,
-) -> list[Path]:
-    """Writes table1.html, or one page for each split where test cases differ."""
+) -> list[str]:
+    """Writes table1.html, or one page for each split where test cases differ.
+
+    Returns a line for each: where it is, or why there is none.
+    """
     names = [(entry["name"], entry["split"]) for entry in table["entries"]]
     keys = [(entry["network"], entry["split"]) for entry in table["entries"]]
-    places: dict[Key, Standing] = {}
+    places: dict[Key, list[Standing]] = {}
     for standing in standings:
         entry = standing.row.entry
-        places.setdefault((entry.network, entry.split), standing)
+        places.setdefault((entry.network, entry.split), []).append(standing)
     pages: dict[frozenset[str], list[int]] = {}
     for i, key in enumerate(keys):
         cases = frozenset(row["case_id"] for row in results[key].rows)
@@ -33,14 +36,20 @@ def write_reports(
         splits = "_".join(dict.fromkeys(keys[i][1] for i in group))
         suffix = f"_{splits}" if len(pages) > 1 else ""
         path = workdir / f"table{table['number']}{suffix}.html"
-        write_report(
+        line = write_beside(
             path,
             {names[i][0]: results[keys[i]].rows for i in group},
-            folders={names[i][0]: s.row.evaluation for i, s in there.items()},
-            workdirs={names[i][0]: s.row.trained for i, s in there.items()},
+            folders={
+                names[i][0]: [one.row.evaluation for one in of_row]
+                for i, of_row in there.items()
+            },
+            workdirs={
+                names[i][0]: [one.row.trained for one in of_row]
+                for i, of_row in there.items()
+            },
             data=data,
             title=f"Table {table['number']}: {table['title']}"
             + (f", {splits}" if suffix else ""),
         )
-        written.append(path)
+        written.append(line)
     return written

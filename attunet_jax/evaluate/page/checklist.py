@@ -13,7 +13,7 @@ from attunet_jax.evaluate.definitions import METRICS
 from attunet_jax.evaluate.page import facts
 from attunet_jax.evaluate.page.facts import BLANK
 from attunet_jax.evaluate.page.names import metrics_in
-from attunet_jax.evaluate.page.runs import Run
+from attunet_jax.evaluate.page.runs import Source
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.web_page import table
 
@@ -46,11 +46,11 @@ _STATISTICS = (
 
 def checklist(
     networks: Mapping[str, Sequence[Mapping]],
-    runs: Mapping[str, Run | None],
+    sources: Mapping[str, Source],
     dataset: Dataset | None,
 ) -> list[Item]:
     """Returns the items in the order of CLAIM, filled with what is known."""
-    known = {name: run for name, run in runs.items() if run}
+    known = {name: source.run for name, source in sources.items() if source.run}
     every = [row for rows in networks.values() for row in rows]
 
     def of_runs(*fields: str) -> tuple[str, ...]:
@@ -67,8 +67,8 @@ def checklist(
         )
 
     metrics = metrics_in(every)
-    splits = facts.splits(networks, known, dataset)
-    leaks = facts.leaks(networks, known, dataset)
+    splits = facts.splits(sources, dataset)
+    leaks = facts.leaks(sources, dataset)
     statistics = _STATISTICS[: min(len(networks), 2)]
     seen = ("Scores and Comparisons, above",)
     return [
@@ -120,11 +120,11 @@ def checklist(
 
 def checklist_section(
     networks: Mapping[str, Sequence[Mapping]],
-    runs: Mapping[str, Run | None],
+    sources: Mapping[str, Source],
     dataset: Dataset | None,
 ) -> str:
     """Returns the checklist as a table."""
-    items = checklist(networks, runs, dataset)
+    items = checklist(networks, sources, dataset)
     filled = sum(bool(item.known) for item in items)
     lines = [
         f"<tr><td class=number>{escape(item.claim)}<td class=number>"

@@ -12,18 +12,20 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 12, 28, 44
 MOST_POINTS = 400  # of a curve; of a longer one so many, evenly chosen
 HELD_OUT = "held_out_"
 
+Metrics = Mapping[str, Sequence[Sequence[Mapping]]]
 
-def curve_panels(metrics: Mapping[str, Sequence[Mapping]]) -> list[str]:
+
+def curve_panels(metrics: Metrics) -> list[str]:
     """Draws the loss, the mean held-out Dice and that of each organ.
 
     Args:
-      metrics: network -> rows of its run's metrics.jsonl: step, and loss or
-        held_out_<organ> or held_out_dice (their mean) or both. A network without a run
-        has no rows, and keeps its colour for those after it.
+      metrics: network -> for each of its runs the rows of metrics.jsonl: step, and
+        loss or held_out_<organ> or held_out_dice (their mean) or both.
     """
     keys = dict.fromkeys(
         key
-        for rows in metrics.values()
+        for runs in metrics.values()
+        for rows in runs
         for row in rows
         for key in row
         if key.startswith(HELD_OUT)
@@ -43,9 +45,14 @@ def curve_panels(metrics: Mapping[str, Sequence[Mapping]]) -> list[str]:
     return [panel for panel in panels if panel]
 
 
-def _panel(metrics: Mapping[str, Sequence[Mapping]], key: str, title: str) -> str:
-    curves = [_points(rows, key) for rows in metrics.values()]
-    every = np.array([point for curve in curves for point in curve])
+def _panel(metrics: Metrics, key: str, title: str) -> str:
+    curves = [
+        (name, i, points)
+        for i, (name, runs) in enumerate(metrics.items())
+        for rows in runs
+        if (points := _points(rows, key))
+    ]
+    every = np.array([point for _, _, points in curves for point in points])
     if not len(every):
         return ""
     x = svg.Scale(0, max(float(every[:, 0].max()), 1), LEFT, WIDTH - RIGHT)
@@ -59,13 +66,12 @@ def _panel(metrics: Mapping[str, Sequence[Mapping]], key: str, title: str) -> st
         svg.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "step", "m"),
     ]
     told = []
-    for i, (name, curve) in enumerate(zip(metrics, curves, strict=True)):
+    for name, i, curve in curves:
         points = [(x(step), y(value)) for step, value in curve]
         body.append(svg.line(points, f"curve n{i % svg.COLOURS}"))
         if held_out and len(points) < 60:
             body.append(svg.dots(points, i))
-        if curve:
-            told.append(f"{name}: {curve[-1][1]:.3f} at step {curve[-1][0]:.0f}")
+        told.append(f"{name}: {curve[-1][1]:.3f} at step {curve[-1][0]:.0f}")
     return svg.drawing(WIDTH, HEIGHT, "".join(body), f"{title}. {'; '.join(told)}.")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attunet_jax.data.dataset import Dataset
-from attunet_jax.evaluate.page.runs import Run
+from attunet_jax.evaluate.page.runs import Run, Source, data_of
 
 BLANK = "to be filled by the authors"
 
@@ -117,28 +117,25 @@ def acquisition(dataset: Dataset | None) -> tuple[str, ...]:
     )
 
 
-def splits(
-    networks: Mapping[str, Sequence[Mapping]],
-    runs: Mapping[str, Run],
-    dataset: Dataset | None,
-) -> tuple[str, ...]:
-    def of(name: str, run: Run) -> str:
-        tested = len({row["case_id"] for row in networks[name]})
+def splits(sources: Mapping[str, Source], dataset: Dataset | None) -> tuple[str, ...]:
+    def of(source: Source, run: Run) -> str:
+        tested = len(source.case_ids)
         split = run.value("data.split")
-        parts = _parts(run, dataset)
+        theirs = _training_data(run, dataset)
+        parts = theirs.splits.get(str(split)) if theirs else None
         if parts is None:
             return f"split {split}; {tested} cases scored here"
         counts = ", ".join(f"{part} {len(ids)}" for part, ids in parts.items())
         return f"split {split}: {counts}; {tested} cases scored here"
 
-    return agreed({name: of(name, run) for name, run in runs.items()})
+    return agreed({n: of(s, s.run) for n, s in sources.items() if s.run})
 
 
-def _parts(run: Run, dataset: Dataset | None) -> Mapping[str, Sequence[str]] | None:
-    """The run's split, where the data is what it was trained on."""
-    if dataset is None or run.stored.get("manifest_sha256") != dataset.manifest_sha256:
-        return None
-    return dataset.splits.get(str(run.value("data.split")))
+def _training_data(run: Run, dataset: Dataset | None) -> Dataset | None:
+    """The data that the run was trained on, where it is here."""
+    if dataset and run.stored.get("manifest_sha256") == dataset.manifest_sha256:
+        return dataset
+    return data_of(run, None)
 
 
 def apart(dataset: Dataset | None) -> tuple[str, ...]:
@@ -154,21 +151,18 @@ def apart(dataset: Dataset | None) -> tuple[str, ...]:
     return (f"patients: {patients.get('count')}; {patients['told_apart_by']}",)
 
 
-def leaks(
-    networks: Mapping[str, Sequence[Mapping]],
-    runs: Mapping[str, Run],
-    dataset: Dataset | None,
-) -> tuple[str, ...]:
+def leaks(sources: Mapping[str, Source], dataset: Dataset | None) -> tuple[str, ...]:
     """Compares checksums of the images that a run saw with those it was tested on."""
 
-    def of(name: str, run: Run) -> str:
-        parts = _parts(run, dataset)
-        if parts is None or dataset is None:
+    def of(source: Source, run: Run) -> str:
+        theirs = _training_data(run, dataset)
+        parts = theirs.splits.get(str(run.value("data.split"))) if theirs else None
+        if theirs is None or parts is None or dataset is None:
             return ""
         ids = set(dataset.case_ids)
-        tested = sorted({str(row["case_id"]) for row in networks[name]} & ids)
+        tested = sorted(source.case_ids & ids)
         trained = (*parts["train"], *parts["validation"])
-        seen = set(dataset.image_sha256(trained))
+        seen = set(theirs.image_sha256(trained))
         again = [
             case_id
             for case_id, digest in zip(
@@ -186,7 +180,7 @@ def leaks(
             f"{len(trained)} scans for training and validation"
         )
 
-    return agreed({name: of(name, run) for name, run in runs.items()})
+    return agreed({n: of(s, s.run) for n, s in sources.items() if s.run})
 
 
 def software(runs: Mapping[str, Run]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What a run's folder tells of how its network came to be; read without JAX."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -33,6 +33,52 @@ class Run:
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         return found
+
+
+@dataclass(frozen=True)
+class Source:
+    """An evaluation that a network's rows come from, and the run that it is of."""
+
+    folder: Path
+    run: Run | None
+    case_ids: frozenset[str]  # that were evaluated
+
+
+def read_sources(
+    networks: Mapping[str, Sequence[Mapping]],
+    folders: Mapping[str, Sequence[Path]],
+    workdirs: Mapping[str, Sequence[Path]],
+) -> dict[str, list[Source]]:
+    """Reads what the folders of each network's evaluations and runs tell.
+
+    `workdirs` are the runs of `folders`, in their order, where these lie elsewhere.
+    """
+    found: dict[str, list[Source]] = {}
+    for name, rows in networks.items():
+        given, runs = folders.get(name, ()), workdirs.get(name, ())
+        every = frozenset(str(row["case_id"]) for row in rows)
+        found[name] = []
+        for i, folder in enumerate(given):
+            of_folder = frozenset(
+                str(row.get("case_id")) for row in _lines(folder / "cases.jsonl")
+            )
+            run = read_run(runs[i] if i < len(runs) else folder)
+            found[name].append(Source(folder, run, (of_folder & every) or every))
+    return found
+
+
+def labelled(sources: Mapping[str, Sequence[Source]]) -> dict[str, Source]:
+    """Names each source that has a run: as its network, with its run if of several."""
+    return {
+        name if len(of_name) == 1 else f"{name}, {_run_name(source.run)}": source
+        for name, of_name in sources.items()
+        for source in of_name
+        if source.run
+    }
+
+
+def _run_name(run: Run) -> str:
+    return f"{run.workdir.parent.name}/{run.workdir.name}"
 
 
 def read_run(folder: Path) -> Run | None:
@@ -71,15 +117,15 @@ def data_of(run: Run | None, given: Path | None) -> Dataset | None:
     return dataset if dataset.manifest_sha256 == trained_on else None
 
 
-def config_section(runs: Mapping[str, Run | None]) -> str:
+def config_section(sources: Mapping[str, Source]) -> str:
     """Returns the resolved config of each run."""
     parts, left_out, _ = fitting(
         (
             f"<details><summary>{escape(name)}</summary><pre tabindex=0>"
-            f"{escape(json.dumps(run.config, indent=2, ensure_ascii=False))}"
+            f"{escape(json.dumps(source.run.config, indent=2, ensure_ascii=False))}"
             "</pre></details>\n"
-            for name, run in runs.items()
-            if run and run.config
+            for name, source in sources.items()
+            if source.run and source.run.config
         ),
         RUN_BYTES,
     )

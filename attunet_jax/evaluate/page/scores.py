@@ -14,7 +14,11 @@ from attunet_jax.evaluate.page.names import (
 )
 from attunet_jax.evaluate.page.room import TABLE_BYTES, fitting, left_out_text
 from attunet_jax.evaluate.scoring import scoring_text
-from attunet_jax.evaluate.statistics.comparison import Comparison, compare_networks
+from attunet_jax.evaluate.statistics.comparison import (
+    Comparison,
+    compare_networks,
+    with_holm,
+)
 from attunet_jax.evaluate.statistics.ranks import MIN_NETWORKS, ranks
 from attunet_jax.evaluate.statistics.seeds import has_seeds, spread_of_seeds
 from attunet_jax.evaluate.summary import penalty_text, reliability, summary
@@ -33,15 +37,31 @@ def means_of(networks: Networks) -> Means:
     return {name: summary(rows, metrics) for name, rows in networks.items()}
 
 
-def comparisons(networks: Networks) -> list[Comparison]:
-    """Compares every pair of networks in the page's first metrics, organ by organ."""
+def comparisons(
+    networks: Networks, families: Mapping[str, str] | None = None
+) -> list[Comparison]:
+    """Compares pairs of networks in the page's first metrics, organ by organ.
+
+    Every pair, or those of one family: name -> family.
+    """
     metrics = metrics_in(row for rows in networks.values() for row in rows)
     metrics = [metric for metric in metrics if metric in FIRST]
     organs = organs_in(networks)
     pairs = len(networks) * (len(networks) - 1) // 2
     if pairs * len(organs) * len(metrics) > MOST_COMPARED:
         metrics = metrics[:1]
-    return compare_networks(networks, organs=organs, metrics=metrics)
+    families = families or dict.fromkeys(networks, "")
+    return with_holm(
+        [
+            comparison
+            for family in dict.fromkeys(families.values())
+            for comparison in compare_networks(
+                {n: rows for n, rows in networks.items() if families.get(n) == family},
+                organs=organs,
+                metrics=metrics,
+            )
+        ]
+    )
 
 
 def means_section(networks: Networks, means: Means) -> str:

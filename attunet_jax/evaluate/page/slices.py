@@ -18,6 +18,7 @@ from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.evaluate.page.runs import Source
 from attunet_jax.evaluate.pictures import WINDOW_HU
 from attunet_jax.files import read_json
 
@@ -59,10 +60,10 @@ class Slices:
     def __init__(
         self,
         networks: Mapping[str, Sequence[Mapping]],
-        folders: Mapping[str, Path],
+        sources: Mapping[str, Sequence[Source]],
         dataset: Dataset | None,
     ) -> None:
-        self._folders = {name: folders.get(name) for name in networks}
+        self._sources = sources
         self._dataset = dataset
         self._shown: set[Path] = set()  # an evaluation's picture has all organs
         self._of_data = {
@@ -74,27 +75,30 @@ class Slices:
         """Returns network -> picture, of those networks that have what it takes."""
         if not is_case_id(case_id):  # it names files
             return {}
-        case = self._case(case_id) if any(self._maps(case_id)) else None
+        of_case = {
+            name: source.folder
+            for name, of_name in self._sources.items()
+            for source in of_name
+            if case_id in source.case_ids
+        }
+        mapped = {
+            name
+            for name, folder in of_case.items()
+            if self._of_data[name] and _map(folder, case_id).is_file()
+        }
+        case = self._case(case_id) if mapped else None
         drawn = {}
-        for number, (name, folder) in enumerate(self._folders.items()):
+        for number, name in enumerate(self._sources):
             one = None
-            if folder is not None and case is not None and self._of_data[name]:
-                one = self._slice(case, organ, folder, number)
-            if folder is not None and one is None:
-                path = folder / f"{case_id}.png"
+            if case is not None and name in mapped:
+                one = self._slice(case, organ, of_case[name], number)
+            if one is None and name in of_case:
+                path = of_case[name] / f"{case_id}.png"
                 one = None if path in self._shown else _stored_picture(path)
                 self._shown.add(path)
             if one is not None:
                 drawn[name] = one
         return drawn
-
-    def _maps(self, case_id: str) -> list[bool]:
-        return [
-            folder is not None
-            and self._of_data[name]
-            and _map(folder, case_id).is_file()
-            for name, folder in self._folders.items()
-        ]
 
     def _case(self, case_id: str) -> Case | None:
         assert self._dataset is not None

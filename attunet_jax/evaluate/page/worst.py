@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.evaluate.page.names import number, organ_label, organs_in
 from attunet_jax.evaluate.page.room import left_out_text
+from attunet_jax.evaluate.page.runs import Source
 from attunet_jax.evaluate.page.slices import Slices
 from attunet_jax.web_page import picture, table
 
@@ -46,7 +46,7 @@ def worst_cases(
 
 def worst_section(
     networks: Mapping[str, Sequence[Mapping]],
-    folders: Mapping[str, Path],
+    sources: Mapping[str, Sequence[Source]],
     dataset: Dataset | None,
     room: int,
 ) -> str:
@@ -63,7 +63,7 @@ def worst_section(
             left_out += 1
         else:
             tables[organ] = text
-    slices = Slices(networks, folders, dataset)
+    slices = Slices(networks, sources, dataset)
     shown = {
         organ: [slices.of_case(case.case_id, organ) for case in by_organ[organ]]
         for organ in tables

@@ -17,7 +17,13 @@ from attunet_jax.evaluate.page.room import (
     fitting,
     left_out_text,
 )
-from attunet_jax.evaluate.page.runs import Run, config_section, data_of, read_run
+from attunet_jax.evaluate.page.runs import (
+    Source,
+    config_section,
+    data_of,
+    labelled,
+    read_sources,
+)
 from attunet_jax.evaluate.page.scatter import scatter_panels
 from attunet_jax.evaluate.page.scores import (
     comparison_section,
@@ -41,10 +47,11 @@ def write_report(
     path: Path,
     networks: Mapping[str, Sequence[Mapping]],
     *,
-    folders: Mapping[str, Path] | None = None,
-    workdirs: Mapping[str, Path] | None = None,
+    folders: Mapping[str, Sequence[Path]] | None = None,
+    workdirs: Mapping[str, Sequence[Path]] | None = None,
     data: Path | None = None,
     groups: Groups | None = None,
+    families: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
     """Writes the report of evaluated networks.
@@ -52,40 +59,39 @@ def write_report(
     Args:
       path: the HTML file.
       networks: name -> rows of cases.jsonl.
-      folders: name -> the evaluation's folder, whose label maps and pictures are shown.
-      workdirs: name -> the trained run's folder, for curves, config and checklist;
-        otherwise the run that an evaluation's folder lies in.
+      folders: name -> folders of its evaluations (one, or of each seed and fold), whose
+        label maps and pictures are shown.
+      workdirs: name -> the trained runs of those, for curves, config and checklist;
+        otherwise the runs that the folders lie in.
       data: prepared data of the cases; otherwise that of the runs, where it is here.
       groups: attributes of the cases, see `read_groups`.
+      families: name -> a word; only networks of one word are compared. All if None.
       title: the heading.
 
     Raises:
       BadArguments, BadData: `data` is no prepared data.
       OSError: the file cannot be written.
     """
-    folders, workdirs = folders or {}, workdirs or {}
-    runs: dict[str, Run | None] = {}
-    for name in networks:
-        place = workdirs.get(name) or folders.get(name)
-        runs[name] = read_run(place) if place else None
-    dataset = data_of(next((run for run in runs.values() if run), None), data)
+    sources = read_sources(networks, folders or {}, workdirs or {})
+    trained = labelled(sources)
+    dataset = data_of(next((s.run for s in trained.values()), None), data)
     averaged = {name: over_seeds(rows) for name, rows in networks.items()}
     means = means_of(networks)
-    found = comparisons(networks)
+    found = comparisons(networks, families)
     organs = organs_in(networks)
     spacing = {} if dataset is None else _slice_spacing(dataset.manifest["cases"])
     before = [
         means_section(networks, means),
         comparison_section(found) + seed_and_rank_section(networks),
-        _curves(runs),
+        _curves(sources),
         _boxes(averaged, organs),
         _scatters(averaged, organs, spacing),
     ]
     after = [
         group_section(networks, groups) if groups else "",
         case_section(networks),
-        checklist_section(networks, runs, dataset),
-        config_section(runs),
+        checklist_section(networks, trained, dataset),
+        config_section(trained),
     ]
     heading_text = title or "Evaluation of " + ", ".join(networks)
     intro = (
@@ -93,7 +99,7 @@ def write_report(
         f"{headline(networks, means, found)}</div>\n{_key(networks)}"
     )
     room = MAX_BYTES - 40_000 - len("".join([intro, *before, *after]).encode())
-    worst = worst_section(averaged, folders, dataset, room)
+    worst = worst_section(averaged, sources, dataset, room)
     sections = [part for part in (*before, worst, *after) if part]
     body = intro + _contents(sections) + "".join(sections)
     write_text(path, document(heading_text, body, style=STYLE, script=SCRIPT))
@@ -131,9 +137,12 @@ def _contents(sections: Sequence[str]) -> str:
     return f"<nav aria-label=Contents>{links}</nav>\n"
 
 
-def _curves(runs: Mapping[str, Run | None]) -> str:
+def _curves(sources: Mapping[str, Sequence[Source]]) -> str:
     panels = curve_panels(
-        {name: run.metrics if run else () for name, run in runs.items()}
+        {
+            name: [source.run.metrics for source in of_name if source.run]
+            for name, of_name in sources.items()
+        }
     )
     if not panels:
         return ""
