@@ -24,11 +24,11 @@ from attunet_jax.files import read_json
 
 WIDTH = 260  # pixels of a slice as it is drawn
 MARGIN_MM, LEAST_MM = 20.0, 90.0  # around the organ; of the slice's shorter side
-TRUTH = (255, 196, 0)
+TRUTH = (255, 255, 255)
 # As the page's colours of networks on dark ground.
 COLOURS = ("#64b5f6", "#ffa366", "#74d39b", "#cf9bea", "#f48ba6", "#d8c95a", "#66cfd9")
 COLOURS += ("#c9b3a3",)
-DASH = 5  # pixels
+DASH = 7  # pixels
 MOST_PIXELS = 30_000_000  # of a picture that is read
 
 
@@ -174,7 +174,7 @@ def _draw(
             size, Image.Resampling.BILINEAR
         )
         filled = np.array(smooth) > 127
-        inside = ndimage.binary_erosion(filled, iterations=2)
+        inside = ndimage.binary_erosion(filled, iterations=3)
         edge = filled & np.logical_not(inside)
         if i:
             edge &= (rows + columns) // DASH % 2 == 0

@@ -54,7 +54,8 @@ svg .p { stroke-width: 5; stroke-linecap: round; stroke-opacity: .6; }
     + """
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--link);
   padding: .25rem 0; width: fit-content; }
-.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr));
+.worst { display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr));
   gap: 1rem 1.25rem; margin: .5rem 0 1rem; }
 .worst .strip { display: flex; gap: 2px; }
 .worst .row { grid-column: span 2; } .worst .row .strip { display: grid; }

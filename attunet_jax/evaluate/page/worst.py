@@ -132,7 +132,7 @@ def _fitted(
             break
         if (width, quality) == _TRIES[-1]:
             kept -= 1
-    note = "Solid: truth; dashed: prediction, in the network’s colour."
+    note = "Solid, white: truth; dashed: prediction, in the network’s colour."
     if (width, quality) != _TRIES[0]:
         note += " Pictures are smaller than usual, to keep this page below 5 MB."
     if kept < WORST:
