@@ -12,10 +12,10 @@ own grid, against the original label maps in the folder --truth that was prepare
 compare networks of different spacings, or with figures of others.
 
 Writes OUTPUT/cases.jsonl (a line per case and organ: Dice, volumes, surface distances,
-each defined in summary.md), summary.json, summary.md and report.html, a page with all of
-it. OUTPUT is RUN/evaluation/PART unless given (PART_of_SPLIT with --split;
-_on_scan_grid and _by_surface_distance are added with these). After an interruption the
-same command continues.
+each defined in summary.md), summary.json, summary.md and report.html, a page with all
+of it. OUTPUT is RUN/evaluation/PART unless given (PART_of_SPLIT with --split;
+_on_scan_grid and _by_surface_distance are added with these). After an interruption
+the same command continues.
 """
 
 import os

@@ -6,8 +6,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attunet_jax.errors import BadData
+from attunet_jax.evaluate.page import write
+from attunet_jax.evaluate.page.case_table import case_section
 from attunet_jax.evaluate.page.groups import read_groups
 from attunet_jax.evaluate.page.write import write_report
 
@@ -30,6 +33,13 @@ def rows_of(cases, organs, *, seed=0, **more):
         for case in cases
         for organ in organs
     ]
+
+
+def data_in(text):
+    """What the page's script fills the table of cases with."""
+    found = re.search(r"id=case-data>(.*?)</script>", text)
+    assert found is not None
+    return json.loads(found[1])
 
 
 class Page(HTMLParser):
@@ -85,7 +95,7 @@ def test_hostile_names_stay_text_and_nothing_is_fetched(written, tmp_path):
 
 def test_the_table_of_cases_has_the_rows_of_all_networks(written):
     text = written({"a": rows_of("xy", ["liver"]), "b": rows_of("xyz", ["liver"])})
-    data = json.loads(re.search(r"id=case-data>(.*?)</script>", text)[1])
+    data = data_in(text)
     names = data["names"]
     assert names == [["x", "y", "z"], ["liver"], ["a", "b"]]
     assert sorted((names[0][r[0]], names[2][r[2]]) for r in data["rows"]) == [
@@ -103,17 +113,52 @@ def test_the_first_words_claim_a_difference_only_where_it_is_shown(written):
     assert "liver: good over worse" in first and "worse over" not in first
     same = written({"a": good, "b": rows_of(cases, ["liver"], seed=7)})
     first = same[: same.index("<nav")]
-    assert " over " not in first and "none supports" in first
+    assert " over " not in first and "no difference shown" in first
 
 
-def test_a_page_of_very_many_cases_keeps_below_five_megabytes(written):
-    cases = [f"case_{i:05d}" for i in range(2500)]
-    organs = [f"organ_{i}" for i in range(8)]
-    text = written(
-        {"one": rows_of(cases, organs), "two": rows_of(cases, organs, seed=1)}
+def test_plots_that_do_not_fit_are_counted(written, monkeypatch):
+    monkeypatch.setattr(write, "PLOT_BYTES", 10_000)
+    organs = [f"organ_{i}" for i in range(12)]
+    text = written({"one": rows_of("abcdefgh", organs)})
+    left = re.search(
+        r"(\d+) box plots are left out, to keep this page below 5 MB", text
     )
-    assert len(text.encode()) < 5_000_000
-    assert "rows of the highest Dice are left out" in text
+    shown = text.count('aria-label="Box plot')
+    assert left is not None and shown > 3 and int(left[1]) + shown == 24
+
+
+def test_pictures_are_smaller_where_the_page_would_be_too_large(
+    written, monkeypatch, tmp_path
+):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 700), np.uint8)
+    for case in "abcdefgh":
+        Image.fromarray(noise).save(tmp_path / f"{case}.png")
+    rows = rows_of("abcdefgh", ["liver"])
+    options = {"folders": {"one": [tmp_path]}}
+    whole = written({"one": rows}, **options)
+    assert whole.count("data:image/webp") == 8 and "smaller than usual" not in whole
+    limit = len(whole) - 150_000
+    monkeypatch.setattr(write, "MAX_BYTES", limit)
+    text = written({"one": rows}, **options)
+    assert len(text.encode()) < limit and "smaller than usual" in text
+    assert text.count("data:image/webp") > 0
+    monkeypatch.setattr(write, "MAX_BYTES", 100_000)
+    text = written({"one": rows}, **options)
+    assert len(text.encode()) < 100_000 and "No pictures" in text
+
+
+def test_of_too_many_cases_those_of_the_lowest_dice_are_listed():
+    rows = rows_of([f"c{i}" for i in range(400)], ["liver"])
+    text = case_section({"one": rows}, limit=14_000)
+    assert len(text) < 14_000
+    kept = data_in(text)["rows"]
+    found = [row[3] for row in kept]
+    assert 100 < len(found) < 400
+    assert (
+        found
+        == [float(f"{d:.4g}") for d in sorted(r["dice"] for r in rows)][: len(found)]
+    )
+    assert f"{400 - len(found)} rows of the highest Dice are left out" in text
 
 
 def test_groups_are_values_where_few_and_halves_of_numbers_where_many(tmp_path):

@@ -7,8 +7,10 @@ from attunet_jax.evaluate.page.names import number, organ_label, organs_in
 from attunet_jax.evaluate.page.scores import Means, Networks
 from attunet_jax.evaluate.statistics.comparison import Comparison
 from attunet_jax.evaluate.statistics.intervals import UNRELIABLE_BELOW
+from attunet_jax.evaluate.statistics.paired import LEVEL
 
-MOST_NAMED = 6  # organs or claims in a sentence
+MOST_NAMED = 6  # claims in a sentence
+MOST_MEANS = 8
 
 
 def headline(networks: Networks, means: Means, found: Sequence[Comparison]) -> str:
@@ -30,59 +32,81 @@ def headline(networks: Networks, means: Means, found: Sequence[Comparison]) -> s
 
 
 def _means(organs: Sequence[str], means: Means) -> str:
+    """Every mean with its interval where they are few, else the lowest and highest."""
+    few = len(organs) * len(means) <= MOST_MEANS
     of_networks = []
     for name, of_network in means.items():
-        shown = [
+        shown = {
+            organ: dice
+            for organ in organs
+            if (dice := of_network.get(organ, {}).get("dice")) and dice["n"]
+        }
+        if not shown:
+            continue
+        if not few:
+            low, high = (f(shown, key=lambda o: shown[o]["mean"]) for f in (min, max))
+            of_networks.append(
+                f"{name}: {number(shown[low]['mean'])} ({organ_label(low)}) to "
+                f"{number(shown[high]['mean'])} ({organ_label(high)})."
+            )
+            continue
+        texts = [
             f"{organ_label(organ)} {number(dice['mean'])}"
             + (
                 f" [{number(dice['low'])}, {number(dice['high'])}]"
                 if dice["low"] is not None
                 else ""
             )
-            for organ in organs[:MOST_NAMED]
-            if (dice := of_network.get(organ, {}).get("dice")) and dice["n"]
+            for organ, dice in shown.items()
         ]
-        if shown:
-            if len(organs) > MOST_NAMED:
-                shown.append(f"{len(organs) - MOST_NAMED} more in the table")
-            of_networks.append(f"{name}: {', '.join(shown)}.")
+        of_networks.append(f"{name}: {', '.join(texts)}.")
     if not of_networks:
         return ""
-    return f"Mean Dice with its 95 % interval. {' '.join(of_networks)}"
+    what = "with its 95 % interval" if few else "of the organs, lowest to highest"
+    return f"Mean Dice {what}. {' '.join(of_networks)}"
 
 
 def _difference(of_dice: Sequence[Comparison]) -> str:
     if not of_dice:
         return "The networks have no case in common, so nothing can be compared."
     better = [c for c in of_dice if c.better]
-    if not better:
-        text = (
-            f"Of {_count(len(of_dice), 'paired comparison')} of Dice none supports "
-            "that a network is better"
+    firm = [c for c in better if c.p_holm is not None and c.p_holm < LEVEL]
+    text = ""
+    if firm:
+        claims = "; ".join(map(_claim, firm[:MOST_NAMED]))
+        text = f"A higher mean Dice is supported for {claims}"
+        if len(firm) > MOST_NAMED:
+            text += f"; and {len(firm) - MOST_NAMED} more in the table"
+        text += ". "
+    if loose := len(better) - len(firm):
+        text += (
+            f"In {_count(loose, 'comparison')} of {len(of_dice)} the 95 % interval of "
+            "the difference in Dice leaves out 0, but p does not keep below 0.05 when "
+            "corrected for all comparisons (Holm): among so many, some do by chance. "
         )
-        text += "; that is no proof that they are equal."
-        shown = [c for c in of_dice if c.detectable is not None][:MOST_NAMED]
-        if shown and len(of_dice) <= MOST_NAMED:
-            limits = ", ".join(
-                f"{number(c.detectable)} ({organ_label(c.organ)})" for c in shown
-            )
-            text += f" A difference smaller than {limits} would hardly have shown."
-        return text
-    claims = []
-    for c in better[:MOST_NAMED]:
-        worse = c.first if c.better == c.second else c.second
-        ends = sorted(abs(end) for end in (c.low, c.high) if end is not None)
-        claims.append(
-            f"{organ_label(c.organ)}: {c.better} over {worse} by "
-            f"{number(abs(c.mean_difference or 0))} [{number(ends[0])}, "
-            f"{number(ends[-1])}], p {_p(c.p_holm)} after Holm’s correction"
-        )
-    text = f"A higher mean Dice is supported for {'; '.join(claims)}"
-    if len(better) > MOST_NAMED:
-        text += f"; and {len(better) - MOST_NAMED} more in the table"
     if rest := len(of_dice) - len(better):
-        text += f". {_count(rest, 'other comparison')} of Dice: no difference shown"
-    return f"{text}."
+        others = "other " if better else ""
+        text += (
+            f"{_count(rest, f'{others}paired comparison')} of Dice: no difference "
+            "shown; that is no proof that the networks are equal."
+        )
+    shown = [c for c in of_dice if c.detectable is not None]
+    if shown and not better and len(of_dice) <= MOST_NAMED:
+        limits = ", ".join(
+            f"{number(c.detectable)} ({organ_label(c.organ)})" for c in shown
+        )
+        text += f" A difference smaller than {limits} would hardly have shown."
+    return text.strip()
+
+
+def _claim(c: Comparison) -> str:
+    worse = c.first if c.better == c.second else c.second
+    ends = sorted(abs(end) for end in (c.low, c.high) if end is not None)
+    return (
+        f"{organ_label(c.organ)}: {c.better} over {worse} by "
+        f"{number(abs(c.mean_difference or 0))} [{number(ends[0])}, "
+        f"{number(ends[-1])}], p {_p(c.p_holm)} after Holm’s correction"
+    )
 
 
 def _p(p: float | None) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 MAX_BYTES = 5_000_000  # of the page
-# What each kind of part may take of it; pictures have what is left.
-PLOT_BYTES = 1_300_000
-TABLE_BYTES = 700_000
-CASE_BYTES = 1_300_000
+# What parts of each kind may take of it: less than all. Pictures have the rest.
+PLOT_BYTES = 1_000_000
+TABLE_BYTES = 400_000
+CASE_BYTES = 1_200_000
 RUN_BYTES = 150_000
 
 

@@ -116,7 +116,8 @@ def _mean_tables(
             )
             lines.append(f"<tr><th scope=row>{escape(heading(metric))}{cells}")
         name = escape(organ_label(organ))
-        yield f"<div class=short><h3>{name}</h3>\n{table(head, lines)}</div>\n"
+        kind = "short means many" if len(means) > 2 else "short means"
+        yield f'<div class="{kind}"><h3>{name}</h3>\n{table(head, lines)}</div>\n'
 
 
 def mean_cell(spread: Mapping | None, metric: str) -> str:
@@ -145,7 +146,11 @@ _COLUMNS = (
     ("p (Holm)", "number", "corrected for all lines of this table"),
     ("P(false)", "number", "probability that “the second is better” is false"),
     ("Detectable", "number", "smallest difference shown with a power of 0.8"),
-    ("Supported", "", "a claim only where the interval leaves out 0"),
+    (
+        "Supported",
+        "",
+        "where the interval leaves out 0; of many, some do by chance: see p (Holm)",
+    ),
 )
 
 
@@ -184,7 +189,8 @@ def _line(c: Comparison) -> str:
     )
     return (
         f"<tr><td>{escape(c.second)} − {escape(c.first)}"
-        f"<td>{escape(organ_label(c.organ))}<td>{escape(heading(c.metric))}"
+        f"<td class=organ>{escape(organ_label(c.organ))}"
+        f"<td class=organ>{escape(heading(c.metric))}"
         f"<td class=number>{difference}<td class=number>{c.n}"
         + "".join(f"<td class=number>{_p(p)}" for p in (c.p, c.p_holm, c.false_claim))
         + f"<td class=number>{number(c.detectable)}<td>{claim}"

@@ -116,8 +116,8 @@ def _fitted(
             "--label_maps) with the prepared data (--data), or its --pictures."
         )
         return {organ: "" for organ in shown}, note
-    kept = 10
-    for width, quality in (*_TRIES, *((_TRIES[-1],) * 9)):
+    kept = WORST
+    for width, quality in (*_TRIES, *((_TRIES[-1],) * WORST)):
         figures = {
             organ: "".join(
                 _figure(rank, case, drawn, width, quality)
@@ -135,6 +135,10 @@ def _fitted(
     note = "Solid, white: truth; dashed: prediction, in the network’s colour."
     if (width, quality) != _TRIES[0]:
         note += " Pictures are smaller than usual, to keep this page below 5 MB."
+    if kept <= 0:
+        return {
+            organ: "" for organ in shown
+        }, "No pictures: they would make this page larger than 5 MB."
     if kept < WORST:
         note += f" For the same reason only the {kept} worst of an organ have one."
     return {

@@ -199,7 +199,7 @@ def _scatters(
     spacing = scatter_panels(
         networks, organs, spacing_of, "slice spacing of the scan, mm", log=False
     )
-    parts, left_out, room = fitting(volume, PLOT_BYTES // 2)
+    parts, left_out, room = fitting(volume, PLOT_BYTES * 2 // 5)
     more, lost, _ = fitting(spacing, room)
     if not parts and not more:
         return ""
