@@ -38,11 +38,7 @@ class Drawn:
 
     image: Image.Image
     what: str
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether it shows several planes side by side."""
-        return self.image.width > 1.6 * self.image.height
+    is_wide: bool = False  # several planes side by side
 
     def encoded(self, width: int, quality: int) -> tuple[bytes, tuple[int, int]]:
         """Returns it as WebP with its size; `width` pixels, twice as many if wide."""
@@ -207,6 +203,6 @@ def _stored_picture(path: Path) -> Drawn | None:
         with Image.open(path, formats=["PNG"]) as image:
             if image.width * image.height > MOST_PIXELS:
                 return None
-            return Drawn(image.convert("RGB"), "Slices through the organs")
+            return Drawn(image.convert("RGB"), "Slices through the organs", True)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None

@@ -53,6 +53,7 @@ svg .p { stroke-width: 5; stroke-linecap: round; stroke-opacity: .6; }
     )
     + """
 .means .wide { max-height: none; } .means tbody th { white-space: nowrap; }
+.many td { white-space: normal; min-width: 9rem; }
 .many small { display: block; margin: 0; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--link);
   padding: .25rem 0; width: fit-content; }
