@@ -9,6 +9,7 @@ The first argument is one of
     memory       memory of a train step
     input        cases per second of the input pipeline
     preparation  scans per minute of data_prep.prepare, and its memory
+    metrics      seconds to score label maps, and agreement with other libraries
     cpu_forms    what each form of attunet_jax/ops/cpu gains
 """
 
@@ -19,7 +20,7 @@ from attunet_jax import interrupts
 from attunet_jax.errors import BadArguments, exit_status
 from launch import cli
 
-SUBCOMMANDS = ("speed", "memory", "input", "preparation", "cpu_forms")
+SUBCOMMANDS = ("speed", "memory", "input", "preparation", "metrics", "cpu_forms")
 
 
 def main() -> None:

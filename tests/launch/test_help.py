@@ -31,6 +31,7 @@ PROGRAMS = [
     "launch.benchmark input",
     "launch.benchmark preparation",
     "launch.benchmark cpu_forms",
+    "launch.benchmark metrics",
 ]
 # All in one process: what one of them imports would be found in all.
 ASK_ALL = """
