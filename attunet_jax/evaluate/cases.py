@@ -69,7 +69,7 @@ def evaluate_cases(
     Raises:
       BadArguments: the data has another spacing than the network or none of its organs.
     """
-    organs = _organs(predictor, dataset)
+    organs = organs_of(predictor, dataset)
     stamp = stamp_of(predictor, dataset, scoring)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Rows so far: a kill loses none of them.
@@ -192,8 +192,11 @@ def _centre_crop(case: Case, data: dict) -> Case:
     )
 
 
-def _organs(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
-    """Label of each organ that the network was trained on and the data has."""
+def organs_of(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
+    """Returns the label of each organ that the network was trained on and the data has.
+
+    Raises `BadArguments` where there is none, or where their spacings differ.
+    """
     spacing = dataset.manifest["spacing_mm"]
     if not np.allclose(spacing, predictor.spacing_mm, rtol=1e-3):
         raise BadArguments(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from attunet_jax.files import replacing
 
@@ -74,9 +75,18 @@ def show_ct(ax: Axes, image_hu: np.ndarray, plane: str, spacing_mm: Any) -> None
 
 
 def outline(
-    ax: Axes, mask: np.ndarray, plane: str, spacing_mm: Any, **style: Any
+    ax: Axes,
+    mask: np.ndarray,
+    plane: str,
+    spacing_mm: Any,
+    *,
+    edge: str | None = None,
+    **style: Any,
 ) -> None:
-    """Outlines a mask, the slice of a volume; nothing where it is empty."""
+    """Outlines a mask, the slice of a volume; nothing where it is empty.
+
+    A line with an `edge` of another colour is seen on light and on dark.
+    """
     if not mask.any():
         return
     # A border of background closes the outline of an organ that is cut off.
@@ -85,7 +95,9 @@ def outline(
         (np.arange(n) - 0.5) * mm
         for n, mm in zip(padded.shape, pixel_mm(spacing_mm, plane), strict=True)
     )
-    ax.contour(x, y, padded, levels=[0.5], **style)
+    drawn = ax.contour(x, y, padded, levels=[0.5], **style)
+    if edge:
+        drawn.set(path_effects=[withStroke(linewidth=2.2, foreground=edge)])
 
 
 def letters(ax: Axes, plane: str, size: float = 8) -> None:
@@ -102,6 +114,7 @@ def letters(ax: Axes, plane: str, size: float = 8) -> None:
             color=_LETTER_COLOUR,
             fontsize=size,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
         )
 
 

@@ -8,6 +8,7 @@ probabilities: same normalisation and spacing, the scan whole or in the same win
 blended with the same weights.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,12 +125,14 @@ def attention_maps(
     ]
 
 
+@functools.lru_cache(maxsize=4)
 def compile_gate_maps(network: AttentionUNet3D) -> Callable[..., Any]:
     """Compiles (variables, image [D, H, W], features, at_image) -> a map for each kind
     of each sub-gate, in the order of `sub_gates_of`, float32.
 
     At the image: stacked `[maps, D, H, W]`, resized trilinearly from the middles of the
-    blocks; else a list of arrays of each skip's own shape.
+    blocks; else a list of arrays of each skip's own shape. Compiled once for equal
+    networks: the checkpoints of a run share it.
     """
     places = sub_gates_of(network)
     skips = {f"encoder_{gate}" for gate, _ in places}

@@ -248,7 +248,8 @@ class Predictor:
 
     @cached_property
     def _gate_maps(self) -> Callable[..., Any]:
-        return compile_gate_maps(self.network)
+        network: Any = self.network  # hashable, as Flax's modules are
+        return compile_gate_maps(network)
 
     def _fits(self, image: np.ndarray) -> bool:
         return image.size <= self._settings["whole_volume_limit_vox"]

@@ -85,6 +85,25 @@ def gated(trained, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def loaded_once():
+    """A run's predictor is loaded, and its network compiled, for one test only."""
+    from attunet_jax.predict import predictor
+
+    load_predictor = predictor.load_predictor
+    with pytest.MonkeyPatch.context() as patch:
+        known = {}
+
+        def load(workdir, fields):
+            key = (str(workdir), *fields.items())
+            if key not in known:
+                known[key] = load_predictor(workdir, fields)
+            return known[key]
+
+        patch.setattr(predictor, "load_predictor", load)
+        yield
+
+
 @pytest.fixture(scope="session")
 def refused(run_program, finish):
     """Runs a program that must end with one line of error; returns (status, line)."""

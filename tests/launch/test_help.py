@@ -24,6 +24,7 @@ PROGRAMS = [
     "launch.compile_for",
     "launch.tables",
     "launch.demo",
+    "launch.figures",
     "launch.import_weights",
     "launch.parity",
     "launch.benchmark speed",

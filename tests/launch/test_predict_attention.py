@@ -12,7 +12,6 @@ from attunet_jax.data.identity import files_below, find_scans
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.predict import attention_files, predictor
 from attunet_jax.predict.attention import AttentionMap
-from attunet_jax.predict.predictor import load_predictor
 from attunet_jax.volume import read_image, write_values_on_grid
 from launch import predict
 
@@ -38,22 +37,6 @@ def run(gated, capsys, loaded_once):
         return status, "".join(capsys.readouterr())
 
     return predict_here
-
-
-@pytest.fixture(scope="module")
-def loaded_once():
-    """A run's predictor is loaded, and its network compiled, for one test only."""
-    with pytest.MonkeyPatch.context() as patch:
-        known = {}
-
-        def load(workdir, fields):
-            key = (workdir, *fields.items())
-            if key not in known:
-                known[key] = load_predictor(workdir, fields)
-            return known[key]
-
-        patch.setattr(predictor, "load_predictor", load)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from scipy.ndimage import map_coordinates
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.model import AttentionUNet3D
-from attunet_jax.predict.attention import sub_gates_of
+from attunet_jax.predict.attention import attention_maps, sub_gates_of
 from attunet_jax.predict.predictor import Predictor
+from attunet_jax.volume import Volume
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "model"))
 import numpy_network  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -104,7 +105,15 @@ def test_a_whole_scans_coefficients_are_those_of_the_equations(
 ):
     image = np.random.default_rng(0).integers(-200, 250, (16, 16, 32)).astype(np.int16)
     expected = by_hand(variables, normalised(image))
-    maps = predictor_of(network, in_float32).attention(image, spacing_mm=(2, 2, 2))
+    by_numpy = NumpyNetwork(variables, FIELDS, train=False)
+    skips, x = {}, normalised(image)[None, ..., None]
+    for scale in (1, 2, 3):
+        x = by_numpy.twice(f"encoder_{scale}", x)
+        skips[scale] = x[0]
+        x = numpy_network.pool(x)
+    scan = Volume.of_array(image, (2, 2, 2))
+    predictor = predictor_of(network, in_float32)
+    maps = attention_maps(predictor, image, scan.affine, scan.grid, features=True)
     assert [(m.gate, m.sub_gate) for m in maps] == sorted(expected)
     assert sorted(expected) == [(2, 1), (2, 2), (3, 1), (3, 2)]
     for one in maps:
@@ -115,6 +124,11 @@ def test_a_whole_scans_coefficients_are_those_of_the_equations(
         factor = 2 ** (one.gate - 1)
         on_scan = resize(alpha[None, ..., None], factor, False)[0, ..., 0]
         np.testing.assert_allclose(one.on_scan(), on_scan, atol=1e-5)
+        assert one.skip is not None and one.gated is not None
+        skip = skips[one.gate]
+        np.testing.assert_allclose(one.skip, skip.mean(-1), atol=1e-4)
+        gated = (alpha[..., None] * skip).mean(-1)
+        np.testing.assert_allclose(one.gated, gated, atol=1e-4)
 
 
 def test_windows_and_flips_are_averaged_as_probabilities_are(

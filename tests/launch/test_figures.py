@@ -1,0 +1,83 @@
+"""launch.figures: what a run has figures for is drawn, the rest named; mistakes."""
+
+import json
+import re
+
+import pytest
+
+from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.evaluate import slices
+from launch import figures
+
+
+@pytest.fixture
+def draw(capsys, loaded_once):
+    """Draws in this process; returns (status, what was printed)."""
+
+    def here(*words):
+        try:
+            figures.main(figures.FLAGS.parse(list(map(str, words))))
+        except (BadArguments, BadData) as error:
+            return error.status, f"{''.join(capsys.readouterr())}{error}"
+        return 0, capsys.readouterr().out
+
+    return here
+
+
+def test_all_three_figures_are_drawn_of_a_test_case(
+    draw, gated, trained, prepared, tmp_path, monkeypatch
+):
+    """Without writing them, which takes a second each: that they are is asked below."""
+    captions = {}
+
+    def save(figure, path, **_):
+        texts = figure.subfigs[1].texts[0].get_text().split()
+        captions[path.relative_to(tmp_path).as_posix()] = " ".join(texts)
+
+    monkeypatch.setattr(slices, "save", save)
+    status, said = draw(
+        *(f"--workdir={gated}", f"--against={trained[0]}", f"--output={tmp_path}/out")
+    )
+    assert status == 0 and said.count("wrote ") == 6 and "left out" not in said
+    assert captions.keys() == {
+        f"out/figure_{name}.{ending}"
+        for name in ("3a", "3b", "4")
+        for ending in ("png", "pdf")
+    }
+    splits = json.loads((prepared / "splits.json").read_text())["splits"]["80_20"]
+    for path, text in captions.items():
+        assert text.startswith(f"Figure {path[11:].partition('.')[0]}. Case "), text
+        assert text.split()[3].rstrip(",") in splits["test"]
+    monkeypatch.undo()
+    words = (
+        f"--workdir={gated}",
+        "--figures=4",
+        f"--output={tmp_path}",
+        "--steps=2,12",
+    )
+    assert draw(*words)[0] == 0
+    assert (tmp_path / "figure_4.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "figure_4.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_what_cannot_be_drawn_is_named_and_what_cannot_be_meant_refused(
+    draw, gated, trained, prepared, tmp_path
+):
+    run = f"--workdir={gated}"
+    for words, line in (
+        (("--figures=3b",), "--figures=3b: needs --against"),
+        (("--figures=5",), "--figures=5: is none of 3a, 3b, 4"),
+        (("--steps=3,12",), "--steps=3: .* has the steps 2, 12"),
+        (("--steps=soon",), "--steps=soon: must be"),
+        (("--organ=liver",), "--organ=liver: is none of spleen, pancreas, kidney"),
+        (("--case=nobody",), "has no case 'nobody'"),
+        (("--config.model.sub_gates=1",), "--config.model.sub_gates: the run in"),
+    ):
+        output = tmp_path / "none"
+        status, said = draw(run, *words, f"--output={output}")
+        assert status == 2 and "\n" not in said, said
+        assert not output.exists()
+        assert re.search(line, said), said
+    status, said = draw(f"--workdir={trained[0]}")
+    assert status == 2 and "no attention gates" in said and "--against" in said
+    assert draw(f"--workdir={tmp_path}")[0] == 3
