@@ -70,12 +70,13 @@ def main(values: cli.Values) -> None:
                 f"{name}: evaluated by an older version, without {', '.join(missing)}: "
                 "evaluate it again, or leave them out of --metrics"
             )
+    if values.output:
+        make_folder(values.output)
     filled = compared(
         rows, metrics=values.metrics, interval=values.interval, seed=values.seed
     )
     print(compared_markdown(filled))
     if values.output:
-        make_folder(values.output)
         files = compared_files(filled, rows)
         for name, text in files.items():
             write_text(values.output / name, text)
