@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet_jax.data.segments import ENDING, of_slicer
 from attunet_jax.errors import BadData
 from attunet_jax.volume import (
     Volume,
@@ -19,7 +20,6 @@ from attunet_jax.volume import (
     same_geometry,
 )
 from data_prep.align import align_to_image
-from data_prep.segments import ENDING, of_slicer
 from data_prep.sources.layout import ScanPair
 from data_prep.wording import listed
 

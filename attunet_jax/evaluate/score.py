@@ -134,7 +134,7 @@ def _names(place: Path, given: str | None, flag: str, pairs: Pairs) -> Names | N
         return names_of_flag(given, flag)
     side = "truth" if flag == "labels" else "prediction"
     if masks := pairs.mask_names.get(side):
-        return Names(masks, f"the files' names in {place}")
+        return Names(masks, f"the files in {place}")
     return names_beside(place)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,10 @@ import pytest
 
 from attunet_jax.errors import exit_status
 from launch import score
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of SWIG, in newer Pythons
+    import SimpleITK as sitk
 
 AFFINE = np.diag([-2.0, -2.0, 2.5, 1.0])
 NAMES = {"spleen": 1, "pancreas": 2, "kidney": 3}
@@ -212,6 +217,25 @@ def test_folders_of_masks_are_label_maps(tmp_path, run):
     status, _, errors = run(tmp_path)
     assert status == 3 and "no mask of spleen" in errors[-1]
     assert {case for case, _ in rows_of(tmp_path)} == {"s1"}
+
+
+def test_label_maps_of_slicer_and_metaimage_are_read(folders, run):
+    """Cut to what is labelled, with the names of segments, as 3D Slicer saves them."""
+    for name in "ab":
+        (folders / "truth" / f"{name}.nii.gz").unlink()
+        whole = sitk.ReadImage(str(folders / "prediction" / f"{name}.nii.gz"))
+        cut = whole[1:18, 1:15, 1:10]
+        for i, (segment, value) in enumerate(NAMES.items()):
+            cut.SetMetaData(f"Segment{i}_Name", segment)
+            cut.SetMetaData(f"Segment{i}_LabelValue", str(value))
+        sitk.WriteImage(cut, str(folders / "truth" / f"{name}.seg.nrrd"))
+        sitk.WriteImage(whole, str(folders / "prediction" / f"{name}.mha"))
+        (folders / "prediction" / f"{name}.nii.gz").unlink()
+    status, _, errors = run(folders)
+    assert (status, errors) == (0, [])
+    assert {key: row["dice"] for key, row in rows_of(folders).items()} == {
+        (case, organ): 1 for case in "ab" for organ in NAMES
+    }
 
 
 def test_a_prediction_on_another_grid_is_refused_or_resampled(folders, run):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from attunet_jax.data.case_id import case_id_of
 from attunet_jax.data.identity import Found, find_scans
+from attunet_jax.data.segments import names_of_segments
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.label_maps.masks import merged_masks
-from attunet_jax.volume import split_ending
+from attunet_jax.volume import SEGMENTATION, split_ending
 
 _NAMED = 3  # of files, in a message
 
@@ -32,6 +33,11 @@ class LabelMapFile:
     def files(self) -> list[Path]:
         """What it is read from."""
         return [path for path, _ in self.masks] or [self.path]
+
+    @property
+    def of_slicer(self) -> bool:
+        """Whether 3D Slicer wrote it, which cuts label maps to what is labelled."""
+        return self.path.name.lower().endswith(SEGMENTATION)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,9 @@ def find_label_maps(
     """Finds the label maps at `place`: one file, or all files below a folder.
 
     Folders of masks of single organs, as TotalSegmentator writes them, are one label
-    map each; the last result has the value of each organ there, and is empty without
-    such folders. Raises `BadData` where there is no label map.
+    map each; the last result has the value of each organ there, or of each segment that
+    3D Slicer names, and is empty without either. Raises `BadData` where there is no
+    label map.
     """
     found = find_scans(place, skip=skip, labels_too=True)
     files = []
@@ -82,6 +89,8 @@ def find_label_maps(
             )
         )
     files, names = merged_masks(files)
+    for file in [file for file in files if file.of_slicer][: not names]:
+        names = names_of_segments(file.path)  # reading the others compares theirs
     if not files and not found.refused:
         raise BadData(f"{place}: no label maps in it (.nii, .nii.gz, .nrrd, .mha)")
     return files, found, names

@@ -18,6 +18,7 @@ from attunet_jax.data.crops import CropSpec, centre_crop
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.labels import IGNORED
 from attunet_jax.data.records import Case
+from attunet_jax.data.segments import of_slicer
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.journal import journal_of, lines, made_by, rows_in
 from attunet_jax.evaluate.label_maps.find import LabelMapFile, find_label_maps
@@ -174,7 +175,7 @@ def _meaning(
     if labels:
         names = names_of_flag(labels, "labels")
     elif masks:
-        names = Names(masks, f"the files' names in {folder}")
+        names = Names(masks, f"the files in {folder}")
     else:
         names = names_beside(folder)
     known = dataset.labels
@@ -271,6 +272,9 @@ def on_prepared_grid(
     if different_grids(here, labels) is None:
         return labels.voxels
     scan = scan_grid(case)
+    if file.of_slicer:
+        named = {organ.name: organ.prediction for organ in meaning.organs}
+        labels = of_slicer(labels, scan, named)
     labels = on_image(labels, scan)
     if different_grids(scan, labels):
         raise BadData(

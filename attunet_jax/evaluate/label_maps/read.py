@@ -1,5 +1,6 @@
 """Reads a truth and a prediction onto one grid, the truth's."""
 
+from attunet_jax.data.segments import of_slicer
 from attunet_jax.errors import BadData
 from attunet_jax.evaluate.label_maps.find import LabelMapFile, Pair
 from attunet_jax.evaluate.label_maps.masks import read_masks
@@ -50,7 +51,16 @@ def read_pair(
         of_prediction = {v for organ in meaning.organs for v in organ.prediction}
         wanted = [of_truth, of_prediction]
     truth = read_label_map(pair.truth, wanted[0])
-    prediction = on_image(read_label_map(pair.prediction, wanted[1]), truth)
+    prediction = read_label_map(pair.prediction, wanted[1])
+    # 3D Slicer cuts its label maps to what is labelled.
+    organs = meaning.organs if meaning else ()
+    if pair.truth.of_slicer:
+        named = {organ.name: organ.truth for organ in organs}
+        truth = of_slicer(truth, prediction, named)
+    if pair.prediction.of_slicer:
+        named = {organ.name: organ.prediction for organ in organs}
+        prediction = of_slicer(prediction, truth, named)
+    prediction = on_image(prediction, truth)
     if not (difference := other_grid(truth, prediction)):
         return truth, prediction, False
     if not resample:
@@ -61,8 +71,11 @@ def read_pair(
 def other_grid_of_headers(pair: Pair) -> str | None:
     """Says so where the headers of a pair are of other grids; no voxel is read.
 
-    None for headers that cannot be read: reading the files says why.
+    None for headers that cannot be read, or of label maps that are cut: reading the
+    files says why.
     """
+    if pair.truth.of_slicer or pair.prediction.of_slicer:
+        return None
     try:
         truth, prediction = (
             read_grid(file.files[0])[0] for file in (pair.truth, pair.prediction)

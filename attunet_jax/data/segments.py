@@ -6,6 +6,7 @@ value in every case; and it may leave out what is empty around them.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,12 @@ from attunet_jax.volume.itk import segment_values
 ENDING = ".seg.nrrd"
 # Of a voxel: corners of the two grids are the same numbers, written as text.
 _OFF_GRID_VOX = 1e-2
+
+
+def names_of_segments(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Returns segment -> label value, as --labels would name them."""
+    values = segment_values(path)
+    return {as_identifier(name): (value,) for name, value in values.items() if value}
 
 
 def of_slicer(
