@@ -74,6 +74,10 @@ def _why_not_evaluated(given: Path, of_run: Path) -> str:
                 "its evaluation was interrupted; give the same launch.evaluate or "
                 "launch.score again"
             )
+    others = sorted(path.parent for path in (given / "evaluation").glob(f"*/{CASES}"))
+    if others:
+        names = ", ".join(map(str, others))
+        return f"has no evaluation/test; name one of its others: {names}"
     if (given / "checkpoints").is_dir():
         return (
             "not evaluated yet: run python -m launch.evaluate "

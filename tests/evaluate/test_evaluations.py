@@ -47,7 +47,9 @@ def test_a_folder_without_an_evaluation_says_what_to_do(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped" / ".cases.jsonl.new").touch()
+    write(tmp_path / "other" / "evaluation" / "test_on_scan_grid")
     for name, words in (
+        ("other", "name one of its others: .*/test_on_scan_grid$"),
         ("none", "no such folder"),
         (".", "holds no cases.jsonl"),
         ("run", "run python -m launch.evaluate --workdir="),
