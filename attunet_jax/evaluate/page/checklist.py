@@ -144,5 +144,6 @@ def checklist_section(
         "<h2 id=checklist>Checklist for authors</h2>\n"
         f"<p class=note>Items of CLAIM 2024 and TRIPOD+AI in short words: {filled} "
         f"filled by the program, {len(items) - filled} {BLANK}. What is filled says "
-        "what was done, not that it suffices.</p>\n" + table(head, lines)
+        "what was done, not that it suffices.</p>\n"
+        f"<div class=whole>{table(head, lines)}</div>\n"
     )

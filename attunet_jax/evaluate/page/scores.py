@@ -147,7 +147,7 @@ _COLUMNS = (
     ("P(false)", "number", "probability that “the second is better” is false"),
     ("Detectable", "number", "smallest difference shown with a power of 0.8"),
     (
-        "Supported",
+        "Better",
         "",
         "where the interval leaves out 0; of many, some do by chance: see p (Holm)",
     ),
@@ -182,11 +182,7 @@ def _line(c: Comparison) -> str:
     if c.low is not None and c.high is not None:
         low, high = (number(x, signed=True) for x in (c.low, c.high))
         difference += f" [{low}, {high}]"
-    claim = (
-        f"<span class=claim>{escape(c.better)} is better</span>"
-        if c.better
-        else "no difference shown"
-    )
+    claim = f"<span class=claim>{escape(c.better)}</span>" if c.better else "not shown"
     return (
         f"<tr><td>{escape(c.second)} − {escape(c.first)}"
         f"<td class=organ>{escape(organ_label(c.organ))}"

@@ -52,7 +52,8 @@ svg .p { stroke-width: 5; stroke-linecap: round; stroke-opacity: .6; }
         for i in range(8)
     )
     + """
-.means .wide { max-height: none; } .means tbody th { white-space: nowrap; }
+.means .wide, .whole .wide { max-height: none; }
+.means tbody th { white-space: nowrap; }
 .many td { white-space: normal; min-width: 9rem; }
 .many small { display: block; margin: 0; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--link);
@@ -84,6 +85,7 @@ th[aria-sort=descending] button::after { content: " ↓"; opacity: 1; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: .4rem;
   padding: .75rem 1rem; overflow: auto; max-height: 32rem; font-size: .8rem;
   line-height: 1.4; }
+#cases th button { white-space: normal; }
 #cases .wide { max-height: 40rem; } #cases tbody td { white-space: nowrap; }
 @page { size: A4; margin: 14mm 12mm; }
 @media print {
@@ -103,7 +105,9 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: .4
   .worst { display: block; } .worst figure { display: inline-block; width: 31%;
     margin: 0 1.5% .75rem 0; vertical-align: top; }
   th button::after { content: ""; } pre { white-space: pre-wrap; font-size: 7pt; }
-  #cases tbody td { white-space: normal; overflow-wrap: anywhere; }
+  td, th, th button, .number, .organ, .means tbody th, #cases tbody td
+  { white-space: normal; } .many td { min-width: 0; }
+  td:not(.number), th:not(.number) { overflow-wrap: anywhere; min-width: 4rem; }
 }
 """
 )
