@@ -1,7 +1,7 @@
 """Evaluates a network into a folder: scores, a summary, pictures, label maps."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ def evaluate_into_folder(
     """
     make_folder(folder / "label_maps" if label_maps else folder)
     stamp = stamp_of(predictor, dataset, scoring)
-    maps_stay = _make_way(folder, stamp, replace)
-    _refuse_other_cases(folder, stamp, case_ids)
+    maps_stay = _make_way(folder, stamp, case_ids, replace)
+    _refuse_other_cases(folder, scored_cases(folder / "cases.jsonl", stamp), case_ids)
     if label_maps:
         write_labels(folder / "label_maps", predictor.names, [])
     for name in SUMMARIES:  # of before; an interruption leaves none
@@ -150,11 +150,10 @@ def evaluate_into_folder(
 
 
 def _refuse_other_cases(
-    folder: Path, stamp: Mapping[str, Any], case_ids: tuple[str, ...]
+    folder: Path, scored: Set[str], case_ids: tuple[str, ...]
 ) -> None:
     """Raises `BadArguments` where rows of other cases would be lost from the folder."""
-    others = scored_cases(folder / "cases.jsonl", stamp) - set(case_ids)
-    if others:
+    if others := scored - set(case_ids):
         raise BadArguments(
             f"{folder}: holds scores of {len(others)} cases that are not asked for, "
             f"such as {min(others)} (of another split or part): use another --output, "
@@ -171,7 +170,9 @@ _PARTS = {
 }
 
 
-def _make_way(folder: Path, stamp: Mapping[str, Any], replace: bool) -> bool:
+def _make_way(
+    folder: Path, stamp: Mapping[str, Any], case_ids: tuple[str, ...], replace: bool
+) -> bool:
     """Removes from `folder` what was made with another stamp, so that nothing mixes.
 
     Returns whether what is removed are scores alone, of the same predictions: label
@@ -184,6 +185,7 @@ def _make_way(folder: Path, stamp: Mapping[str, Any], replace: bool) -> bool:
     differing = [key for key, value in stamp.items() if row.get(key) != value]
     same_predictions = set(differing) <= {"grid", "definition"}
     if same_predictions and not row.keys() & {"grid", "definition"}:
+        _refuse_other_cases(folder, {row["case_id"] for row in others}, case_ids)
         print(
             f"{folder}: holds scores of an earlier version, without "
             f"{', '.join(name for name in METRICS if name not in row)}: they are made "

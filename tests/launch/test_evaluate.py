@@ -346,6 +346,10 @@ def test_scores_of_an_earlier_version_are_made_again_and_its_label_maps_stay(
     lines = "".join(json.dumps(row) + "\n" for row in old)
     (tmp_path / "cases.jsonl").write_text(lines)
     maps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("label_maps/*.gz")}
+    with pytest.raises(BadArguments, match="scores of 1 cases that are not asked for"):
+        evaluate_into_folder(
+            predictor, dataset, ("ball_1",), tmp_path, pictures=0, label_maps=False
+        )
     again = evaluate(predictor, dataset, tmp_path)
     said = capsys.readouterr().out
     assert "earlier version, without volume_error_ml, surface_dice_1mm: they" in said
