@@ -156,9 +156,7 @@ def _draw(
     run_name = predictor.run["config"]["name"]
     title = f"{run_name} at step {predictor.step:,}"
     if name == "3a":
-        return attention_figures.attention_figure(
-            case, _maps(predictor, case, features=True), title
-        )
+        return attention_figures.attention_figure(case, _maps(predictor, case), title)
     if name == "3b":
         masks = {}
         for one in (against, predictor):
@@ -175,14 +173,13 @@ def _draw(
     return attention_figures.training_figure(case, maps, names, run_name)
 
 
-def _maps(predictor: Any, case: Any, *, features: bool = False) -> Any:
+def _maps(predictor: Any, case: Any) -> Any:
+    """The maps of a case; with features for every figure, so that one is compiled."""
     from attunet_jax.predict.attention import attention_maps  # late: imports jax
     from attunet_jax.volume import Grid
 
     grid = Grid(case.image_hu.shape, case.affine)
-    return attention_maps(
-        predictor, case.image_hu, case.affine, grid, features=features
-    )
+    return attention_maps(predictor, case.image_hu, case.affine, grid, features=True)
 
 
 def _kind(predictor: Any, taken: Any) -> str:

@@ -11,6 +11,7 @@ from attunet_jax.evaluate.attention_figures import (
 )
 from attunet_jax.evaluate.comparison_figure import comparison_figure
 from attunet_jax.evaluate.panels import FigureCase
+from attunet_jax.evaluate.slices import save
 from attunet_jax.predict.attention import AttentionMap
 from attunet_jax.volume import Volume
 
@@ -94,6 +95,19 @@ def test_figure_3b_of_a_network_that_missed_nothing_says_so(case):
     masks = {"U-Net": case.truth, "Ours": case.truth}
     found, caption = panels(comparison_figure(case, masks, "runs"))
     assert len(found) == 4 and "U-Net missed no voxel of it" in " ".join(caption)
+
+
+def test_figures_are_written_as_png_and_pdf_and_equal_ones_with_equal_bytes(
+    case, tmp_path
+):
+    for name, begins in (("one.png", b"\x89PNG"), ("one.pdf", b"%PDF")):
+        written = []
+        for _ in range(2):
+            masks = {"U-Net": case.truth, "Ours": case.truth}
+            save(comparison_figure(case, masks, "runs"), tmp_path / name, dpi=40)
+            written.append((tmp_path / name).read_bytes())
+        assert written[0] == written[1] and written[0].startswith(begins)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.pdf", "one.png"]
 
 
 def test_figure_4_shows_each_step_in_a_column(case):
