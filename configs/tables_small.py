@@ -22,6 +22,6 @@ def get_config() -> Any:
     config.data.read_shape = (32, 48, 64)
     # Without a decay, which counts epochs, all splits have the same programs.
     config.optimizer.decay_factor = 1.0
-    config.train.steps = 150
-    config.train.evaluate_every_steps = 75
+    config.train.steps = 120
+    config.train.evaluate_every_steps = 60
     return config

@@ -87,7 +87,7 @@ class _TimeLeft:
         self._standings, self._everything = standings, everything
 
     def text(self) -> str:
-        """Returns `all 4 trainings: about 0:12:00 left`; "" while nobody can tell."""
+        """Returns `4 trainings left: about 12:00 of steps`; "" while nobody can tell."""
         from attunet_jax.train.metrics import duration
 
         paces = [pace_of(s.row, self._everything) for s in self._standings]
@@ -99,7 +99,7 @@ class _TimeLeft:
             steps = standing.steps - self._done(standing)
             left_s += steps * (pace.step_s if pace else max(known))
         trainings = f"{len(paces)} training" + ("s" if len(paces) > 1 else "")
-        return f"about {duration(left_s)} left for {trainings}"
+        return f"{trainings} left: about {duration(left_s)} of steps"
 
     @contextmanager
     def said_meanwhile(self, which: str) -> Iterator[None]:
