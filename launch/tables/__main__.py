@@ -72,13 +72,14 @@ FLAGS.add(
     (),
     "NAME:FOLDER of somebody else's label maps, a row of their own; commas between.",
 )
+FLAGS.add("grid", str, "prepared", "Grid of the scores.", choices=("prepared", "scan"))
+FLAGS.add("truth", Path, None, "For --grid=scan: what prepare had as --input.")
 FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
 FLAGS.add(
     "interval", str, "t", "Student's t, or the BCa bootstrap.", choices=("t", "bca")
 )
 FLAGS.add("about", str, "", "A remark on the data, for the footnote.")
 FLAGS.add("paper", bool, True, "Put the paper's numbers beside ours.")
-GRID = "prepared"
 
 
 def main(values: cli.Values) -> None:
@@ -105,7 +106,7 @@ def main(values: cli.Values) -> None:
     rows = [row for row in rows if row.requested or row.split in dataset.splits]
 
     def standings_now() -> list["Standing"]:
-        return [standing_of(row, dataset, GRID) for row in rows]
+        return [standing_of(row, dataset) for row in rows]
 
     standings = standings_now()
     if values.print_commands:
@@ -147,6 +148,10 @@ def _requested(values: cli.Values) -> Sequence[str]:
         raise BadArguments(f"--{' and --'.join(modes)}: give one of them")
     if values.folds == "ct82" and values.table != 4:
         raise BadArguments(f"--folds={values.folds} is for --table=4")
+    if (values.grid == "scan") != (values.truth is not None):
+        raise BadArguments("--grid=scan and --truth=DIR belong together")
+    if values.add and values.grid == "scan":
+        raise BadArguments("--add scores on the prepared grid: leave out --grid=scan")
     known = TABLES[values.table].splits
     requested = values.splits or known
     if not set(requested) <= set(known):
@@ -189,7 +194,7 @@ def _print_commands(standings: Sequence["Standing"], values: cli.Values) -> None
             commands.append(row.train_command(values.launcher))
         elif run := stored_run(row.trained):
             stored = run["config"].get("predict", {})
-        words = row.evaluate_words(values.pictures, GRID, stored)
+        words = row.evaluate_words(values.pictures, stored)
         commands.append(["python", "-m", "launch.evaluate", *words])
         print(" && ".join(map(shlex.join, commands)))
     finished = sum(s.row.requested for s in standings) - len(left)
@@ -225,20 +230,27 @@ def _evaluate(
         row = standing.row
         if not row.requested or standing.record:
             continue
+        from attunet_jax.evaluate.cases import Scoring
         from attunet_jax.evaluate.evaluation_record import write_record
         from attunet_jax.evaluate.report import evaluate_into_folder
         from attunet_jax.predict.predictor import load_predictor
+        from data_prep.original import OriginalCases
 
         print(f"\n== evaluation of {row.name}", flush=True)
+        tested = dataset.split(row.split)["test"]
+        original = None
+        if row.scans is not None:
+            original = OriginalCases(row.scans, dataset, tested)
         predictor = load_predictor(row.trained, row.config.predict.to_dict())
         _, text = evaluate_into_folder(
             predictor,
             dataset,
-            dataset.split(row.split)["test"],
+            tested,
             row.evaluation,
             pictures=pictures,
             label_maps=False,
             replace=True,
+            scoring=Scoring(original=original),
         )
         write_record(
             row.evaluation,

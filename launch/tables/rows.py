@@ -35,6 +35,7 @@ class Row:
     folder: Path  # of its training and evaluation
     source: Path | None  # the run that it begins from, or that is evaluated as it is
     requested: bool  # otherwise it is taken into the table where it is there
+    scans: Path | None = None  # where its own grid is scored: the original scans
 
     @property
     def name(self) -> str:
@@ -61,7 +62,12 @@ class Row:
 
     @property
     def evaluation(self) -> Path:
-        return self.folder / "evaluation" / "test"
+        name = "test" if self.scans is None else "test_on_scan_grid"
+        return self.folder / "evaluation" / name
+
+    @property
+    def grid(self) -> str:
+        return "prepared" if self.scans is None else "scan"
 
     def train_words(self) -> list[str]:
         """Returns the arguments of launch.train that give exactly this training."""
@@ -84,7 +90,7 @@ class Row:
         return [*words, *self.train_words()]
 
     def evaluate_words(
-        self, pictures: int, grid: str, stored_predict: dict[str, Any] | None
+        self, pictures: int, stored_predict: dict[str, Any] | None
     ) -> list[str]:
         """Returns the arguments of launch.evaluate for this row's evaluation.
 
@@ -98,8 +104,8 @@ class Row:
         if not self.trains:  # another's run, on a split that is not its own
             words += [f"--output={self.evaluation}", f"--split={self.split}"]
         words += [f"--pictures={pictures}", "--timing"]
-        if grid != "prepared":
-            words.append(f"--grid={grid}")
+        if self.scans is not None:
+            words += ["--grid=scan", f"--truth={self.scans}"]
         return words + [f"--config.predict.{k}={as_typed(settings[k])}" for k in other]
 
 
@@ -149,6 +155,7 @@ def rows_of(
                         folder=folder,
                         source=source,
                         requested=seed in asked,
+                        scans=values.truth,
                     )
                 )
     return rows

@@ -46,7 +46,7 @@ class Standing:
         return "" if self.record else "not evaluated"
 
 
-def standing_of(row: Row, dataset: Dataset, grid: str) -> Standing:
+def standing_of(row: Row, dataset: Dataset) -> Standing:
     """Reads what is there of a row.
 
     Raises `BadArguments` or `BadData` where its folder holds another training.
@@ -64,7 +64,7 @@ def standing_of(row: Row, dataset: Dataset, grid: str) -> Standing:
         if run is not None and newest is not None:
             _check_same(row, run, dataset, steps, done)
     found = Standing(row, steps, done, None, [])
-    return _with_evaluation(found, dataset, grid) if found.trained else found
+    return _with_evaluation(found, dataset) if found.trained else found
 
 
 def check_others(rows: Iterable[Row]) -> None:
@@ -164,7 +164,7 @@ def _check_same(
         )
 
 
-def _with_evaluation(standing: Standing, dataset: Dataset, grid: str) -> Standing:
+def _with_evaluation(standing: Standing, dataset: Dataset) -> Standing:
     """Adds the evaluation where it is of this checkpoint, data and settings."""
     row = standing.row
     record = read_record(row.evaluation)
@@ -183,7 +183,7 @@ def _with_evaluation(standing: Standing, dataset: Dataset, grid: str) -> Standin
         return standing
     cases = read_evaluation(row.evaluation).rows
     tested = {case["case_id"] for case in cases}
-    on_grid = {case.get("grid", "prepared") for case in cases} == {grid}
+    on_grid = {case.get("grid", "prepared") for case in cases} == {row.grid}
     if tested != set(dataset.split(row.split)["test"]) or not on_grid:
         return standing
     return replace(standing, record=record, cases=cases)

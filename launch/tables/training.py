@@ -87,7 +87,7 @@ class _TimeLeft:
         self._standings, self._everything = standings, everything
 
     def text(self) -> str:
-        """Returns `4 trainings left: about 12:00 of steps`; "" while nobody can tell."""
+        """Returns `4 trainings left: about 12:00 of steps`, or "" where none knows."""
         from attunet_jax.train.metrics import duration
 
         paces = [pace_of(s.row, self._everything) for s in self._standings]
