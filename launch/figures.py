@@ -63,7 +63,7 @@ def main(values: cli.Values) -> None:
         if name in missing:
             raise BadArguments(f"--figures={name}: {missing[name]}")
     names = [n for n in FIGURES if n not in missing and n in (asked or FIGURES)]
-    dataset, case, value = _case(values, predictor)
+    dataset, case = _case(values, predictor)
     against = None
     if "3b" in names:
         fields_against = {k: v for k, v in fields.items() if k != "checkpoint"}
@@ -72,7 +72,9 @@ def main(values: cli.Values) -> None:
     output = values.output or workdir / "figures"
     make_folder(output)
     for name in names:
-        figure = _draw(name, predictor, against, dataset, case, value, steps, workdir)
+        figure = _draw(
+            *(name, predictor, against, dataset, case, steps, workdir, fields)
+        )
         _save(figure, output, name)
     for name, reason in missing.items():
         if not asked:
@@ -101,8 +103,8 @@ def _steps(
     )
 
 
-def _case(values: cli.Values, predictor: Any) -> tuple[Any, Any, int]:
-    """The data set, the case to draw, and the label of its organ."""
+def _case(values: cli.Values, predictor: Any) -> tuple[Any, Any]:
+    """The data set and the case to draw."""
     from attunet_jax.data.dataset import open_dataset  # late: imports jax
     from attunet_jax.evaluate.cases import organs_of
     from attunet_jax.evaluate.panels import FigureCase
@@ -125,7 +127,7 @@ def _case(values: cli.Values, predictor: Any) -> tuple[Any, Any, int]:
             found = FigureCase(
                 case_id, organ, case.image_hu, truth, case.spacing_mm, case.affine
             )
-            return dataset, found, organs[organ]
+            return dataset, found
     raise BadArguments(
         f"{dataset.directory}: {'--case=' if values.case else ''}"
         f"{', '.join(candidates[:3])}: no {organ} in it; name another --case or --organ"
@@ -145,9 +147,9 @@ def _draw(
     against: Any,
     dataset: Any,
     case: Any,
-    value: int,
     steps: list[int],
     workdir: Path,
+    fields: dict[str, Any],
 ) -> Any:
     from attunet_jax.evaluate import attention_figures  # late: imports Matplotlib
     from attunet_jax.evaluate.comparison_figure import comparison_figure
@@ -167,7 +169,9 @@ def _draw(
         return comparison_figure(case, masks, title)
     maps, names = {}, {}
     for step in steps:
-        at_step = load_predictor(workdir, {"checkpoint": str(step)})
+        at_step = predictor
+        if step != predictor.step:
+            at_step = load_predictor(workdir, fields | {"checkpoint": str(step)})
         maps[step] = _maps(at_step, case)
         names[step] = _name(step, predictor.run["config"], dataset)
     return attention_figures.training_figure(case, maps, names, run_name)
