@@ -16,6 +16,7 @@ from attunet_jax.evaluate.cases import (
     PREPARED,
     Scoring,
     evaluate_cases,
+    organs_of,
     rows_of_others,
     scored_cases,
     stamp_of,
@@ -63,6 +64,7 @@ def evaluate_into_folder(
         further cases, or label maps whose values mean other organs.
       BadData: the folder cannot be written.
     """
+    organs_of(predictor, dataset)  # what does not fit leaves no folder
     make_folder(folder / "label_maps" if label_maps else folder)
     stamp = stamp_of(predictor, dataset, scoring)
     maps_stay = _make_way(folder, stamp, case_ids, replace)

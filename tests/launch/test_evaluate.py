@@ -424,6 +424,17 @@ def test_another_truth_than_the_one_that_was_prepared_is_refused(
             program.main(program.FLAGS.parse([*words, *more]))
 
 
+def test_data_of_another_spacing_are_refused_before_anything_is_written(
+    trained, prepared, tmp_path, capsys
+):
+    dataset, predictor = open_dataset(prepared), load_predictor(trained[0], {})
+    wide = replace(dataset, manifest=dataset.manifest | {"spacing_mm": [3, 3, 3]})
+    with pytest.raises(BadArguments, match=r"spacing of \[3, 3, 3\] mm.*--spacing_mm"):
+        evaluate(predictor, wide, tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+    assert capsys.readouterr().err == ""  # no bar has begun
+
+
 def test_an_interrupted_evaluation_leaves_no_summary_of_before(
     trained, prepared, tmp_path, monkeypatch
 ):
