@@ -76,6 +76,9 @@ FLAGS.add("grid", str, "prepared", "Grid of the scores.", choices=("prepared", "
 FLAGS.add("truth", Path, None, "For --grid=scan: what prepare had as --input.")
 FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
 FLAGS.add(
+    "label_maps", bool, False, "Keep predictions, of which the page draws the worst."
+)
+FLAGS.add(
     "interval", str, "t", "Student's t, or the BCa bootstrap.", choices=("t", "bca")
 )
 FLAGS.add("about", str, "", "A remark on the data, for the footnote.")
@@ -132,7 +135,7 @@ def main(values: cli.Values) -> None:
         check_devices()
         make_folder(values.workdir)
         _train(standings, [*rows, *others], values)
-        _evaluate(standings_now(), dataset, values.pictures)
+        _evaluate(standings_now(), dataset, values)
         standings = standings_now()
     _write(values, standings, dataset, notes, added)
 
@@ -195,6 +198,7 @@ def _print_commands(standings: Sequence["Standing"], values: cli.Values) -> None
         elif run := stored_run(row.trained):
             stored = run["config"].get("predict", {})
         words = row.evaluate_words(values.pictures, stored)
+        words += ["--label_maps"] if values.label_maps else []
         commands.append(["python", "-m", "launch.evaluate", *words])
         print(" && ".join(map(shlex.join, commands)))
     finished = sum(s.row.requested for s in standings) - len(left)
@@ -223,7 +227,7 @@ def _train(
 
 
 def _evaluate(
-    standings: Sequence["Standing"], dataset: "Dataset", pictures: int
+    standings: Sequence["Standing"], dataset: "Dataset", values: cli.Values
 ) -> None:
     """Evaluates the rows that are asked for, in this process."""
     for standing in standings:
@@ -247,8 +251,8 @@ def _evaluate(
             dataset,
             tested,
             row.evaluation,
-            pictures=pictures,
-            label_maps=False,
+            pictures=values.pictures,
+            label_maps=values.label_maps,
             replace=True,
             scoring=Scoring(original=original),
         )
