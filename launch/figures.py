@@ -110,6 +110,10 @@ def _case(values: cli.Values, predictor: Any) -> tuple[Any, Any]:
     from attunet_jax.evaluate.panels import FigureCase
 
     stored = predictor.run["config"]["data"]
+    if not values.data and not Path(stored["directory"]).is_dir():
+        raise BadArguments(
+            f"--data=... is needed: the run's own, {stored['directory']}, is not here"
+        )
     dataset = open_dataset(values.data or Path(stored["directory"]))
     organs = organs_of(predictor, dataset)
     organ = values.organ or ("pancreas" if "pancreas" in organs else next(iter(organs)))
