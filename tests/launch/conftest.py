@@ -29,6 +29,7 @@ def trained(run_program, finish, prepared, tiny_flags, tmp_path_factory):
             "--config.train.steps=12",
             "--config.train.log_every_steps=4",
             "--config.train.evaluate_every_steps=6",
+            "--config.train.keep_steps=3",
         )
     )
     assert status == 0, errors

@@ -46,10 +46,10 @@ def test_the_learning_curve_is_drawn_by_training_itself(trained):
     assert (trained[0] / "progress.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_newest_and_the_best_checkpoint_are_kept(trained):
+def test_the_newest_the_best_and_the_chosen_checkpoints_are_kept(trained):
     workdir, _ = trained
     steps = {p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
-    assert "12" in steps and len(steps) <= 2
+    assert {"3", "12"} <= steps and len(steps) <= 3
 
 
 @pytest.mark.parametrize(
