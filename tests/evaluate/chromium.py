@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 PROGRAM = next(
@@ -17,7 +18,16 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync "
     "--disable-dev-shm-usage --remote-debugging-pipe"
 ).split()
-PATIENCE_S = 60
+PATIENCE_S = 30
+# The browser reads from 3 and writes to 4. JAX in this process forbids to fork it.
+_PLACE = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(word), fcntl.F_DUPFD, 20) for word in sys.argv[1:3]]
+for number, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, number)
+    os.set_inheritable(number, True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -28,15 +38,10 @@ class Browser:
         read, self._write = os.pipe()
         self._read, write = os.pipe()
 
-        def place():  # the browser reads from 3 and writes to 4
-            first, second = os.dup(read), os.dup(write)
-            os.dup2(first, 3)
-            os.dup2(second, 4)
-
         self._process = subprocess.Popen(
-            [PROGRAM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=place,
-            close_fds=False,
+            [sys.executable, "-c", _PLACE, str(read), str(write), PROGRAM, *FLAGS]
+            + [f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(read, write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -64,9 +69,8 @@ class Browser:
             self.events.append(answer)
 
     def _next(self):
-        end = time.monotonic() + PATIENCE_S
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._read], [], [], end - time.monotonic())
+            ready, _, _ = select.select([self._read], [], [], PATIENCE_S)
             assert ready, "the browser does not answer"
             self._buffer += os.read(self._read, 2**20)
         message, _, self._buffer = self._buffer.partition(b"\0")
