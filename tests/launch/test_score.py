@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -17,6 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of SWIG, in newer Pythons
     import SimpleITK as sitk
 
+ROOT = Path(__file__).resolve().parents[2]
 AFFINE = np.diag([-2.0, -2.0, 2.5, 1.0])
 NAMES = {"spleen": 1, "pancreas": 2, "kidney": 3}
 NNUNET = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 2}
@@ -380,3 +383,8 @@ def test_default_output_lies_beside_the_prediction(tmp_path):
     (tmp_path / "fold_0").mkdir()
     assert score.default_output(tmp_path / "fold_0") == tmp_path / "fold_0_score"
     assert score.default_output(tmp_path / "x.nii.gz") == tmp_path / "x_score"
+
+
+def test_scoring_loads_no_jax():
+    code = "import sys, attunet_jax.evaluate.score; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
