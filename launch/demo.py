@@ -1,4 +1,4 @@
-"""Runs the whole job on scans it makes up: phantoms, records, training, a Table 1.
+"""Runs the whole job on scans it makes up: records, training, Table 1, a report.
 
     python -m launch.demo --output=demo_output
     python -m launch.demo --output=longer --config.train.steps=2000
@@ -61,6 +61,7 @@ def main(values: cli.Values) -> None:
         splits=SPLIT,
         paper="false",  # its numbers on patients are not comparable with phantoms
         about=ABOUT,
+        label_maps="true",  # for the report's pictures of the worst cases
     )
     trained = runs / SPLIT / "attention_unet"
     splits = json.loads((data / "splits.json").read_text(encoding="utf-8"))["splits"]
@@ -71,17 +72,24 @@ def main(values: cli.Values) -> None:
         workdir=trained,
         input=scans / "images" / scan,
         output=predictions,
+        attention="true",
         overwrite="true",
     )
+    figures, unet = output / "figures", runs / SPLIT / "unet"
+    _run("launch.figures", workdir=trained, data=data, against=unet, output=figures)
     print(f"\nA test case, {scan}:")
     print(_volumes_text(scans / "labels" / scan, predictions / scan))
     minutes = (time.perf_counter() - start_s) / 60
     pictures = ", ".join(str(p) for p in sorted(trained.glob("evaluation/test/*.png")))
+    print(f"\nAttention against none: {_difference_text(unet, trained)}")
+    attention = sorted(figures.glob("*.png"))
     print(
         f"\nDone in {minutes:.1f} minutes. {ABOUT}\n"
+        f"report    {runs / 'table1.html'} (open it in a browser)\n"
         f"table     {runs / 'table1.md'}\n"
         f"pictures  {pictures}\n"
         f"          {trained / 'progress.png'} (learning curve)\n"
+        f"attention {', '.join(map(str, attention))}\n"
         f"label map {predictions / scan} (on the scan's own grid)\n"
         "next      your own scans: see 'Train on your own scans' in README.md"
     )
@@ -92,6 +100,19 @@ def _run(module: str, *more: str, **options: object) -> None:
     words = [f"--{name}={value}" for name, value in options.items()] + list(more)
     print(f"\n$ python -m {module} {shlex.join(words)}", flush=True)
     run_program([*python(module), *words])
+
+
+def _difference_text(*runs: Path) -> str:
+    """Returns what the test cases support of a difference between the runs' Dice."""
+    from attunet_jax.evaluate.evaluations import read_evaluation  # late: SciPy
+    from attunet_jax.evaluate.page.headline import difference_text
+    from attunet_jax.evaluate.statistics.comparison import compare_networks
+
+    networks = {run.name: read_evaluation(run).rows for run in runs}
+    metrics = ["dice"]
+    return difference_text(
+        compare_networks(networks, organs=list(ORGANS), metrics=metrics)
+    )
 
 
 def _volumes_text(truth: Path, prediction: Path) -> str:

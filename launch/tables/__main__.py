@@ -313,7 +313,7 @@ def _write(
     print(f"\n{text}")
     print(f"written: {', '.join(map(str, files))}")
     for line in write_reports(
-        values.workdir, table, results | theirs, evaluated, values.data
+        values.workdir, table, results | theirs, evaluated, values.data, remarks
     ):
         print(line)
     if missing and not values.allow_missing:

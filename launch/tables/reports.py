@@ -15,10 +15,12 @@ def write_reports(
     results: Mapping[Key, Result],
     standings: Sequence[Standing],
     data: Path,
+    remarks: Sequence[str] = (),
 ) -> list[str]:
     """Writes table1.html, or one page for each split where test cases differ.
 
-    Returns a line for each: where it is, or why there is none.
+    `remarks` are sentences on the data, for the page's first words. Returns a line for
+    each page: where it is, or why there is none.
     """
     names = [(entry["name"], entry["split"]) for entry in table["entries"]]
     keys = [(entry["network"], entry["split"]) for entry in table["entries"]]
@@ -50,6 +52,7 @@ def write_reports(
             data=data,
             title=f"Table {table['number']}: {table['title']}"
             + (f", {splits}" if suffix else ""),
+            remarks=remarks,
         )
         written.append(line)
     return written

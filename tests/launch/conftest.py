@@ -143,8 +143,9 @@ def refused_here():
 def demo_flags():
     """The demo's network and training in small; the last two say how long it trains."""
     return (
-        "--config.model.widths=(4,6)",
+        "--config.model.widths=(4,6,8)",  # the finest of three scales has no gate
         "--config.model.gating_channels=6",
+        "--config.train.keep_steps=1,2",
         "--config.data.crop_shape=(16,24,32)",
         "--config.data.read_shape=(16,24,32)",
         # What one start compiles the next has.

@@ -33,9 +33,22 @@ def test_the_demo_leaves_pictures_curves_and_a_label_map(demo):
     splits = json.loads((output / "data" / "splits.json").read_text())["splits"]
     case_id = splits["80_20"]["test"][0]
     assert (output / "predictions" / f"{case_id}.nii.gz").is_file()
+    (maps,) = {len(list((output / "predictions").glob(f"{case_id}_attention*.nii.gz")))}
+    assert maps > 0
     report = printed.partition(f"A test case, {case_id}.nii.gz:\n")[2].splitlines()
     for organ, line in zip(("spleen", "pancreas", "kidney"), report, strict=False):
         assert re.fullmatch(rf" +{organ} +\d+ ml true, +\d+ ml predicted", line), line
+
+
+def test_the_demo_ends_with_its_report_and_what_its_cases_support(demo):
+    output, _, printed = demo
+    report = (output / "runs" / "table1.html").read_text()
+    assert "attention_unet" in report and "Phantoms" in report
+    told = printed.partition("Attention against none: ")[2].splitlines()[0]
+    # Two test cases: fewer than any claim needs.
+    assert "none supports that a network is better" in told
+    figures = sorted(p.name for p in (output / "figures").glob("*.p*"))
+    assert len(figures) >= 4 and all(n in printed for n in figures if n[-1] == "g")
 
 
 def test_a_second_demo_reuses_what_is_there(run_program, finish, demo):

@@ -27,7 +27,7 @@ def headline(networks: Networks, means: Means, found: Sequence[Comparison]) -> s
     if text := _means(organs, means):
         paragraphs.append(text)
     if len(networks) > 1:
-        paragraphs.append(_difference([c for c in found if c.metric == "dice"]))
+        paragraphs.append(difference_text([c for c in found if c.metric == "dice"]))
     return "".join(f"<p>{escape(text)}</p>\n" for text in paragraphs)
 
 
@@ -66,7 +66,8 @@ def _means(organs: Sequence[str], means: Means) -> str:
     return f"Mean Dice {what}. {' '.join(of_networks)}"
 
 
-def _difference(of_dice: Sequence[Comparison]) -> str:
+def difference_text(of_dice: Sequence[Comparison]) -> str:
+    """Says of which organs a higher mean Dice is supported, and of how many not."""
     if not of_dice:
         return "The networks have no case in common, so nothing can be compared."
     better = [c for c in of_dice if c.better]

@@ -53,6 +53,7 @@ def write_report(
     groups: Groups | None = None,
     families: Mapping[str, str] | None = None,
     title: str = "",
+    remarks: Sequence[str] = (),
 ) -> None:
     """Writes the report of evaluated networks.
 
@@ -67,6 +68,7 @@ def write_report(
       groups: attributes of the cases, see `read_groups`.
       families: name -> a word; only networks of one word are compared. All if None.
       title: the heading.
+      remarks: sentences on the data, below the first words.
 
     Raises:
       BadArguments, BadData: `data` is no prepared data.
@@ -94,9 +96,11 @@ def write_report(
         config_section(trained),
     ]
     heading_text = title or "Evaluation of " + ", ".join(networks)
+    words = headline(networks, means, found)
+    words += "".join(f"<p>{escape(remark)}</p>\n" for remark in remarks)
     intro = (
-        f"<h1>{escape(heading_text)}</h1>\n<div class=headline>"
-        f"{headline(networks, means, found)}</div>\n{_key(networks)}"
+        f"<h1>{escape(heading_text)}</h1>\n<div class=headline>{words}</div>\n"
+        f"{_key(networks)}"
     )
     room = MAX_BYTES - 40_000 - len("".join([intro, *before, *after]).encode())
     worst = worst_section(averaged, sources, dataset, room)
