@@ -40,6 +40,7 @@ DOORS = {
     "optax": ("attunet_jax/train/",),
     "ml_collections": ("configs/", "launch/"),
     "absl": ("launch/",),
+    "yaml": ("launch/cluster/jobset.py",),
 }
 FORBIDDEN_PACKAGES = {"pickle", "cloudpickle", "dill"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}

@@ -18,6 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from attunet_jax.distributed.failure_detector import LOST, start
+from attunet_jax.distributed.loopback import (
+    first_slurm_node,
+    is_loopback,
+    refuse_loopback,
+)
 from attunet_jax.errors import (
     BAD_ARGUMENTS,
     BAD_DATA,
@@ -153,6 +158,11 @@ def join(spec: ClusterSpec, *, join_timeout_s: int, heartbeat_timeout_s: int) ->
     """
     if spec == SINGLE_PROCESS:
         return False
+    address = spec.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if not address and spec.method == "slurm":
+        address = f"{first_slurm_node(os.environ)}:"
+    if address:
+        refuse_loopback(address, os.environ)
     import jax
 
     devices = spec.local_devices
@@ -286,6 +296,8 @@ def _leave_unless(joined: threading.Event, spec: ClusterSpec, timeout_s: int) ->
             f"{address}: no answer from the coordinator within {timeout_s} s: is "
             "process 0 running there, and the port open?"
         )
+    if is_loopback(address.rpartition(":")[0].strip("[]")):
+        reason += "; a loopback address (127.x) serves the processes of one host only"
     print(f"error: {' '.join(reason.split())}", file=sys.stderr, flush=True)
     os._exit(BAD_ARGUMENTS)  # the main thread is inside JAX
 

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-from attunet_jax.distributed.processes import ClusterSpec, detect_cluster
+from manifests import check_schema, documents
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = [
@@ -22,46 +20,11 @@ SCRIPTS = [
 ]
 
 
-def documents(path: Path) -> list[dict]:
-    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-
-
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_a_manifest_follows_kubernetes_schema(path):
-    validator = pytest.importorskip("kubernetes_validate")
+def test_a_manifest_follows_the_schemas_of_its_kinds(path):
     assert documents(path)
     for document in documents(path):
-        # 1.31: the first with podFailurePolicy as a stable field.
-        validator.validate(document, "1.31", strict=True)
-
-
-def test_pods_find_each_other_by_what_the_manifest_sets():
-    service, job = documents(ROOT / "launch" / "cluster" / "jobset.yaml")
-    spec = job["spec"]
-    pod = spec["template"]["spec"]
-    (container,) = pod["containers"]
-    environment = {e["name"]: e["value"] for e in container["env"]}
-    assert service["spec"]["clusterIP"] == "None"
-    assert pod["subdomain"] == service["metadata"]["name"]
-    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    (port,) = service["spec"]["ports"]
-    # Kubernetes names pod I of an indexed job NAME-I, and sets the number in it.
-    first = f"{job['metadata']['name']}-0.{pod['subdomain']}:{port['port']}"
-    count = spec["completions"]
-    assert spec["parallelism"] == count
-    for number in range(count):
-        seen = environment | {"JOB_COMPLETION_INDEX": str(number)}
-        assert detect_cluster(seen) == ClusterSpec("explicit", first, count, number)
-
-
-def test_a_pod_stopped_with_all_saved_is_replaced_and_one_with_bad_data_is_not():
-    _, job = documents(ROOT / "launch" / "cluster" / "jobset.yaml")
-    actions = {}
-    for rule in job["spec"]["podFailurePolicy"]["rules"]:
-        for status in rule.get("onExitCodes", {}).get("values", ()):
-            actions[status] = rule["action"]
-    assert actions == {75: "Ignore", 2: "FailJob", 3: "FailJob"}
-    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+        check_schema(document)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
