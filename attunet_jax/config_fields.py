@@ -244,6 +244,7 @@ FIELDS: dict[str, Field] = {
     "train.log_cases": _boolean(),
     "mesh.data": _whole("1 or more, or -1", lambda value: value == -1 or value >= 1),
     "mesh.spatial": _at_least(1),
+    "mesh.spatial_across_slices": _boolean(),
     "predict.checkpoint": CHECKPOINT,
     "predict.argmax_over": _one_of("classes", "outputs"),
     "predict.region": _one_of("whole", "centre_crop"),

@@ -165,6 +165,8 @@ def get_config() -> Any:
     # Devices along the batch (-1: all that `spatial` leaves) and along depth.
     mesh.data = -1
     mesh.spatial = 1
+    # Depth may be split over the network between TPU slices or hosts of GPUs: slow.
+    mesh.spatial_across_slices = False
 
     predict: Any = ConfigDict()
     config.predict = predict

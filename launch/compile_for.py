@@ -108,7 +108,12 @@ def main(values: cli.Values) -> None:
     from attunet_jax.distributed.mesh import make_mesh
     from attunet_jax.train.aot import compile_ahead_of_time, cost_of
 
-    mesh = make_mesh(config.mesh.data, config.mesh.spatial, devices)
+    mesh = make_mesh(
+        config.mesh.data,
+        config.mesh.spatial,
+        devices,
+        spatial_across_slices=config.mesh.spatial_across_slices,
+    )
     start_s = time.perf_counter()
     print(f"compiling for {topology.name} ...", flush=True)
     try:

@@ -4,12 +4,14 @@ The batch is split over `data`, the depth of every volume over `spatial`. This i
 only file that names mesh axes: the compiler derives the rest from the inputs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from attunet_jax.errors import BadArguments
@@ -18,11 +20,20 @@ from attunet_jax.errors import BadArguments
 VOLUMES = ("image_hu", "image", "label")
 
 
-def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(
+    data: int,
+    spatial: int,
+    devices: Sequence[Any] | None = None,
+    *,
+    spatial_across_slices: bool = False,
+) -> Mesh:
     """Arranges all devices as `data x spatial`; `data` -1 takes what `spatial` leaves.
 
-    `devices` are those of the job by default; others can only be compiled for. Raises
-    `BadArguments` if the numbers do not fit the devices.
+    A slice is what a fast interconnect joins: a TPU slice, a host of GPUs or an NVLink
+    domain. Slices are laid along `data`, because every layer exchanges slices of a
+    depth that is split, and a batch only its gradients. `devices` are those of the job
+    by default; others can only be compiled for. Raises `BadArguments` if the numbers do
+    not fit the devices.
     """
     if devices is None:
         devices = jax.devices()
@@ -44,28 +55,54 @@ def make_mesh(data: int, spatial: int, devices: Sequence[Any] | None = None) -> 
             f"--config.mesh.data={data} x --config.mesh.spatial={spatial} leaves some "
             f"of {count} devices idle; with several processes it must use all"
         )
+    slices = Counter(map(_slice_of, devices))  # slice -> number of its devices
+    if any(n % spatial for n in slices.values()) and not spatial_across_slices:
+        raise BadArguments(
+            f"--config.mesh.spatial={spatial}: would split a depth over the network "
+            f"between {len(slices)} slices or hosts of {min(slices.values())} devices: "
+            "use a divisor of these, or, slowly, "
+            "--config.mesh.spatial_across_slices=True"
+        )
     # Axes are pinned to Auto: under Explicit, Linen's layers fail (see docs/design.md).
     axes = ("data", "spatial")
     automatic = (AxisType.Auto, AxisType.Auto)
-    mesh = jax.make_mesh(
-        (data, spatial),
-        axes,
-        axis_types=automatic,
-        devices=list(devices)[: data * spatial],
-    )
-    if all(_is_block(mesh, process) for process in processes):
-        return mesh
-    # JAX follows the shape of the interconnect. If that scatters a process's devices
-    # over the mesh, it cannot read contiguous rows and slices; in this order it can.
-    ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
-    mesh = Mesh(np.array(ordered).reshape(data, spatial), axes, axis_types=automatic)
-    if all(_is_block(mesh, process) for process in processes):
-        return mesh
+    for arranged in _arrangements(data, spatial, devices, slices):
+        mesh = Mesh(arranged, axes, axis_types=automatic)
+        if all(_is_block(mesh, process) for process in processes):
+            return mesh
     raise BadArguments(
         f"--config.mesh.data={data} x --config.mesh.spatial={spatial} cuts across the "
         f"{count // len(processes)} devices of a process: use a --config.mesh.spatial "
         "that divides them or is a multiple of them"
     )
+
+
+def _arrangements(
+    data: int, spatial: int, devices: Sequence[Any], slices: Mapping[int, int]
+) -> Iterator[np.ndarray]:
+    """Yields the devices as `[data, spatial]`, the fastest arrangement first."""
+    if len(slices) == 1:
+        # JAX follows the shape of the interconnect.
+        yield jax.make_mesh(
+            (data, spatial),
+            ("data", "spatial"),
+            devices=list(devices)[: data * spatial],
+        ).devices
+    elif len(set(slices.values())) == 1 and data % len(slices) == 0:
+        yield mesh_utils.create_hybrid_device_mesh(
+            (data // len(slices), spatial),
+            (len(slices), 1),
+            devices,
+            allow_split_physical_axes=True,
+        )
+    # If the first scatters a process's devices over the mesh, it cannot read contiguous
+    # rows and slices; in this order it can.
+    ordered = sorted(devices, key=lambda d: (_slice_of(d), d.process_index, d.id))
+    yield np.array(ordered, object)[: data * spatial].reshape(data, spatial)
+
+
+def _slice_of(device: Any) -> int:
+    return getattr(device, "slice_index", 0) or 0
 
 
 def _is_block(mesh: Mesh, process: int) -> bool:

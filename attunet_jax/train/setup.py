@@ -76,7 +76,11 @@ def setup(config: Config, workdir: Path | None = None) -> Run:
 
     def open_data() -> tuple[Dataset, Mesh]:
         dataset = open_dataset(Path(config.data.directory))
-        return dataset, make_mesh(config.mesh.data, config.mesh.spatial)
+        return dataset, make_mesh(
+            config.mesh.data,
+            config.mesh.spatial,
+            spatial_across_slices=config.mesh.spatial_across_slices,
+        )
 
     dataset, mesh = raise_on_all(open_data)
     assert_equal_across_processes(
