@@ -9,7 +9,7 @@ def finish():
     """Waits for a program; returns (status, stdout, stderr)."""
 
     def wait(process):
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=600)
         return process.returncode, output, errors
 
     return wait
