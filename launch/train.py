@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.distributed import processes
-from launch import cli, config_file
+from launch import cli, config_file, metrics_hook
 from launch.devices import check_devices
 
 # A picture takes most of a second.
@@ -31,6 +31,7 @@ FLAGS.add("data", Path, None, "Prepared data set; sets config.data.directory.")
 FLAGS.add("dry_run", bool, False, "Print what the run would need; write nothing.")
 FLAGS.add("print_config", bool, False, "Print every config field and its value.")
 FLAGS.add("profile_steps", str, None, "FIRST:LAST step to record into RUN/profile.")
+FLAGS.add("on_metrics", str, None, "FILE.py:FUNCTION that gets each row of metrics.")
 FLAGS.add_process_flags()
 
 
@@ -53,12 +54,15 @@ def main(values: cli.Values) -> None:
         from attunet_jax.train.loop import train  # late: --help needs no jax
         from attunet_jax.train.monitor import parse_steps
 
-        train(
-            config,
-            workdir,
-            profile_steps=parse_steps(values.profile_steps),
-            on_validation=_curve_in(Path(workdir)),
-        )
+        hook = values.on_metrics if processes.is_main_process() else None
+        with metrics_hook.opened(hook, workdir, config) as on_metrics:
+            train(
+                config,
+                workdir,
+                profile_steps=parse_steps(values.profile_steps),
+                on_validation=_curve_in(Path(workdir)),
+                on_metrics=on_metrics,
+            )
 
     processes.run_together(work, **options)
 

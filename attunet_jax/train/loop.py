@@ -51,13 +51,15 @@ def train(
     *,
     profile_steps: tuple[int, int] | None = None,
     on_validation: Callable[[bool], object] = lambda last: None,
+    on_metrics: Callable[[int, dict[str, float]], object] = lambda step, metrics: None,
 ) -> None:
     """Trains in `workdir` until the config's last step, from its newest checkpoint.
 
     With several processes each calls this; process 0 writes the run's files and the
     terminal, the others a log each. `profile_steps` are the first and the last step to
     record into `workdir/profile`, in process 0. `on_validation(last)` is called there
-    when the rows of a validation are in metrics.jsonl, and at the end.
+    when the rows of a validation are in metrics.jsonl, and at the end,
+    `on_metrics(step, metrics)` with each row.
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
@@ -85,7 +87,16 @@ def train(
                 clean_up=True,
             ) as checkpoints,
         ):
-            _train(run, workdir, checkpoints, stop, log, profile_steps, on_validation)
+            _train(
+                run,
+                workdir,
+                checkpoints,
+                stop,
+                log,
+                profile_steps,
+                on_validation,
+                on_metrics,
+            )
 
 
 def _lock(workdir: Path) -> AbstractContextManager:
@@ -102,6 +113,7 @@ def _train(
     log: ProcessLog,
     profile_steps: tuple[int, int] | None,
     on_validation: Callable[[bool], object],
+    on_metrics: Callable[[int, dict[str, float]], object],
 ) -> None:
     config, experiment = run.config.train, run.experiment
     state, start, note = init_or_restore(run, checkpoints, workdir)
@@ -146,7 +158,11 @@ def _train(
         closing(batches),
         closing(profile),
         MetricWriter(
-            workdir, step=start, steps=experiment.steps, enabled=is_main_process()
+            workdir,
+            step=start,
+            steps=experiment.steps,
+            enabled=is_main_process(),
+            also=on_metrics,
         ) as writer,
         Monitor(step=start, batch_size=run.config.data.batch_size) as monitor,
     ):

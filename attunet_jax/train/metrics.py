@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +17,20 @@ class MetricWriter:
     """Writes rows of metrics and events; on a resume drops those beyond `step`.
 
     A context manager. In processes other than the main one it is not `enabled` and
-    writes nothing. Raises `BadData` if the disk is full.
+    writes nothing. `also(step, metrics)` gets what each row holds. Raises `BadData` if
+    the disk is full.
     """
 
-    def __init__(self, workdir: Path, *, step: int, steps: int, enabled: bool) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        step: int,
+        steps: int,
+        enabled: bool,
+        also: Callable[[int, dict[str, float]], object] = lambda step, metrics: None,
+    ) -> None:
+        self._also = also
         self._path = workdir / "metrics.jsonl"
         self._steps = steps
         self._enabled = enabled
@@ -61,6 +71,7 @@ class MetricWriter:
             self._rows.flush()
             for name, value in metrics.items():
                 self._events.add_scalar(name, float(value), step)
+        self._also(step, {k: v for k, v in row.items() if k != "step"})
 
     def close(self) -> None:
         """Everything is on disk when this returns."""
