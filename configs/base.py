@@ -159,6 +159,9 @@ def get_config() -> Any:
     train.keep_steps = ()
     # Each process names the cases of each step, in workdir/logs.
     train.log_cases = False
+    # A run in which no process makes a step for so long hangs: all end with status 134,
+    # to be started again. 20 times the median step, where that is longer.
+    train.hang_limit_s = 600.0
 
     mesh: Any = ConfigDict()
     config.mesh = mesh

@@ -72,5 +72,25 @@ def is_loopback(host: str, resolve: Callable[..., Any] = socket.getaddrinfo) -> 
         return False
 
 
+def server_at(address: str) -> socket.socket | None:
+    """A port on the interface of `address` ("": all); None where it is not ours.
+
+    A host's own name may mean 127.x to itself, which others cannot reach: all then.
+    """
+    try:
+        if not address:
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            return socket.create_server(("", 0), family=family, dualstack_ipv6=dual)
+        family, *_, where = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[
+            0
+        ]
+        if is_loopback(address) and address not in (where[0], "localhost"):
+            return None
+        return socket.create_server((str(where[0]), 0), family=family)
+    except OSError:
+        return None
+
+
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdecimal() else 0

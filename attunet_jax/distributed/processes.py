@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attunet_jax.distributed.failure_detector import LOST, start
+from attunet_jax.distributed.failure_detector import LOST, start, start_alone
 from attunet_jax.distributed.loopback import (
     first_slurm_node,
     is_loopback,
@@ -235,12 +235,17 @@ def run_together(
     """Joins the other processes of the job, if there are any, and runs `work`.
 
     An error of one process ends all, with one line on the terminal and the same status.
+    One that hangs in its steps ends all with status 134, a single process too.
     """
     spec = detect_cluster(os.environ, coordinator, num_processes, process_id)
     if not join(
         spec, join_timeout_s=join_timeout_s, heartbeat_timeout_s=heartbeat_timeout_s
     ):
-        work()
+        detector = start_alone()
+        try:
+            work()
+        finally:
+            detector.goodbye()
         return
     import jax
 
@@ -252,6 +257,7 @@ def run_together(
         jax.process_count(),
         address.strip("[]") or socket.gethostname(),
         gather_texts,
+        heartbeat_timeout_s,
     )
     try:
         work()

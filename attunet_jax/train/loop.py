@@ -19,6 +19,7 @@ from attunet_jax.data.pipeline import HostBatch
 from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import data_shard, to_global
 from attunet_jax.distributed.processes import is_main_process, print_on_main
+from attunet_jax.distributed.progress import PROGRESS
 from attunet_jax.errors import BadArguments, Interrupted, one_line
 from attunet_jax.files import local_path
 from attunet_jax.ops import dispatch
@@ -116,7 +117,8 @@ def _train(
     on_metrics: Callable[[int, dict[str, float]], object],
 ) -> None:
     config, experiment = run.config.train, run.experiment
-    state, start, note = init_or_restore(run, checkpoints, workdir)
+    with PROGRESS.doing("restores", pause=True):
+        state, start, note = init_or_restore(run, checkpoints, workdir)
     _check_profile(profile_steps, start + 1, experiment.steps)
     if start >= experiment.steps:
         print_on_main(describe_finished(run, checkpoints, start))
@@ -131,7 +133,8 @@ def _train(
     batches = batches_from(run, start)
     host_batch = next(batches)
     batch = to_global(host_batch, run.mesh)
-    compiled_step = _compile(run, state, batch)
+    with PROGRESS.doing("compiles", pause=True):
+        compiled_step = _compile(run, state, batch)
     profile = Profile(workdir, profile_steps if is_main_process() else None)
     in_flight: deque = deque()
     health = Health()
@@ -164,7 +167,11 @@ def _train(
             enabled=is_main_process(),
             also=on_metrics,
         ) as writer,
-        Monitor(step=start, batch_size=run.config.data.batch_size) as monitor,
+        Monitor(
+            step=start,
+            batch_size=run.config.data.batch_size,
+            hang_limit_s=config.hang_limit_s,
+        ) as monitor,
     ):
         timer = monitor.timer
         vote = StopVote(stop, checkpoints, run.mesh, run.hosts)
@@ -173,6 +180,7 @@ def _train(
             if config.log_cases:
                 log.line(f"step {step}: cases {_case_ids(run, host_batch)}")
             profile.before(step)
+            monitor.begin_step(step)
             state, metrics = compiled_step(state, batch, run.step_key)
 
             vote.send(step, *monitor.step_times())
@@ -198,30 +206,28 @@ def _train(
                 log.line(f"step {step}: {speed_text(speed)}")
                 writer.log(step, values, speed, timer.remaining_s(experiment.steps))
 
-            with timer.spending("pause"):
-                if step % config.evaluate_every_steps == 0 or last:
+            if step % config.evaluate_every_steps == 0 or last:
+                with timer.spending("validation"):
                     dice = validation.dice(state)
-                    if dice:
-                        writer.record(
-                            step, {f"held_out_{k}": v for k, v in dice.items()}
-                        )
-                        print_on_main("  held-out " + _named(dice))
-                        found = health.validation(step, dice, last=last)
-                        if found:
-                            print_on_main(found)
+                if dice:
+                    writer.record(step, {f"held_out_{k}": v for k, v in dice.items()})
+                    print_on_main("  held-out " + _named(dice))
+                    if found := health.validation(step, dice, last=last):
+                        print_on_main(found)
+                with timer.spending("saving"):
                     save(step, dice.get("dice"))
+                with timer.spending("pause"):
                     if is_main_process():
                         on_validation(last)
-                elif (
-                    step % config.checkpoint_every_steps == 0
-                    or step in config.keep_steps
-                ):
+            elif step % config.checkpoint_every_steps == 0 or step in config.keep_steps:
+                with timer.spending("saving"):
                     save(step)
-                checkpoints.check()
+            checkpoints.check()
 
             if reason := vote.reason(step):
-                save(step)
-                checkpoints.wait()
+                with timer.spending("saving"):
+                    save(step)
+                    checkpoints.wait()
                 log.line(f"step {step}: stopped by {reason}, everything saved")
                 raise Interrupted(
                     f"{reason} stopped training; saved at step {step} of "
@@ -231,7 +237,8 @@ def _train(
                 with timer.spending("data"):
                     host_batch = next(batches)
                 batch = to_global(host_batch, run.mesh)
-        checkpoints.wait()
+        with timer.spending("saving"):
+            checkpoints.wait()
         log.line(f"step {experiment.steps}: done")
         if len(run.hosts) == 1:
             stop.check("all steps are done and saved")

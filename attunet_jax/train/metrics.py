@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorboardX
 
+from attunet_jax.distributed.progress import PROGRESS
 from attunet_jax.errors import BadData
 from attunet_jax.files import write_text
 from attunet_jax.train.event_files import drop_events_after
@@ -92,7 +93,10 @@ class MetricWriter:
 
 
 class ProcessLog:
-    """`workdir/logs/process_N.log`: what one process did and when, if `enabled`."""
+    """`workdir/logs/process_N.log`: what one process did and when, if `enabled`.
+
+    Stacks of a process that hangs go there too, else to the terminal.
+    """
 
     def __init__(self, workdir: Path, process: int, *, enabled: bool) -> None:
         self._file = None
@@ -100,6 +104,7 @@ class ProcessLog:
             self._path = folder = workdir / "logs"
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / f"process_{process}.log").open("a", encoding="utf-8")
+            PROGRESS.log = self._file
 
     def line(self, text: str) -> None:
         """Appends a line, which is on disk when this returns."""
@@ -110,6 +115,7 @@ class ProcessLog:
 
     def close(self) -> None:
         if self._file:
+            PROGRESS.log = None
             self._file.close()
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from attunet_jax.checkpoint import Checkpoints
+from attunet_jax.distributed.progress import PROGRESS, Progress
 from attunet_jax.distributed.step_exchange import HostStatus, StepExchange
 from attunet_jax.errors import BadArguments
 from attunet_jax.interrupts import Deferral, name_of
@@ -21,27 +22,45 @@ from attunet_jax.interrupts import Deferral, name_of
 STALL_FACTOR, STALL_MIN_S = 5.0, 0.5
 # Number of steps in the median, and the fewest that make one.
 MEDIAN_STEPS, MIN_STEPS = 51, 5
+# What the loop spends time on, as a user is told.
+DOING = {
+    "data": "waits for data",
+    "devices": "waits for its devices",
+    "validation": "validates",
+    "saving": "saves",
+    "pause": "draws or writes a profile",
+}
+# That of it which belongs to no step.
+PAUSES = ("validation", "saving", "pause")
 
 
 class Monitor:
     """Times the steps of a run and finds late processes; a context manager."""
 
-    def __init__(self, *, step: int, batch_size: int) -> None:
+    def __init__(self, *, step: int, batch_size: int, hang_limit_s: float) -> None:
         self.timer = StepTimer(step=step, batch_size=batch_size)
         self._stragglers = StragglerDetector()
-        self._watchdog = Watchdog()
+        self._standstills = Standstills()
+        self._begins = step, hang_limit_s
+        self._open = ExitStack()
 
     def __enter__(self) -> "Monitor":
-        self._watchdog.start()
+        self._standstills.start()
+        self._open.enter_context(PROGRESS.steps(*self._begins))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watchdog.stop()
+        self._open.close()
+        self._standstills.stop()
+
+    def begin_step(self, step: int) -> None:
+        """Before a step is dispatched: whoever hangs is found by it."""
+        PROGRESS.begin_step(step)
 
     def step_times(self) -> tuple[float, float]:
         """At every step: (step_s, own_s) of this process, see `HostStatus`."""
         step_s, own_s = self.timer.step_times()
-        return step_s, max(own_s, self._watchdog.longest_s())
+        return step_s, max(own_s, self._standstills.longest_s())
 
     def straggler(self, status: HostStatus | None, hosts: list[str]) -> str | None:
         """Describes a step that took far longer than those before it, if it did."""
@@ -51,25 +70,32 @@ class Monitor:
 class StepTimer:
     """Measures where the time of one process goes, from its first step on.
 
-    Time spent in a "pause" (evaluating, saving, profiling) belongs to no step.
+    Time spent in one of PAUSES belongs to no step.
     """
 
     def __init__(
-        self, *, step: int, batch_size: int, clock: Callable[[], float] | None = None
+        self,
+        *,
+        step: int,
+        batch_size: int,
+        clock: Callable[[], float] | None = None,
+        progress: Progress = PROGRESS,
     ) -> None:
         self._clock = clock or time.perf_counter
+        self._progress = progress
         self._batch_size = batch_size
         self._mark, self._mark_step = self._clock(), step
-        self._spent = {"data": 0.0, "devices": 0.0, "pause": 0.0}
+        self._spent = dict.fromkeys(DOING, 0.0)
         self._at_mark = dict(self._spent)
         self._at_step = (self._mark, dict(self._spent))
 
     @contextmanager
     def spending(self, kind: str) -> Iterator[None]:
-        """Within, the loop waits for "data" or "devices", or makes a "pause"."""
+        """Within, the loop does what `DOING` says of this `kind`; not nested."""
         began = self._clock()
         try:
-            yield
+            with self._progress.doing(DOING[kind], pause=kind in PAUSES):
+                yield
         finally:
             self._spent[kind] += self._clock() - began
 
@@ -77,7 +103,7 @@ class StepTimer:
         """At every step: (seconds since the last, those not waiting for devices)."""
         (then, spent), now = self._at_step, self._clock()
         self._at_step = (now, dict(self._spent))
-        whole = now - then - (self._spent["pause"] - spent["pause"])
+        whole = now - then - sum(self._spent[k] - spent[k] for k in PAUSES)
         return whole, whole - (self._spent["devices"] - spent["devices"])
 
     def speed(self, step: int) -> dict[str, float]:
@@ -85,7 +111,7 @@ class StepTimer:
         now = self._clock()
         count = max(step - self._mark_step, 1)
         since = {k: v - self._at_mark[k] for k, v in self._spent.items()}
-        busy = max(now - self._mark - since["pause"], 1e-9)
+        busy = max(now - self._mark - sum(since[k] for k in PAUSES), 1e-9)
         # The remaining time includes pauses: there will be as many.
         self._whole_step_s = (now - self._mark) / count
         self._mark, self._mark_step = now, step
@@ -144,7 +170,7 @@ class StragglerDetector:
         )
 
 
-class Watchdog:
+class Standstills:
     """A thread that notices when the whole process stood still.
 
     A frozen host or a stopped process does not see that in its own times: by its clock

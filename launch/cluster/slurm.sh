@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains over the nodes of a SLURM allocation; requeues itself when it was stopped.
+# Trains over the nodes of a SLURM allocation; requeues itself when it was stopped or a process died or hung.
 #
 #     sbatch --nodes=4 --gpus-per-node=8 launch/cluster/slurm.sh --data=DIR --workdir=RUN
 #     sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 launch/cluster/slurm.sh --data=DIR ...
@@ -47,11 +47,18 @@ fi
 # SLURM may send SIGTERM to this script too when it needs the nodes. The processes handle
 # it: they save and exit with 75, so only wait for them.
 trap : TERM
-# srun kills none when another exits: the processes end each other, all with one status.
-srun --kill-on-bad-exit=0 --wait=0 "${container[@]}" "${PYTHON:-$python}" -m launch.train "$@"
+# srun kills none when another exits: the processes end each other, all with one status;
+# only one that is stopped cannot, and is killed when the others are gone for two minutes.
+srun --kill-on-bad-exit=0 --wait=120 "${container[@]}" "${PYTHON:-$python}" -m launch.train "$@"
 status=$?
 if [ "$status" -eq 75 ]; then
     echo "stopped with everything saved: queued again (start $((${SLURM_RESTART_COUNT:-0} + 2)))"
     scontrol requeue "$SLURM_JOB_ID"
+elif [ "$status" -eq 134 ] || [ "$status" -eq 137 ]; then
+    # Not without end: a mistake may kill it again and again.
+    if [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+        echo "a process died or hung (status $status): queued again from the last checkpoint"
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
 fi
 exit "$status"

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 ROOT = Path(__file__).resolve().parents[3]
+STEPS = 12  # of a run, where a test says no other number
 
 
 class Job:

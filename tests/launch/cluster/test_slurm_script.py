@@ -78,9 +78,13 @@ def test_a_container_without_pyxis_is_one_line_and_status_2(submitted):
     assert done.stderr.count("\n") == 1
 
 
-def test_only_75_is_queued_again(submitted):
-    for leaves, requeued in ((75, ["requeue", "7"]), (3, []), (0, [])):
+def test_75_is_queued_again_and_a_death_or_a_hang_a_limited_number_of_times(submitted):
+    again = ["requeue", "7"]
+    for leaves, starts, requeued in (
+        *((75, "0", again), (75, "99", again), (3, "0", []), (0, "0", [])),
+        *((134, "0", again), (137, "19", again), (134, "20", [])),
+    ):
         done, _, asked = submitted(
-            "--data=D", pyxis=True, leaves=leaves, CONTAINER="image"
+            "--data=D", pyxis=True, leaves=leaves, SLURM_RESTART_COUNT=starts
         )
         assert (done.returncode, asked) == (leaves, requeued)
