@@ -1,6 +1,7 @@
 """All tables in small, on phantoms: an hour on two CPU cores, to see every step work.
 
     python -m launch.tables --table=1 --config=tables_small --data=DIR --workdir=RUNS
+    python -m launch.train --config=configs/tables_small.py --data=DIR --workdir=RUN
 
 Data of --spacing_mm=5. The convolution is one whose compiled programs are kept: the
 first training of a network warms the cache for all others (docs/evaluation.md has the
