@@ -44,6 +44,7 @@ BOUNDS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "train.evaluate_every_steps": ((1,), (0,)),
     "train.checkpoint_every_steps": ((1,), (0,)),
     "train.keep_latest": ((1,), (0,)),
+    "train.hang_limit_s": ((0.5, 600.0), (0.0, -1.0)),
     "train.keep_best": ((0,), (-1,)),
     "mesh.data": ((-1, 1), (0, -2)),
     "mesh.spatial": ((1,), (0,)),
