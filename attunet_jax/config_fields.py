@@ -275,6 +275,7 @@ ADDED = {
     "train.keep_steps": (),
     "train.log_cases": False,
     "train.hang_limit_s": 600.0,
+    "mesh.spatial_across_slices": False,
     "predict.argmax_over": "classes",
     "predict.region": "whole",
     "predict.spatial": 1,
