@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -82,9 +83,7 @@ def attention_figure(
     letter = panel_names()
     for row, (gate, plane) in enumerate(rows):
         truth = slices.take(case.truth, plane, indices[plane])
-        ct = slices.take(case.image_hu, plane, indices[plane])
-        slices.show_ct(grid[row, 0], ct, plane, case.spacing_mm)
-        slices.letters(grid[row, 0], plane, 6)
+        _show_scan(grid[row, 0], case, plane, indices[plane])
         for column, values in enumerate(panels[row], start=1):
             coefficients = column <= count
             slices.show(
@@ -108,6 +107,13 @@ def attention_figure(
         top = ranges[gate]
         _colourbar(figure, of_gate[:, 1 + count :], "cividis", top, "mean activation")
     return figure
+
+
+def _show_scan(ax: Axes, case: FigureCase, plane: str, index: int) -> None:
+    """The first panel of a row: the CT slice, with letters for the patient's sides."""
+    ct = slices.take(case.image_hu, plane, index)
+    slices.show_ct(ax, ct, plane, case.spacing_mm)
+    slices.letters(ax, plane, 6)
 
 
 def training_figure(
@@ -139,9 +145,7 @@ def training_figure(
     letter = panel_names()
     for row, (gate, plane) in enumerate(rows):
         truth = slices.take(case.truth, plane, indices[plane])
-        ct = slices.take(case.image_hu, plane, indices[plane])
-        slices.show_ct(grid[row, 0], ct, plane, case.spacing_mm)
-        slices.letters(grid[row, 0], plane, 6)
+        _show_scan(grid[row, 0], case, plane, indices[plane])
         for column, (step, maps) in enumerate(maps_by_step.items(), start=1):
             of_gate = [_on_case(m, "coefficients") for m in maps if m.gate == gate]
             values = slices.take(np.mean(of_gate, axis=0), plane, indices[plane])

@@ -119,6 +119,23 @@ def refused(run_program, finish):
     return run
 
 
+@pytest.fixture
+def predict_here(capsys):
+    """Predicts in this process; returns (status, what was printed)."""
+    from attunet_jax.errors import BadArguments, BadData
+    from launch import predict
+
+    def run(workdir, *words):
+        flags = [f"--workdir={workdir}", *map(str, words)]
+        try:
+            status = predict.main(predict.FLAGS.parse(flags))
+        except (BadArguments, BadData) as error:
+            return error.status, f"{''.join(capsys.readouterr())}{error}"
+        return status, "".join(capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def refused_here():
     """As `refused`, without starting a program: its main function, in this process."""

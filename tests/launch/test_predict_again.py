@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attunet_jax.data.identity import FoundScan
-from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.errors import BadArguments
 from attunet_jax.files import sha256
 from attunet_jax.predict import outputs, record
 from launch import predict
@@ -27,18 +27,8 @@ def cases(scan_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, capsys):
-    """Predicts in this process; returns (status, what was printed)."""
-
-    def predict_here(*words):
-        flags = [f"--workdir={trained[0]}", *map(str, words)]
-        try:
-            status = predict.main(predict.FLAGS.parse(flags))
-        except (BadArguments, BadData) as error:
-            return error.status, f"{''.join(capsys.readouterr())}{error}"
-        return status, "".join(capsys.readouterr())
-
-    return predict_here
+def run(trained, predict_here):
+    return lambda *words: predict_here(trained[0], *words)
 
 
 @pytest.fixture(scope="module")

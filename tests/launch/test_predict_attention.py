@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from attunet_jax.data.identity import files_below, find_scans
-from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.predict import attention_files, predictor
 from attunet_jax.predict.attention import AttentionMap
 from attunet_jax.volume import read_image, write_values_on_grid
@@ -25,18 +24,8 @@ FILES = [
 
 
 @pytest.fixture
-def run(gated, capsys, loaded_once):
-    """Predicts in this process; returns (status, what was printed)."""
-
-    def predict_here(*words, workdir=gated):
-        flags = [f"--workdir={workdir}", *map(str, words)]
-        try:
-            status = predict.main(predict.FLAGS.parse(flags))
-        except (BadArguments, BadData) as error:
-            return error.status, f"{''.join(capsys.readouterr())}{error}"
-        return status, "".join(capsys.readouterr())
-
-    return predict_here
+def run(gated, predict_here, loaded_once):
+    return lambda *words, workdir=gated: predict_here(workdir, *words)
 
 
 @pytest.fixture(scope="module")
