@@ -28,6 +28,15 @@ BEST_METRIC = "dice"
 # A metric beside it, 1 where the Dice is that of crops centred on organs. Without it,
 # it is that of the middles of the scans, and no score to compare others with.
 CENTRED_ON_ORGANS = "centred_on_organs"
+# What TensorStore says in a long text of its own.
+DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EIO,
+)
 
 
 class NotFinite(BadData):
@@ -163,11 +172,24 @@ class Checkpoints:
             raise  # of the state itself or of another process, not of the disk
         except Exception as error:
             self._failed = True
+            self._list_again()
             raise BadData(
                 f"{self._directory}: a checkpoint could not be written "
                 f"({_cause(error)}); those before it are whole: make room there and "
                 "the same command continues from the last"
             ) from error
+
+    def _list_again(self) -> None:
+        """Lists what is on disk.
+
+        Orbax 0.12.8 takes the steps that a new one replaces off its list when the save
+        begins, and removes them when it is whole: after a save that failed they are
+        there, and not listed.
+        """
+        try:
+            self._manager.reload()
+        except Exception as error:  # noqa: BLE001 - the save's own error is raised
+            logging.warning("%s: not listed again: %s", self._directory, error)
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the platform asked all processes to stop at this step."""
@@ -367,5 +389,5 @@ def _cause(error: BaseException) -> str:
             return chain.strerror
         chain = chain.__cause__ or chain.__context__
     text = one_line(error)
-    words = os.strerror(errno.ENOSPC)
-    return words if words in text else text[:200]
+    of_disks = map(os.strerror, DISK_ERRORS)
+    return next((words for words in of_disks if words in text), text[:200])
