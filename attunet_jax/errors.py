@@ -32,8 +32,9 @@ class Interrupted(Exception):
 
 def exit_status(program: Callable[[], int | None]) -> int:
     """Runs `program`; prints a user's mistake in one line and returns the status."""
-    # Late: it needs this module.
+    # Late: they need this module.
     from attunet_jax.interrupts import ignore, wait_if_ending
+    from attunet_jax.storage.names import with_urls
 
     # A name that the terminal cannot encode is shown.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -50,7 +51,7 @@ def exit_status(program: Callable[[], int | None]) -> int:
         ignore()
         return status
     except (BadArguments, BadData, Interrupted) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        print(f"error: {with_urls(one_line(error))}", file=sys.stderr, flush=True)
         return error.status
     except KeyboardInterrupt:
         print("interrupted: the same command continues from here", file=sys.stderr)
@@ -60,7 +61,8 @@ def exit_status(program: Callable[[], int | None]) -> int:
         return DONE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or one_line(error)}", file=sys.stderr)
+        line = f"error: {place}{error.strerror or one_line(error)}"
+        print(with_urls(line), file=sys.stderr)
         return BAD_DATA
 
 

@@ -35,7 +35,10 @@ from attunet_jax.files import cache_home, local_path
 from launch.config_file import ROOT, base_fields, fields_of, load_config
 from launch.flag_types import KINDS, Words
 from launch.flag_types import names as names  # for the programs' own flags
+from launch.flag_types import readable as readable
 from launch.flag_types import spacing_mm as spacing_mm
+from launch.flag_types import workdir as workdir
+from launch.flag_types import writable as writable
 
 SEE_HELP = "(--help lists the flags)"
 _WRAP = textwrap.TextWrapper(
@@ -135,7 +138,8 @@ class Flags:
     ) -> None:
         """Declares --NAME. `kind` turns its text into a value.
 
-        It is `str`, `int`, `float`, `bool`, `Path`, or a function that raises
+        It is `str`, `int`, `float`, `bool`, `Path`, `readable`, `writable` or
+        `workdir` for places that may be in a bucket, or a function that raises
         `ValueError` with words that follow on "--NAME=TEXT: ".
         """
         self._flags.append(_Flag(name, kind, default, help, tuple(choices), required))
@@ -146,6 +150,16 @@ class Flags:
         They are the list `values.NAME`; --help calls each `shown`.
         """
         self._words = Words(name, shown, at_least, help)
+
+    def add_cache_dir(self) -> None:
+        """Declares --cache_dir, for programs that read from buckets."""
+        self.add(
+            "cache_dir",
+            Path,
+            None,
+            "Where copies of gs:// and s3:// are kept on this host (default "
+            "~/.cache/attunet_jax/buckets, or under XDG_CACHE_HOME).",
+        )
 
     def add_process_flags(self) -> None:
         """Declares the flags of a program that may run in several processes."""

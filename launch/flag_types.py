@@ -12,6 +12,7 @@ from typing import Any
 from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import OF_THIS_MACHINE, is_url, local_path
+from attunet_jax.storage.urls import check_url
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,60}")
 
@@ -98,6 +99,36 @@ def path(text: str) -> Path | None:
         return local_path(text)
     except BadArguments as error:
         raise ValueError(str(error).removeprefix(f"{text}: ")) from None
+
+
+def _place(text: str, schemes: tuple[str, ...]) -> Path | str | None:
+    if not is_url(text):
+        return Path(text) if text else None
+    try:
+        check_url(text, schemes)
+    except BadArguments as error:
+        raise ValueError(str(error).removeprefix(f"{text}: ")) from None
+    return text.rstrip("/")
+
+
+def readable(text: str) -> Path | str | None:
+    """Turns the text into what is read: a path of this machine, or a URL as text."""
+    return _place(text, ("gs", "s3"))
+
+
+def writable(text: str) -> Path | str | None:
+    """Turns the text into what is written: a path of this machine, or a URL."""
+    return _place(text, ("gs", "s3"))
+
+
+def workdir(text: str) -> Path | str | None:
+    """Turns the text into the folder of a run: a path of this machine, or gs://."""
+    if text.startswith("s3://"):
+        raise ValueError(
+            "checkpoints cannot be on s3://: name gs://, or mount the bucket as a "
+            "folder (mount-s3 BUCKET /mnt/BUCKET; a file system such as FSx or EFS)"
+        )
+    return _place(text, ("gs",))
 
 
 @dataclass(frozen=True)

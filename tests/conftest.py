@@ -13,6 +13,14 @@ os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {Q
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
+from tests.storage.emulators import (  # noqa: E402, F401
+    _gs_server,
+    _s3_server,
+    buckets,
+    gs,
+    s3,
+)
+
 # A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it
 # starts would inherit that: the tests of Ctrl-C need the handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -185,7 +193,7 @@ def run_program(tmp_path_factory):
     import sys
 
     cache = tmp_path_factory.mktemp("compilation_cache")
-    environment = os.environ | {
+    fixed = {
         "XLA_FLAGS": QUICK,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -196,7 +204,7 @@ def run_program(tmp_path_factory):
         return subprocess.Popen(
             [sys.executable, "-m", module, *map(str, words)],
             cwd=Path(__file__).resolve().parents[1],
-            env=environment,
+            env=os.environ | fixed,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

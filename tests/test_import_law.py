@@ -12,6 +12,7 @@ OPEN_TO_ALL = {
     "files",
     "intensity",
     "interrupts",
+    "storage",
     "workers",
     "web_page",
 }
@@ -41,6 +42,8 @@ DOORS = {
     "ml_collections": ("configs/", "launch/"),
     "absl": ("launch/",),
     "yaml": ("launch/cluster/jobset.py",),
+    **dict.fromkeys(("fsspec", "gcsfs", "s3fs", "google"), ("attunet_jax/storage/",)),
+    "etils": ("attunet_jax/storage/", "attunet_jax/checkpoint.py"),
 }
 FORBIDDEN_PACKAGES = {"pickle", "cloudpickle", "dill"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}

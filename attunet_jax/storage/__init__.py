@@ -1,0 +1,1 @@
+"""Places in buckets, gs:// and s3://, and local folders that stand for them."""

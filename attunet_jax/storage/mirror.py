@@ -1,0 +1,369 @@
+"""Copies a folder or file of a bucket to this host, once, for all its processes.
+
+The copy of URL lies in CACHE_DIR/SCHEME-BUCKET-DIGEST/files/NAME, NAME being the end of
+the URL. `copied.jsonl` beside `files` has a line for each file that is whole, so that a
+copy that was stopped goes on with the others. Nothing else is ever removed from
+CACHE_DIR than what is no longer in the bucket.
+"""
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from attunet_jax.errors import BadData
+from attunet_jax.files import cache_home, is_url, replacing
+from attunet_jax.storage import names, urls
+
+TOGETHER = 8  # files copied at once
+CHUNK_BYTES = 16 << 20  # asked for at once; one is in memory for each of the files
+TRIES = 4  # of a chunk, and of a file that does not arrive as it is in the bucket
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of the bucket."""
+
+    name: str  # below the URL, with slashes; of a single file its own name
+    path: str  # BUCKET/KEY
+    size: int
+    version: str  # another one when the object is written again
+    md5: str | None  # in hexadecimal, where the bucket knows it
+    sha256: str | None  # in hexadecimal, where manifest.json knows it
+
+
+def mirrored(place: str | os.PathLike, cache_dir: Path | None = None) -> Path:
+    """Returns a local folder (or file) with what is at `place`; a local path as it is.
+
+    A URL is copied into `cache_dir`, `default_cache()` unless given, by the first
+    process of this host that asks; others wait for it. What is there already and is
+    unchanged in the bucket is not copied again. Each file is checked: the shards of
+    prepared data against manifest.json's SHA-256, others against the bucket's size and
+    MD5. Prepared data are copied without what is in folders below them.
+
+    Raises `BadArguments` and `BadData` of `storage.urls`, and `BadData` where the copy
+    would not fit the disk, cannot be written, or is not what the bucket says.
+    """
+    if not is_url(place):
+        return Path(place)
+    url = str(place).rstrip("/")
+    fs = urls.filesystem(url)
+    found = urls.listing(fs, url)
+    cache = (cache_dir or default_cache()).absolute()
+    path = urls.within(url)
+    scheme, bucket = url.partition(":")[0], path.partition("/")[0]
+    digest = hashlib.sha256(f"{scheme}://{path}".encode()).hexdigest()[:12]
+    folder = cache / f"{scheme}-{bucket}-{digest}"
+    local = folder / "files" / path.rpartition("/")[2]
+    names.stands_for(local, url)
+    is_file = [row["name"].strip("/") for row in found] == [path]
+    with names.urls_in_errors(), _written_in(cache, url), _locked(folder, url):
+        if is_file and found[0]["type"] == "file":
+            remotes = [_remote(found[0], found[0]["name"].rpartition("/")[2], {})]
+            _update(fs, remotes, local.parent, folder / "copied.jsonl", url, cache)
+        else:
+            remotes = _files_below(fs, url, found)
+            _update(fs, remotes, local, folder / "copied.jsonl", url, cache)
+    return local
+
+
+def default_cache() -> Path:
+    """Returns the folder of copies where no other is named."""
+    return cache_home() / "attunet_jax" / "buckets"
+
+
+def _files_below(fs: Any, url: str, found: Sequence[Mapping]) -> list[Remote]:
+    """The files to copy. Raises `BadData` for names that cannot be files here."""
+    path = urls.within(url)
+    files = {r["name"]: r for r in found if r["type"] == "file"}
+    shards = _shards(fs, url, files.get(f"{path}/manifest.json"))
+    if shards:
+        chosen = {
+            name: row
+            for name, row in files.items()
+            if name.rpartition("/")[2] in shards or not name.endswith(".array_record")
+        }
+        for name, (size, _) in shards.items():
+            row = files.get(f"{path}/{name}")
+            if row is None or row["size"] != size:
+                has = "no such shard" if row is None else f"has {row['size']} bytes"
+                raise BadData(
+                    f"{url}/{name}: {has}, manifest.json says {size} bytes: upload it "
+                    "again"
+                )
+    else:
+        with urls.answering(url):
+            chosen = fs.find(path, detail=True)
+    remotes = []
+    for name, row in sorted(chosen.items()):
+        below = name.strip("/")[len(path) + 1 :]
+        if name.endswith("/") or not below:
+            continue  # stands for an empty folder
+        if {"", ".", ".."} & set(below.split("/")) or "\0" in below:
+            raise BadData(f"{url}/{below}: cannot be the name of a file: rename it")
+        remotes.append(_remote(row, below, shards))
+    below = {remote.name for remote in remotes}
+    for name in below:
+        if any(parent in below for parent in _parents(name)):
+            raise BadData(f"{url}/{name}: lies below a file, no folder: rename it")
+    if not remotes:
+        raise BadData(f"{url}: there are no files in it")
+    return remotes
+
+
+def _parents(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _shards(fs: Any, url: str, row: Mapping | None) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of the shards, where manifest.json is one of prepared data."""
+    if row is None:
+        return {}
+    with urls.answering(url):
+        content = fs.cat_file(row["name"])
+    try:
+        listed = json.loads(content)["shards"]
+        return {str(s["file"]): (int(s["bytes"]), str(s["sha256"])) for s in listed}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}  # another program's, or damaged: who reads it says so
+
+
+def _remote(row: Mapping, name: str, shards: Mapping[str, tuple[int, str]]) -> Remote:
+    etag = str(row.get("ETag") or "").strip('"')
+    md5 = None
+    if row.get("md5Hash"):
+        md5 = base64.b64decode(row["md5Hash"]).hex()
+    elif len(etag) == 32 and "-" not in etag and not row.get("SSEKMSKeyId"):
+        md5 = etag if not etag.strip("0123456789abcdef") else None
+    return Remote(
+        name=name,
+        path=row["name"],
+        size=int(row["size"]),
+        version=str(row.get("generation") or etag),
+        md5=md5,
+        sha256=shards[name][1] if name in shards else None,
+    )
+
+
+def _update(
+    fs: Any,
+    remotes: Sequence[Remote],
+    local: Path,
+    journal: Path,
+    url: str,
+    cache: Path,
+) -> None:
+    """Makes the folder `local` hold `remotes` and nothing else."""
+    known = _read(journal)
+    wanted = {remote.name for remote in remotes}
+    for path in sorted(local.rglob("*"), reverse=True) if local.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(local).as_posix() not in wanted:
+            path.unlink()  # no longer in the bucket, or half of a file
+    todo = [remote for remote in remotes if not _is_there(local, remote, known)]
+    if not todo:
+        return
+    needed, free = sum(remote.size for remote in todo), shutil.disk_usage(cache).free
+    if needed > free:
+        raise BadData(
+            f"{url}: its copy needs {needed / 1e9:.2f} GB, {cache} has "
+            f"{free / 1e9:.2f} GB free: name another folder with --cache_dir"
+        )
+    start_s = time.perf_counter()
+    _copy_all(fs, todo, local, journal, url)
+    seconds = time.perf_counter() - start_s
+    print(
+        f"copied {len(todo)} files of {url} ({needed / 1e9:.2f} GB, {seconds:.0f} s) "
+        f"into {local}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _copy_all(
+    fs: Any, todo: Sequence[Remote], local: Path, journal: Path, url: str
+) -> None:
+    total, stopped = sum(remote.size for remote in todo), threading.Event()
+    often_s = 0.5 if sys.stderr.isatty() else 30.0
+    with (
+        tqdm(
+            total=total,
+            unit="B",
+            unit_scale=True,
+            desc=f"copy {url}",
+            mininterval=often_s,
+        ) as bar,
+        journal.open("a", encoding="utf-8") as lines,
+        ThreadPoolExecutor(TOGETHER) as pool,
+    ):
+        tasks = {
+            pool.submit(
+                _copy, fs, remote, local / remote.name, url, bar, stopped
+            ): remote
+            for remote in todo
+        }
+        try:
+            for task in as_completed(tasks):
+                entry = {"name": tasks[task].name, **task.result()}
+                lines.write(json.dumps(entry) + "\n")
+                lines.flush()
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Differs(Exception):
+    """What arrived is not what is in the bucket."""
+
+
+def _copy(
+    fs: Any, remote: Remote, path: Path, url: str, bar: tqdm, stopped: threading.Event
+) -> dict[str, Any]:
+    """Copies a file and checks it; returns what the journal says of it."""
+    name = f"{url.partition('://')[0]}://{remote.path}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, TRIES + 1):
+        try:
+            with replacing(path, ending="part") as temporary:
+                sha256 = _fetch(fs, remote, temporary, name, bar, stopped)
+            break
+        except _Differs as error:
+            if attempt == TRIES:
+                raise BadData(f"{name}: {error}: upload it again") from None
+            bar.update(-remote.size)
+    return {
+        "size": remote.size,
+        "mtime_ns": path.stat().st_mtime_ns,
+        "version": remote.version,
+        "sha256": sha256,
+    }
+
+
+def _fetch(
+    fs: Any, remote: Remote, path: Path, name: str, bar: tqdm, stopped: threading.Event
+) -> str:
+    """Writes a file's content to `path`; returns its SHA-256. Raises `_Differs`."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("wb") as file:
+        for first in range(0, remote.size, CHUNK_BYTES):
+            if stopped.is_set():
+                raise BadData(f"{name}: its copy was stopped")
+            last = min(first + CHUNK_BYTES, remote.size)
+            content = _chunk(fs, remote.path, first, last, name)
+            if len(content) != last - first:
+                raise _Differs("has fewer bytes than the bucket lists")
+            file.write(content)
+            sha256.update(content)
+            md5.update(content)
+            bar.update(len(content))
+        file.flush()
+        os.fsync(file.fileno())
+    if remote.sha256:
+        if sha256.hexdigest() != remote.sha256:
+            raise _Differs("its SHA-256 is not that of manifest.json")
+    elif remote.md5 != md5.hexdigest():
+        # Without a checksum, or with one of what the bucket has encrypted.
+        with urls.answering(name):
+            now = _remote(fs.info(remote.path), remote.name, {})
+            encrypted = remote.md5 is None or _is_encrypted(fs, remote.path)
+        if not encrypted or (now.size, now.version) != (remote.size, remote.version):
+            raise _Differs("its copy has another MD5 than the bucket says")
+    return sha256.hexdigest()
+
+
+def _is_encrypted(fs: Any, path: str) -> bool:
+    """Whether S3's ETag of an object is no MD5, as with keys of KMS."""
+    if "s3" not in fs.protocol:
+        return False
+    bucket, _, key = path.partition("/")
+    head = fs.call_s3("head_object", Bucket=bucket, Key=key)
+    kms = str(head.get("ServerSideEncryption", "")).startswith("aws:")
+    return kms or "SSECustomerAlgorithm" in head
+
+
+def _chunk(fs: Any, path: str, first: int, last: int, name: str) -> bytes:
+    """Bytes `first` to `last` of an object; tried again where a network fails."""
+    for attempt in range(1, TRIES):
+        try:
+            return fs.cat_file(path, start=first, end=last)
+        except Exception as error:  # each library has exceptions of its own
+            if urls.is_final(error):
+                break
+            time.sleep(2.0**attempt)
+    with urls.answering(name):
+        return fs.cat_file(path, start=first, end=last)
+
+
+def _is_there(local: Path, remote: Remote, known: Mapping[str, Mapping]) -> bool:
+    entry = known.get(remote.name)
+    try:
+        status = (local / remote.name).stat()
+    except OSError:
+        return False
+    if entry is None or status.st_size != remote.size:
+        return False
+    if status.st_mtime_ns != entry.get("mtime_ns"):
+        return False  # changed here
+    if remote.sha256:
+        return remote.sha256 == entry.get("sha256")
+    return remote.version == entry.get("version")
+
+
+def _read(journal: Path) -> dict[str, dict]:
+    """The last line of each file; half a line, of a killed process, counts for none."""
+    found = {}
+    if journal.is_file():
+        for line in journal.read_bytes().splitlines():
+            try:
+                entry = json.loads(line)
+                found[str(entry["name"])] = dict(entry)
+            except (ValueError, LookupError, TypeError):
+                continue
+    return found
+
+
+@contextmanager
+def _locked(folder: Path, url: str) -> Iterator[None]:
+    """Holds the lock of a copy; the system takes it back from a killed process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"{url} is being copied by another process of this host: waits for it",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _written_in(cache: Path, url: str) -> Iterator[None]:
+    """Turns what the disk refuses within into a `BadData` naming --cache_dir."""
+    try:
+        yield
+    except OSError as error:
+        raise BadData(
+            f"{cache}: the copy of {url} cannot be written ({error.strerror}): name "
+            "another folder with --cache_dir"
+        ) from None

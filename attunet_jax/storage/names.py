@@ -1,0 +1,40 @@
+"""Knows which local folder stands for which URL, so that messages name the URL."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attunet_jax.errors import BadArguments, BadData
+
+_urls: dict[str, str] = {}  # local folder or file -> URL
+
+
+def stands_for(local: Path, url: str) -> None:
+    """Notes that `local`, a folder or file, stands for `url` in this process."""
+    _urls[str(local)] = url.rstrip("/")
+
+
+def shown(place: str | os.PathLike) -> str:
+    """Returns the name by which the user knows a path: the URL it stands for."""
+    text = str(place)
+    for local in sorted(_urls, key=len, reverse=True):
+        if text == local or text.startswith(local + os.sep):
+            return _urls[local] + text[len(local) :]
+    return text
+
+
+def with_urls(text: str) -> str:
+    """Returns `text` with URLs in the place of the folders that stand for them."""
+    for local in sorted(_urls, key=len, reverse=True):
+        text = text.replace(local, _urls[local])
+    return text
+
+
+@contextmanager
+def urls_in_errors() -> Iterator[None]:
+    """Puts URLs into the messages of the mistakes that are raised within."""
+    try:
+        yield
+    except (BadArguments, BadData) as error:
+        raise type(error)(with_urls(str(error))) from error
