@@ -17,6 +17,8 @@ from attunet_jax.errors import BadArguments, BadData, one_line
 # Two slashes, or the one that `Path` leaves of them.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 OF_THIS_MACHINE = "of this machine, no URL (a bucket can be mounted as a folder)"
+# The names that `replacing` gives to what is not finished.
+_UNFINISHED = re.compile(r"\..+\.\d+\.(new|part)(\..+)?")
 # What is being written; removed where a signal ends the program.
 _unfinished: set[Path] = set()
 
@@ -77,6 +79,11 @@ def replacing(path: Path, *, ending: str = "new") -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         _unfinished.discard(temporary)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file is named as one that `replacing` did not finish."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 @contextmanager
