@@ -33,6 +33,30 @@ def test_what_the_image_copies_is_there_and_the_venv_comes_from_a_stage():
         assert all((ROOT / word).exists() for word in words[:-1]), words
 
 
+def test_only_the_project_goes_into_the_image_no_data_that_lie_beside_it():
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert {"attunet_jax", "configs", "data_prep", "launch"} <= let_in
+    copied = {
+        word
+        for words in map(str.split, instructions("COPY"))
+        if not words[0].startswith("--from")
+        for word in words[:-1]
+    }
+    assert copied - {"."} <= let_in
+    for name in let_in:
+        assert (ROOT / name).exists(), name
+
+
+def test_any_user_may_write_a_new_volume_of_the_folders_in_the_examples():
+    made = re.search(r"install --directory --mode=1777 ([\w/ ]+)$", RECIPE, re.M)
+    assert made
+    examples = re.findall(r"-v \S+?:(/\w+)", RECIPE)
+    assert examples and set(examples) <= set(made[1].split())
+
+
 def test_the_image_says_its_version_and_commit():
     assert f"VERSION={PROJECT['project']['version']}" in instructions("ARG")
     labels = " ".join(instructions("LABEL"))
