@@ -13,6 +13,7 @@ from typing import Any
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import OF_THIS_MACHINE, is_url
+from attunet_jax.storage.urls import problem_of
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ def _folder() -> Field:
         lambda value: isinstance(value, str),
         f"a path {OF_THIS_MACHINE}",
         lambda value: not is_url(value),
+    )
+
+
+def _place() -> Field:
+    return Field(
+        "text",
+        str,
+        lambda value: isinstance(value, str),
+        "a path of this machine, gs://BUCKET/... or s3://BUCKET/...",
+        lambda value: not is_url(value) or problem_of(value) is None,
     )
 
 
@@ -207,7 +218,7 @@ FIELDS: dict[str, Field] = {
     "model.compute_dtype": _one_of("float32", "bfloat16"),
     "model.remat": _boolean(),
     "model.convolution": _one_of("auto", "compiler", "matrix", "onednn"),
-    "data.directory": _folder(),
+    "data.directory": _place(),
     "data.split": _text(),
     "data.batch_size": _at_least(1),
     "data.crop_shape": _volume("96,160,160"),

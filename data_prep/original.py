@@ -32,7 +32,7 @@ class OriginalCases:
         source = stored.get("source")
         if source not in SOURCES or "organs" not in stored:
             raise BadArguments(
-                f"{dataset.directory}: does not say of which layout it was prepared, "
+                f"{dataset.place}: does not say of which layout it was prepared, "
                 "so scans cannot be found again: use --grid=prepared"
             )
         self._settings = _settings(stored)
@@ -42,7 +42,7 @@ class OriginalCases:
             raise BadArguments(
                 f"--truth={folder}: has no case {', '.join(missing[:3])}"
                 + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-                + f"; name the folder that was --input when {dataset.directory} was "
+                + f"; name the folder that was --input when {dataset.place} was "
                 "prepared"
             )
         self._pairs = pairs

@@ -28,14 +28,21 @@ from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
-FLAGS.add("data", Path, None, "Prepared data set.", required=True)
+FLAGS.add(
+    "data",
+    cli.readable,
+    None,
+    "Prepared data set, here, on gs:// or s3://.",
+    required=True,
+)
+FLAGS.add_cache_dir()
 FLAGS.add("output", Path, None, "Folder for the results.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
 FLAGS.add("grid", str, "prepared", "Grid of the scores.", choices=("prepared", "scan"))
 FLAGS.add(
     "truth",
-    Path,
+    cli.readable,
     None,
     "For --grid=scan: the folder that data_prep.prepare had as --input.",
 )
@@ -73,8 +80,9 @@ def main(values: cli.Values) -> None:
     from attunet_jax.evaluate.page.beside import write_beside
     from attunet_jax.evaluate.report import evaluate_into_folder
     from attunet_jax.predict.predictor import load_predictor
+    from attunet_jax.storage.mirror import mirrored
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, values.cache_dir)
     predictor = load_predictor(workdir, values.predict_fields())
     name, split = values.part, None
     if values.part == "all":
@@ -102,7 +110,8 @@ def main(values: cli.Values) -> None:
             raise BadArguments(
                 "--grid=scan scores whole scans: give --config.predict.region=whole"
             )
-        original = OriginalCases(values.required("truth"), dataset, case_ids)
+        truth = mirrored(values.required("truth"), values.cache_dir)
+        original = OriginalCases(truth, dataset, case_ids)
         name += "_on_scan_grid"
     if values.definition != "mesh":
         name += f"_by_{values.definition}"
@@ -133,7 +142,7 @@ def main(values: cli.Values) -> None:
             {workdir.resolve().name: rows},
             folders={workdir.resolve().name: [output]},
             workdirs={workdir.resolve().name: [workdir]},
-            data=data,
+            data=dataset.directory,
         )
     )
 

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from attunet_jax.errors import BadArguments
-from attunet_jax.files import make_folder
+from attunet_jax.files import is_url, make_folder
 from launch import cli
 from launch.devices import check_devices
 
 FIGURES = ("3a", "3b", "4")
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", Path, None, "Folder of a run with gates.", required=True)
-FLAGS.add("data", Path, None, "Prepared data set (default: the run's own).")
+FLAGS.add("data", cli.readable, None, "Prepared data set (default: the run's own).")
+FLAGS.add_cache_dir()
 FLAGS.add("against", Path, None, "Folder of a U-Net's run, for Figure 3b.")
 FLAGS.add("case", str, None, "Case to draw (default: the first test case).")
 FLAGS.add("organ", str, None, "Organ to show (default: pancreas, or the first).")
@@ -110,11 +111,10 @@ def _case(values: cli.Values, predictor: Any) -> tuple[Any, Any]:
     from attunet_jax.evaluate.panels import FigureCase
 
     stored = predictor.run["config"]["data"]
-    if not values.data and not Path(stored["directory"]).is_dir():
-        raise BadArguments(
-            f"--data=... is needed: the run's own, {stored['directory']}, is not here"
-        )
-    dataset = open_dataset(values.data or Path(stored["directory"]))
+    own = stored["directory"]
+    if not (values.data or is_url(own) or Path(own).is_dir()):
+        raise BadArguments(f"--data=... is needed: the run's own, {own}, is not here")
+    dataset = open_dataset(values.data or own, values.cache_dir)
     organs = organs_of(predictor, dataset)
     organ = values.organ or ("pancreas" if "pancreas" in organs else next(iter(organs)))
     if organ not in organs:
@@ -133,7 +133,7 @@ def _case(values: cli.Values, predictor: Any) -> tuple[Any, Any]:
             )
             return dataset, found
     raise BadArguments(
-        f"{dataset.directory}: {'--case=' if values.case else ''}"
+        f"{dataset.place}: {'--case=' if values.case else ''}"
         f"{', '.join(candidates[:3])}: no {organ} in it; name another --case or --organ"
     )
 

@@ -20,7 +20,10 @@ FLAGS = cli.Flags(__doc__)
 FLAGS.add_words("runs", "RUN", 1, "Evaluated runs, or folders with cases.jsonl.")
 FLAGS.add("output", Path, Path("report.html"), "The page.")
 FLAGS.add("groups", Path, None, "CSV file with attributes of the cases.")
-FLAGS.add("data", Path, None, "Prepared data of the cases (default: the runs' own).")
+FLAGS.add(
+    "data", cli.readable, None, "Prepared data of the cases (default: the runs' own)."
+)
+FLAGS.add_cache_dir()
 FLAGS.add("common", bool, False, "Show the cases and organs that all runs have.")
 FLAGS.add("title", str, "", "The page's heading.")
 
@@ -39,8 +42,10 @@ def main(values: cli.Values) -> None:
     evaluations = read_evaluations(map(Path, values.runs))
     if len(evaluations) > 1:
         evaluations = comparable(evaluations, common=values.common)
+    dataset = None
     if values.data is not None:
-        known = {None, open_dataset(values.data).manifest_sha256}
+        dataset = open_dataset(values.data, values.cache_dir)
+        known = {None, dataset.manifest_sha256}
         for evaluation in evaluations:
             if not {row.get("manifest_sha256") for row in evaluation.rows} <= known:
                 raise BadArguments(
@@ -56,7 +61,7 @@ def main(values: cli.Values) -> None:
         output,
         {evaluation.name: evaluation.rows for evaluation in evaluations},
         folders={evaluation.name: [evaluation.folder] for evaluation in evaluations},
-        data=values.data,
+        data=dataset and dataset.directory,
         groups=groups,
         title=values.title,
     )

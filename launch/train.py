@@ -27,7 +27,13 @@ REDRAW_S = 30.0
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
 FLAGS.add("workdir", Path, None, "Folder of the run; made if it is not there.")
-FLAGS.add("data", Path, None, "Prepared data set; sets config.data.directory.")
+FLAGS.add(
+    "data",
+    cli.readable,
+    None,
+    "Prepared data set, here, on gs:// or s3://; sets config.data.directory.",
+)
+FLAGS.add_cache_dir()
 FLAGS.add("dry_run", bool, False, "Print what the run would need; write nothing.")
 FLAGS.add("print_config", bool, False, "Print every config field and its value.")
 FLAGS.add("profile_steps", str, None, "FIRST:LAST step to record into RUN/profile.")
@@ -45,7 +51,7 @@ def main(values: cli.Values) -> None:
     if not config.data.directory:
         values.required("data")
     if values.dry_run:
-        processes.run_together(lambda: _print_cost(config), **options)
+        processes.run_together(lambda: _print_cost(config, values.cache_dir), **options)
         return
     workdir = values.required("workdir")
 
@@ -62,6 +68,7 @@ def main(values: cli.Values) -> None:
                 profile_steps=parse_steps(values.profile_steps),
                 on_validation=_curve_in(Path(workdir)),
                 on_metrics=on_metrics,
+                cache_dir=values.cache_dir,
             )
 
     processes.run_together(work, **options)
@@ -85,14 +92,14 @@ def _curve_in(workdir: Path) -> Callable[[bool], None]:
     return draw
 
 
-def _print_cost(config: Any) -> None:
+def _print_cost(config: Any, cache_dir: Path | None) -> None:
     check_devices()
     import jax
 
     from attunet_jax.train.aot import dry_run
     from attunet_jax.train.setup import setup
 
-    text = dry_run(setup(config))
+    text = dry_run(setup(config, None, cache_dir))
     if jax.process_index() == 0:
         print(text)
         if jax.default_backend() == "cpu":

@@ -20,8 +20,10 @@ from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.labels import IGNORED, LARGEST_ORGAN, LabelMap
 from attunet_jax.data.records import Case, PackedCase, open_bytes
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.files import local_path, parse_json, sha256
+from attunet_jax.files import parse_json, sha256
 from attunet_jax.intensity import HuHistogram, HuLevels
+from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.names import shown, urls_in_errors
 
 FORMAT = "attunet_jax.cases"
 FORMAT_VERSION = 1
@@ -46,6 +48,11 @@ class Dataset:
         return tuple(case["case_id"] for case in self.manifest["cases"])
 
     @property
+    def place(self) -> str:
+        """The folder or URL by which the user knows the data."""
+        return shown(self.directory)
+
+    @property
     def labels(self) -> LabelMap:
         """The meaning of the values in the label maps."""
         return LabelMap(self.manifest["organs"], self.manifest.get("ignore_value"))
@@ -63,7 +70,7 @@ class Dataset:
         if name not in self.splits:
             chosen = f"{flag}={name}: " if flag else ""
             raise BadArguments(
-                f"{chosen}{self.directory} has no split {name!r}; it has: "
+                f"{chosen}{self.place} has no split {name!r}; it has: "
                 + ", ".join(self.splits)
             )
         return self.splits[name]
@@ -204,18 +211,25 @@ class Dataset:
 
     def _entry(self, case_id: str) -> dict[str, Any]:
         if case_id not in self._entries:
-            raise BadArguments(f"{self.directory} has no case {case_id!r}")
+            raise BadArguments(f"{self.place} has no case {case_id!r}")
         return self._entries[case_id]
 
 
-def open_dataset(directory: str | os.PathLike) -> Dataset:
+def open_dataset(
+    directory: str | os.PathLike, cache_dir: Path | None = None
+) -> Dataset:
     """Opens a prepared folder and checks it without reading the records themselves.
 
+    A folder of a bucket (gs:// or s3://) is copied first, see `storage.mirror`.
     Raises `BadData` naming the file where the folder or the manifest is missing or of
     another format, a shard is missing, truncated or of another run, or a split has
     unknown cases or a case in two parts.
     """
-    directory = local_path(directory)
+    with urls_in_errors():
+        return _open_folder(mirrored(directory, cache_dir))
+
+
+def _open_folder(directory: Path) -> Dataset:
     if not directory.is_dir():
         raise BadData(f"{directory}: no such folder of prepared data: {PREPARE}")
     manifest_path = directory / "manifest.json"

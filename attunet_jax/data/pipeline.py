@@ -42,7 +42,7 @@ def training_batches(
     numbers that cannot be used, `BadData` naming shard and case for a damaged record.
     """
     if not case_ids:
-        raise BadArguments(f"{dataset.directory}: no cases to make batches of")
+        raise BadArguments(f"{dataset.place}: no cases to make batches of")
     if not 0 <= seed < 2**32:
         raise BadArguments(f"--config.seed={seed}: must be from 0 to {2**32 - 1}")
     rows = rows_of_shard(batch_size, shard)

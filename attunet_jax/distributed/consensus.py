@@ -7,7 +7,9 @@ without end.
 import hashlib
 import json
 import socket
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import jax
@@ -17,6 +19,8 @@ from jax.experimental import multihost_utils
 from attunet_jax.errors import BadArguments, BadData, one_line
 
 Result = TypeVar("Result")
+# How often processes tell each other that one of them is still at work.
+WAIT_S = 2.0
 
 
 def gather_texts(text: str) -> list[str]:
@@ -36,16 +40,18 @@ def gather_host_names() -> list[str]:
     return gather_texts(socket.gethostname())
 
 
-def raise_on_all(check: Callable[[], Result]) -> Result:
+def raise_on_all(check: Callable[[], Result], *, may_be_long: bool = False) -> Result:
     """Returns `check()` of this process, unless that of any process raises.
 
-    `check` must not need the others. Raises the first process's `BadArguments` or
-    `BadData` in all, with the process's name if not all raise the same.
+    `check` must not need the others. One that `may_be_long` runs in a thread, while the
+    processes tell each other that they wait: collectives end after half a minute.
+    Raises the first process's `BadArguments` or `BadData` in all, with the process's
+    name if not all raise the same.
     """
     result: Any = None
     error = None
     try:
-        result = check()
+        result = _meanwhile_waiting(check) if may_be_long else check()
     except (BadArguments, BadData, OSError) as raised:
         error = raised
     if jax.process_count() == 1:
@@ -61,6 +67,20 @@ def raise_on_all(check: Callable[[], Result]) -> Result:
     if any(error != [kind, line] for error in errors):
         line = f"process {failed[0]} ({hosts[failed[0]]}): {line}"
     raise {"arguments": BadArguments, "data": BadData}[kind](line)
+
+
+def _meanwhile_waiting(check: Callable[[], Result]) -> Result:
+    """Returns `check()` when that of every process has ended."""
+    if jax.process_count() == 1:
+        return check()
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(check)
+        while "" in gather_texts("ended" if task.done() else ""):
+            if task.done():
+                time.sleep(WAIT_S)
+            else:
+                wait([task], timeout=WAIT_S)
+    return task.result()
 
 
 def assert_equal_across_processes(values: Mapping[str, Any]) -> None:

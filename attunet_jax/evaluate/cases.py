@@ -200,7 +200,7 @@ def organs_of(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
     spacing = dataset.manifest["spacing_mm"]
     if not np.allclose(spacing, predictor.spacing_mm, rtol=1e-3):
         raise BadArguments(
-            f"{dataset.directory} has a spacing of {spacing} mm, the network was "
+            f"{dataset.place} has a spacing of {spacing} mm, the network was "
             f"trained at {list(predictor.spacing_mm)} mm: prepare the scans with the "
             "network's spacing (--spacing_mm)"
         )
@@ -211,7 +211,7 @@ def organs_of(predictor: Predictor, dataset: Dataset) -> dict[str, int]:
     }
     if not organs:
         raise BadArguments(
-            f"{dataset.directory} has none of the organs that the network was trained "
+            f"{dataset.place} has none of the organs that the network was trained "
             f"on: it has {', '.join(dataset.labels.organs)}, the network "
             f"{', '.join(predictor.labels.organs)}"
         )

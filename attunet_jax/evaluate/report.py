@@ -142,7 +142,7 @@ def evaluate_into_folder(
     scored = f"\n{scoring_text(rows)}\n"
     known = dataset.labels.organs
     if unknown := [organ for organ in predictor.labels.organs if organ not in known]:
-        scored += f"\nNot scored, not in {dataset.directory}: {', '.join(unknown)}\n"
+        scored += f"\nNot scored, not in {dataset.place}: {', '.join(unknown)}\n"
     text = f"{markdown_summary(numbers, rows)}{scored}\n{definitions_text(METRICS)}"
     write_text(folder / "summary.md", text)
     return rows, (

@@ -6,7 +6,6 @@ copy that was stopped goes on with the others. Nothing else is ever removed from
 CACHE_DIR than what is no longer in the bucket.
 """
 
-import base64
 import fcntl
 import hashlib
 import json
@@ -18,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +25,11 @@ from tqdm import tqdm
 from attunet_jax.errors import BadData
 from attunet_jax.files import cache_home, is_url, replacing
 from attunet_jax.storage import names, urls
+from attunet_jax.storage.remote import Remote, files_below, remote_file
 
 TOGETHER = 8  # files copied at once
 CHUNK_BYTES = 16 << 20  # asked for at once; one is in memory for each of the files
 TRIES = 4  # of a chunk, and of a file that does not arrive as it is in the bucket
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file of the bucket."""
-
-    name: str  # below the URL, with slashes; of a single file its own name
-    path: str  # BUCKET/KEY
-    size: int
-    version: str  # another one when the object is written again
-    md5: str | None  # in hexadecimal, where the bucket knows it
-    sha256: str | None  # in hexadecimal, where manifest.json knows it
 
 
 def mirrored(place: str | os.PathLike, cache_dir: Path | None = None) -> Path:
@@ -62,102 +49,47 @@ def mirrored(place: str | os.PathLike, cache_dir: Path | None = None) -> Path:
     url = str(place).rstrip("/")
     fs = urls.filesystem(url)
     found = urls.listing(fs, url)
-    cache = (cache_dir or default_cache()).absolute()
-    path = urls.within(url)
-    scheme, bucket = url.partition(":")[0], path.partition("/")[0]
-    digest = hashlib.sha256(f"{scheme}://{path}".encode()).hexdigest()[:12]
-    folder = cache / f"{scheme}-{bucket}-{digest}"
-    local = folder / "files" / path.rpartition("/")[2]
+    cache, path = (cache_dir or default_cache()).absolute(), urls.within(url)
+    local = _local(url, cache)
+    folder = local.parent.parent
     names.stands_for(local, url)
     is_file = [row["name"].strip("/") for row in found] == [path]
     with names.urls_in_errors(), _written_in(cache, url), _locked(folder, url):
         if is_file and found[0]["type"] == "file":
-            remotes = [_remote(found[0], found[0]["name"].rpartition("/")[2], {})]
+            remotes = [remote_file(found[0], found[0]["name"].rpartition("/")[2], {})]
             _update(fs, remotes, local.parent, folder / "copied.jsonl", url, cache)
         else:
-            remotes = _files_below(fs, url, found)
+            remotes = files_below(fs, url, found)
             _update(fs, remotes, local, folder / "copied.jsonl", url, cache)
     return local
+
+
+def copied(place: str | os.PathLike, cache_dir: Path | None = None) -> Path | None:
+    """Returns where the copy of a URL is on this host, None where there is none.
+
+    Asks no network, so the copy may be old or half. A local path is returned as it is.
+    """
+    if not is_url(place):
+        return Path(place)
+    url = str(place).rstrip("/")
+    for cache in filter(None, (cache_dir, default_cache())):
+        local = _local(url, cache.absolute())
+        if local.exists():
+            names.stands_for(local, url)
+            return local
+    return None
+
+
+def _local(url: str, cache: Path) -> Path:
+    path, scheme = urls.within(url), url.partition(":")[0]
+    digest = hashlib.sha256(f"{scheme}://{path}".encode()).hexdigest()[:12]
+    folder = cache / f"{scheme}-{path.partition('/')[0]}-{digest}"
+    return folder / "files" / path.rpartition("/")[2]
 
 
 def default_cache() -> Path:
     """Returns the folder of copies where no other is named."""
     return cache_home() / "attunet_jax" / "buckets"
-
-
-def _files_below(fs: Any, url: str, found: Sequence[Mapping]) -> list[Remote]:
-    """The files to copy. Raises `BadData` for names that cannot be files here."""
-    path = urls.within(url)
-    files = {r["name"]: r for r in found if r["type"] == "file"}
-    shards = _shards(fs, url, files.get(f"{path}/manifest.json"))
-    if shards:
-        chosen = {
-            name: row
-            for name, row in files.items()
-            if name.rpartition("/")[2] in shards or not name.endswith(".array_record")
-        }
-        for name, (size, _) in shards.items():
-            row = files.get(f"{path}/{name}")
-            if row is None or row["size"] != size:
-                has = "no such shard" if row is None else f"has {row['size']} bytes"
-                raise BadData(
-                    f"{url}/{name}: {has}, manifest.json says {size} bytes: upload it "
-                    "again"
-                )
-    else:
-        with urls.answering(url):
-            chosen = fs.find(path, detail=True)
-    remotes = []
-    for name, row in sorted(chosen.items()):
-        below = name.strip("/")[len(path) + 1 :]
-        if name.endswith("/") or not below:
-            continue  # stands for an empty folder
-        if {"", ".", ".."} & set(below.split("/")) or "\0" in below:
-            raise BadData(f"{url}/{below}: cannot be the name of a file: rename it")
-        remotes.append(_remote(row, below, shards))
-    below = {remote.name for remote in remotes}
-    for name in below:
-        if any(parent in below for parent in _parents(name)):
-            raise BadData(f"{url}/{name}: lies below a file, no folder: rename it")
-    if not remotes:
-        raise BadData(f"{url}: there are no files in it")
-    return remotes
-
-
-def _parents(name: str) -> Iterator[str]:
-    while "/" in name:
-        name = name.rpartition("/")[0]
-        yield name
-
-
-def _shards(fs: Any, url: str, row: Mapping | None) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of the shards, where manifest.json is one of prepared data."""
-    if row is None:
-        return {}
-    with urls.answering(url):
-        content = fs.cat_file(row["name"])
-    try:
-        listed = json.loads(content)["shards"]
-        return {str(s["file"]): (int(s["bytes"]), str(s["sha256"])) for s in listed}
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return {}  # another program's, or damaged: who reads it says so
-
-
-def _remote(row: Mapping, name: str, shards: Mapping[str, tuple[int, str]]) -> Remote:
-    etag = str(row.get("ETag") or "").strip('"')
-    md5 = None
-    if row.get("md5Hash"):
-        md5 = base64.b64decode(row["md5Hash"]).hex()
-    elif len(etag) == 32 and "-" not in etag and not row.get("SSEKMSKeyId"):
-        md5 = etag if not etag.strip("0123456789abcdef") else None
-    return Remote(
-        name=name,
-        path=row["name"],
-        size=int(row["size"]),
-        version=str(row.get("generation") or etag),
-        md5=md5,
-        sha256=shards[name][1] if name in shards else None,
-    )
 
 
 def _update(
@@ -282,7 +214,7 @@ def _fetch(
     elif remote.md5 != md5.hexdigest():
         # Without a checksum, or with one of what the bucket has encrypted.
         with urls.answering(name):
-            now = _remote(fs.info(remote.path), remote.name, {})
+            now = remote_file(fs.info(remote.path), remote.name, {})
             encrypted = remote.md5 is None or _is_encrypted(fs, remote.path)
         if not encrypted or (now.size, now.version) != (remote.size, remote.version):
             raise _Differs("its copy has another MD5 than the bucket says")

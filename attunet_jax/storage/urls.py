@@ -55,6 +55,15 @@ def check_url(url: str, schemes: tuple[str, ...] = SCHEMES) -> None:
         )
 
 
+def problem_of(url: str) -> str | None:
+    """Says why a URL cannot be one here; None where it can."""
+    try:
+        check_url(url)
+    except BadArguments as error:
+        return str(error)
+    return None
+
+
 def within(url: str) -> str:
     """Returns BUCKET/PATH, as the libraries call it."""
     return url.partition("://")[2].strip("/")

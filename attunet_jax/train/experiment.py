@@ -88,7 +88,7 @@ def make_experiment(
     parts = dataset.split(config.data.split, "--config.data.split")
     if not parts["train"]:
         raise BadArguments(
-            f"{dataset.directory}: split {config.data.split} has no training cases"
+            f"{dataset.place}: split {config.data.split} has no training cases"
         )
     if source is not None:
         _check_same_network(source, resolved["model"])

@@ -53,6 +53,7 @@ def train(
     profile_steps: tuple[int, int] | None = None,
     on_validation: Callable[[bool], object] = lambda last: None,
     on_metrics: Callable[[int, dict[str, float]], object] = lambda step, metrics: None,
+    cache_dir: Path | None = None,
 ) -> None:
     """Trains in `workdir` until the config's last step, from its newest checkpoint.
 
@@ -60,7 +61,8 @@ def train(
     terminal, the others a log each. `profile_steps` are the first and the last step to
     record into `workdir/profile`, in process 0. `on_validation(last)` is called there
     when the rows of a validation are in metrics.jsonl, and at the end,
-    `on_metrics(step, metrics)` with each row.
+    `on_metrics(step, metrics)` with each row. Data in a bucket is copied into
+    `cache_dir`, see `storage.mirror`.
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
@@ -70,7 +72,7 @@ def train(
     with interrupts.deferred(WAITS_FOR) if several else nullcontext() as stop:
         workdir = local_path(workdir)
         config, changed = as_begun(config, workdir)
-        run = setup(config, workdir)
+        run = setup(config, workdir, cache_dir)
         for line in changed:
             print_on_main(line)
         lock = raise_on_all(lambda: _lock(workdir))

@@ -46,13 +46,13 @@ def _of_training_cases(
     remedy = f"train with --config.data.normalisation={SCAN}"
     if labelled is None:
         raise BadData(
-            f"{dataset.directory}: prepared before the HU of labelled voxels were "
+            f"{dataset.place}: prepared before the HU of labelled voxels were "
             f"counted, which --config.data.normalisation={CT} needs: prepare the scans "
             f"again, or {remedy}"
         )
     if not labelled.size:
         raise BadData(
-            f"{dataset.directory}: nothing is labelled in the {len(train_ids)} "
+            f"{dataset.place}: nothing is labelled in the {len(train_ids)} "
             f"training cases of split {config.data.split}, so "
             f"--config.data.normalisation={CT} "
             f"has no HU to go by: check the label maps, or {remedy}"
@@ -60,7 +60,7 @@ def _of_training_cases(
     normalisation = labelled.ct_normalisation()
     if normalisation.low_hu == normalisation.high_hu:  # every scan would be blank
         raise BadData(
-            f"{dataset.directory}: the labelled voxels of its training cases all have "
+            f"{dataset.place}: the labelled voxels of its training cases all have "
             f"{normalisation.low_hu} HU, so --config.data.normalisation={CT} has no "
             f"range to keep: check that the scans are in HU, or {remedy}"
         )

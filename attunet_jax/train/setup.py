@@ -23,6 +23,8 @@ from attunet_jax.distributed.mesh import data_shard, make_mesh, replicated
 from attunet_jax.distributed.processes import print_on_main
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.intensity import CtNormalisation
+from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.urls import is_url
 from attunet_jax.train.config_checks import (
     Config,
     check_fits_mesh,
@@ -67,16 +69,23 @@ class Run:
         return with_sharding(shapes, replicated(self.mesh))
 
 
-def setup(config: Config, workdir: Path | None = None) -> Run:
+def setup(
+    config: Config, workdir: Path | None = None, cache_dir: Path | None = None
+) -> Run:
     """Sets up a run, or its continuation where `workdir` holds a checkpoint.
 
+    Data in a bucket is first copied into `cache_dir`, by each host for itself.
     A continuation needs nothing of the run that `config.init_from` names: it may be
     gone. Raises `BadArguments` or `BadData`, the same in all processes.
     """
 
+    here = raise_on_all(
+        lambda: mirrored(config.data.directory, cache_dir),
+        may_be_long=is_url(config.data.directory),
+    )
+
     def open_data() -> tuple[Dataset, Mesh]:
-        dataset = open_dataset(Path(config.data.directory))
-        return dataset, make_mesh(
+        return open_dataset(here), make_mesh(
             config.mesh.data,
             config.mesh.spatial,
             spatial_across_slices=config.mesh.spatial_across_slices,
@@ -158,7 +167,7 @@ def _note_on_index(dataset: Dataset, case_id: str) -> None:
     """Says so where crops centred on organs need whole label maps."""
     if dataset.open(case_id).stored_organ_voxels is None:
         print_on_main(
-            f"note: {dataset.directory} was prepared without an index of organ voxels, "
+            f"note: {dataset.place} was prepared without an index of organ voxels, "
             "so config.data.foreground_fraction reads whole label maps: slower, with "
             "the same crops; data that is prepared today has the index"
         )
@@ -283,7 +292,7 @@ def _check_same_numbers(
 def _check_same_data(position: dict[str, Any], dataset: Dataset, workdir: Path) -> None:
     if position["manifest_sha256"] != dataset.manifest_sha256:
         raise BadArguments(
-            f"{workdir} was trained on other data than {dataset.directory} (its "
+            f"{workdir} was trained on other data than {dataset.place} (its "
             "manifest differs): use another --workdir"
         )
 

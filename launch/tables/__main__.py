@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 FLAGS = cli.Flags(__doc__, config="attention_unet")
 FLAGS.add("table", int, 1, "Which table of the paper: 1, 2, 3 or 4.")
 FLAGS.add("workdir", Path, None, "Folder of all the table's runs.", required=True)
-FLAGS.add("data", Path, None, "Prepared data set.", required=True)
+FLAGS.add("data", cli.readable, None, "Prepared data set.", required=True)
+FLAGS.add_cache_dir()
 FLAGS.add(
     "splits", cli.names, None, "Train only these splits or stages (default: all)."
 )
@@ -73,7 +74,7 @@ FLAGS.add(
     "NAME:FOLDER of somebody else's label maps, a row of their own; commas between.",
 )
 FLAGS.add("grid", str, "prepared", "Grid of the scores.", choices=("prepared", "scan"))
-FLAGS.add("truth", Path, None, "For --grid=scan: what prepare had as --input.")
+FLAGS.add("truth", cli.readable, None, "For --grid=scan: what prepare had as --input.")
 FLAGS.add("pictures", int, 3, "Overlay PNGs of the first so many test cases.")
 FLAGS.add(
     "label_maps", bool, False, "Keep predictions, of which the page draws the worst."
@@ -98,7 +99,7 @@ def main(values: cli.Values) -> None:
     from launch.tables.sources import notes_on_sources
     from launch.tables.standing import check_others, standing_of
 
-    dataset = open_dataset(values.data)
+    dataset = open_dataset(values.data, values.cache_dir)
     if values.folds == "ct82":
         check_published_folds(dataset)
     check_data(dataset, [row for row in rows if row.requested])
@@ -122,7 +123,9 @@ def main(values: cli.Values) -> None:
         to_do = [s for s in standings if s.row.requested and s.row.trains]
         print(cost_text(to_do, [*rows, *others], values.launcher))
         return
-    notes = notes_on_sources([r.source for r in rows if r.source], dataset)
+    notes = notes_on_sources(
+        [r.source for r in rows if r.source], dataset, values.cache_dir
+    )
     for note in notes:
         print(f"note: {note}", flush=True)
     from launch.tables.added import score_added
@@ -238,13 +241,16 @@ def _evaluate(
         from attunet_jax.evaluate.evaluation_record import write_record
         from attunet_jax.evaluate.report import evaluate_into_folder
         from attunet_jax.predict.predictor import load_predictor
+        from attunet_jax.storage.mirror import mirrored
         from data_prep.original import OriginalCases
 
         print(f"\n== evaluation of {row.name}", flush=True)
         tested = dataset.split(row.split)["test"]
         original = None
         if row.scans is not None:
-            original = OriginalCases(row.scans, dataset, tested)
+            original = OriginalCases(
+                mirrored(row.scans, values.cache_dir), dataset, tested
+            )
         predictor = load_predictor(row.trained, row.config.predict.to_dict())
         _, text = evaluate_into_folder(
             predictor,
@@ -313,7 +319,7 @@ def _write(
     print(f"\n{text}")
     print(f"written: {', '.join(map(str, files))}")
     for line in write_reports(
-        values.workdir, table, results | theirs, evaluated, values.data, remarks
+        values.workdir, table, results | theirs, evaluated, dataset.directory, remarks
     ):
         print(line)
     if missing and not values.allow_missing:

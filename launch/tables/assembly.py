@@ -53,7 +53,7 @@ def write_table(
 
 
 def data_text(dataset: Dataset) -> str:
-    return f"{len(dataset.case_ids)} cases of {dataset.directory}"
+    return f"{len(dataset.case_ids)} cases of {dataset.place}"
 
 
 def _result(

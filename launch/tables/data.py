@@ -18,14 +18,14 @@ def check_data(dataset: Dataset, rows: Sequence[Row]) -> None:
         count = len(dataset.case_ids)
         if row.entry.split == CROSS_VALIDATION and row.split not in dataset.splits:
             raise BadArguments(
-                f"{dataset.directory} has {count} cases and no split {row.split}: "
+                f"{dataset.place} has {count} cases and no split {row.split}: "
                 f"Table 4 needs {FOLDS} cases or more, prepared by data_prep.prepare"
             )
         parts = dataset.split(row.split)
         for part in ("train", "test") if row.trains else ("test",):
             if not parts[part]:
                 raise BadArguments(
-                    f"{dataset.directory}: split {row.split} has no {part} cases "
+                    f"{dataset.place}: split {row.split} has no {part} cases "
                     f"(of {count} in all): prepare more scans, or choose other --splits"
                 )
         _check_organs(dataset, tuple(row.config.classes)[1:])
@@ -36,14 +36,14 @@ def _check_organs(dataset: Dataset, organs: Sequence[str]) -> None:
     for organ in organs:
         if organ not in known:
             raise BadArguments(
-                f"{dataset.directory} has no organ {organ}, which the table's networks "
+                f"{dataset.place} has no organ {organ}, which the table's networks "
                 f"are trained on; it has {', '.join(known)}: give Tables 1 and 2 "
                 f"--config.classes=background,{','.join(known)}"
             )
         counts = [case.get("voxels", {}) for case in dataset.manifest["cases"]]
         if all(counts) and not any(count.get(organ) for count in counts):
             raise BadArguments(
-                f"{dataset.directory}: no case has a voxel of {organ}, so nothing can "
+                f"{dataset.place}: no case has a voxel of {organ}, so nothing can "
                 "be learned or scored of it: leave it out of --config.classes, or "
                 "prepare with other --labels"
             )
@@ -55,7 +55,7 @@ def check_published_folds(dataset: Dataset) -> None:
     count = len(dataset.case_ids)
     if not CT82_CASES - WITHDRAWN <= count <= CT82_CASES:
         raise BadArguments(
-            f"--folds=ct82: {dataset.directory} has {count} cases, CT-82 has "
+            f"--folds=ct82: {dataset.place} has {count} cases, CT-82 has "
             f"{CT82_CASES} ({CT82_CASES - WITHDRAWN} today): leave --folds out, or "
             f"{remedy}"
         )
@@ -70,6 +70,6 @@ def check_published_folds(dataset: Dataset) -> None:
         there = dataset.splits.get(fold, {}).get("test", ())
         if set(there) != set(published[fold]["test"]):
             raise BadArguments(
-                f"--folds=ct82: {fold} of {dataset.directory}/splits.json is not the "
+                f"--folds=ct82: {fold} of {dataset.place}/splits.json is not the "
                 f"published one: {remedy}"
             )

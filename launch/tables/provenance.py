@@ -45,7 +45,7 @@ def write_provenance(
         "command": sys.argv,
         "made_here": _here(),
         "data": {
-            "directory": str(dataset.directory),
+            "directory": dataset.place,
             "cases": len(dataset.case_ids),
             "manifest_sha256": dataset.manifest_sha256,
             "splits_sha256": sha256(dataset.directory / "splits.json"),

@@ -35,7 +35,9 @@ class Row:
     folder: Path  # of its training and evaluation
     source: Path | None  # the run that it begins from, or that is evaluated as it is
     requested: bool  # otherwise it is taken into the table where it is there
-    scans: Path | None = None  # where its own grid is scored: the original scans
+    # Where its own grid is scored: the original scans, here or in a bucket.
+    scans: Path | str | None = None
+    cache_dir: Path | None = None  # of copies of buckets
 
     @property
     def name(self) -> str:
@@ -82,7 +84,11 @@ class Row:
             *given,
             f"--data={self.config.data.directory}",
             f"--workdir={self.folder}",
+            *self._cache_words(),
         ]
+
+    def _cache_words(self) -> list[str]:
+        return [f"--cache_dir={self.cache_dir}"] if self.cache_dir else []
 
     def train_command(self, launcher: str) -> list[str]:
         """Returns the whole command; `launcher` stands for `python -m launch.train`."""
@@ -106,6 +112,7 @@ class Row:
         words += [f"--pictures={pictures}", "--timing"]
         if self.scans is not None:
             words += ["--grid=scan", f"--truth={self.scans}"]
+        words += self._cache_words()
         return words + [f"--config.predict.{k}={as_typed(settings[k])}" for k in other]
 
 
@@ -156,6 +163,7 @@ def rows_of(
                         source=source,
                         requested=seed in asked,
                         scans=values.truth,
+                        cache_dir=values.cache_dir,
                     )
                 )
     return rows

@@ -5,27 +5,34 @@ from pathlib import Path
 
 from attunet_jax.data.dataset import Dataset, open_dataset
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.storage.mirror import copied
 from launch.tables.rows import STAGE_SPLIT
 from launch.tables.standing import stored_run
 
 
-def notes_on_sources(sources: Iterable[Path], dataset: Dataset) -> list[str]:
-    """Says of which sources the test cases are not new, or may not be."""
+def notes_on_sources(
+    sources: Iterable[Path], dataset: Dataset, cache_dir: Path | None = None
+) -> list[str]:
+    """Says of which sources the test cases are not new, or may not be.
+
+    Training data in a bucket is looked for among the copies of this host.
+    """
     found: dict[str, list[str]] = {}
     for source in dict.fromkeys(sources):
-        if reason := _why_not_new(source, dataset):
+        if reason := _why_not_new(source, dataset, cache_dir):
             found.setdefault(reason, []).append(str(source))
     return [f"{' and '.join(names)}: {reason}" for reason, names in found.items()]
 
 
-def _why_not_new(source: Path, dataset: Dataset) -> str | None:
+def _why_not_new(source: Path, dataset: Dataset, cache_dir: Path | None) -> str | None:
     """The reason why test cases are not new to the run `source`, if there is one."""
     run = stored_run(source)
     if run is None:
         return None  # it is missing, which is said elsewhere
     try:
-        theirs = open_dataset(run["config"]["data"]["directory"])
-        parts = theirs.split(run["config"]["data"]["split"])
+        here = copied(run["config"]["data"]["directory"], cache_dir)
+        theirs = open_dataset(here) if here else None
+        parts = theirs.split(run["config"]["data"]["split"]) if theirs else {}
     except (BadArguments, BadData):
         theirs, parts = None, {}
     if theirs is None or theirs.manifest_sha256 != run["manifest_sha256"]:

@@ -146,7 +146,7 @@ def _check_same(
         )
     if run.get("manifest_sha256") != dataset.manifest_sha256:
         raise BadArguments(
-            f"{row.folder} was trained on other data than {dataset.directory} (its "
+            f"{row.folder} was trained on other data than {dataset.place} (its "
             "manifest differs): use another --workdir"
         )
     if redrawn := dataset.redrawn_since(run):

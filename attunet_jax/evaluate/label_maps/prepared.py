@@ -188,12 +188,12 @@ def _meaning(
     ignored = () if known.ignore_value is None else (known.ignore_value,)
     truth = Names(
         {organ: (value,) for organ, value in known.values.items()},
-        str(dataset.directory),
+        dataset.place,
         ignored,
     )
     if not {o.casefold() for o in names.organs} & {o.casefold() for o in truth.organs}:
         raise BadArguments(
-            f"{folder}: has none of the organs of {dataset.directory}: it has "
+            f"{folder}: has none of the organs of {dataset.place}: it has "
             f"{', '.join(names.organs)} (by {names.source}), the data "
             f"{', '.join(truth.organs)}"
         )
@@ -284,7 +284,7 @@ def on_prepared_grid(
     voxels = resample(labels, dataset.manifest["spacing_mm"], order="nearest").voxels
     if voxels.shape != case.label.shape:
         raise BadData(
-            f"{file.path}: does not fit case {case.case_id} of {dataset.directory}: "
+            f"{file.path}: does not fit case {case.case_id} of {dataset.place}: "
             "prepare the data again"
         )
     return voxels

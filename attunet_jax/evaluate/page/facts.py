@@ -40,7 +40,7 @@ def sources(dataset: Dataset | None) -> tuple[str, ...]:
         return ()
     layout = dataset.manifest["settings"].get("source", "?")
     return (
-        f"{len(dataset.case_ids)} cases in {dataset.directory} (layout {layout})",
+        f"{len(dataset.case_ids)} cases in {dataset.place} (layout {layout})",
         f"manifest SHA-256 {dataset.manifest_sha256}",
     )
 

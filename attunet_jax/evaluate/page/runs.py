@@ -10,6 +10,7 @@ from typing import Any
 from attunet_jax.data.dataset import Dataset, open_dataset
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.page.room import RUN_BYTES, fitting, left_out_text
+from attunet_jax.storage.mirror import copied
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,14 @@ def data_of(run: Run | None, given: Path | None) -> Dataset | None:
     if not isinstance(directory, str) or not directory:
         return None
     try:
-        dataset = open_dataset(directory)
+        here = copied(directory)  # a report is no reason to copy a bucket
+        dataset = open_dataset(here) if here else None
     except (BadArguments, BadData, OSError):
         return None
     trained_on = run.stored.get("manifest_sha256") if run else None
-    return dataset if dataset.manifest_sha256 == trained_on else None
+    if dataset is None or dataset.manifest_sha256 != trained_on:
+        return None
+    return dataset
 
 
 def config_section(sources: Mapping[str, Source]) -> str:
