@@ -1,5 +1,5 @@
 # docker build --build-arg ACCELERATOR=cuda13 --build-arg COMMIT=$(git rev-parse HEAD) \
-#     --tag attunet_jax .                                  (or cuda12, tpu; without it: CPU)
+#     --tag attunet_jax .        (or cuda12, tpu; with buckets cuda13,gcs; without it: CPU)
 # docker run attunet_jax                                   (lists the programs)
 # docker run --user $(id -u):$(id -g) -v $PWD/scans:/scans:ro -v $PWD/data:/data attunet_jax \
 #     data_prep.prepare --source=nifti --input=/scans --output=/data \

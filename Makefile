@@ -1,5 +1,6 @@
 # A fresh machine needs python3 >= 3.11 (with pip and venv) and make; nothing else.
 #   make install  the environment in .venv; ACCELERATOR=cuda13, cuda12 or tpu for one
+#                 (buckets, gs:// and s3://, are among the tools of development)
 #   make demo    the whole job on made-up scans: data, training, evaluation, a Table 1
 #   make test    the test suite
 #   make test-cluster   runs in several processes: kills, stops, other meshes; long
