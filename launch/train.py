@@ -22,6 +22,8 @@ from attunet_jax.distributed import processes
 from launch import cli, config_file, metrics_hook
 from launch.devices import check_devices
 
+# The run's account begins here: JAX and all that needs it is imported later.
+BEGAN_S = time.time()
 # A picture takes most of a second.
 REDRAW_S = 30.0
 
@@ -69,6 +71,7 @@ def main(values: cli.Values) -> None:
                 on_validation=_curve_in(Path(workdir)),
                 on_metrics=on_metrics,
                 cache_dir=values.cache_dir,
+                program_began_s=BEGAN_S,
             )
 
     processes.run_together(work, **options)

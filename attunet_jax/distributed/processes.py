@@ -249,8 +249,10 @@ def run_together(
         return
     import jax
 
+    from attunet_jax.distributed.compilation_cache import keep_in_every_process
     from attunet_jax.distributed.consensus import gather_texts
 
+    keep_in_every_process()
     address = (spec.coordinator or _address() or "").rpartition(":")[0]
     detector = start(
         jax.process_index(),

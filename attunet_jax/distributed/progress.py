@@ -1,6 +1,7 @@
 """How far this process is: its step, what it does, and how long that may take.
 
-Noted by the training loop, read by `failure_detector`, which ends a job that hangs.
+Noted by the training loop; read by `failure_detector`, which ends a job that hangs, and
+by those who say where the time goes: `train/monitor.py` and `train/goodput.py`.
 """
 
 import faulthandler
@@ -18,6 +19,10 @@ from typing import IO
 MEDIANS = 20.0
 # Number of steps in the median; with fewer than the second the longest serves.
 MEDIAN_STEPS, MIN_STEPS = 51, 5
+# What a process does where nothing else is noted: before, in and after its steps.
+STARTS, STEPS, ENDS = "starting", "in a step", "ending"
+# While the whole process was stopped it did nothing of its own.
+STOPPED = "stopped"
 # The first steps are only sent to the devices: none is waited for before this many.
 KNOWN_FROM = 3
 # A pause is no step: its first time it may take this long, as it may compile or copy;
@@ -31,7 +36,7 @@ class Report:
     """How far a process is; `idle_s` may be `limit_s`, then it makes no progress."""
 
     step: int | None = None  # the one that was begun last
-    doing: str = "starting"
+    doing: str = STARTS
     idle_s: float = 0.0  # since a step or a pause began or ended
     limit_s: float = float("inf")
 
@@ -44,13 +49,17 @@ class Report:
 class Progress:
     """Written by the main thread and read by another, without locks.
 
-    Before `steps` nothing is limited but pauses, as data may be of any size.
+    Before `steps` nothing is limited but pauses, as data may be of any size. All time
+    is spent on something: `spent_s` adds up to the time since the beginning.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._step: int | None = None
-        self._doing = "starting"
+        self._doing = STARTS
+        self._since = clock()  # it does this
+        self._spent_s: dict[str, float] = {}  # on what it did before
+        self._stopped_s: dict[str, float] = {}  # and did not do, as it was stopped
         self._paused: str | None = None
         self._longest_s: dict[str, float] = {}  # of each kind of pause
         self._limit_s: float | None = None  # None: not in the steps
@@ -64,13 +73,13 @@ class Progress:
         """Within, steps after `step` are made, none longer than the limit."""
         self._step, self._began = step, None
         self._steps_s.clear()
-        self._mark = self._clock()
-        self._doing, self._limit_s = "in a step", hang_limit_s
+        self._mark = self._turn_to(STEPS)
+        self._limit_s = hang_limit_s
         try:
             yield
         finally:
-            self._mark = self._clock()
-            self._doing, self._limit_s = "ending", None
+            self._mark = self._turn_to(ENDS)
+            self._limit_s = None
 
     def begin_step(self, step: int) -> None:
         now = self._clock()
@@ -81,26 +90,47 @@ class Progress:
     @contextmanager
     def doing(self, what: str, *, pause: bool = False) -> Iterator[None]:
         """Within, it does `what`; a pause is part of no step, with its own limit."""
-        before, began = self._doing, self._clock()
+        before, began = self._doing, self._turn_to(what)
         pause = pause and self._paused is None
         if pause:
             self._mark, self._paused = began, what
-        self._doing = what
         try:
             yield
         finally:
-            self._doing = before
+            now = self._turn_to(before)
             if pause:
-                self._mark = now = self._clock()
-                self._paused = None
+                self._mark, self._paused = now, None
                 longest_s = max(self._longest_s.get(what, 0.0), now - began)
                 self._longest_s[what] = longest_s
                 if self._began is not None:
                     self._began += now - began
 
+    def start(self) -> None:
+        """Begins again, where one process trains several runs."""
+        self._turn_to(STARTS)
+
+    def _turn_to(self, what: str) -> float:
+        """From now on the process does `what`; returns when that is."""
+        now = self._clock()
+        spent_s = self._spent_s.get(self._doing, 0.0) + now - self._since
+        self._spent_s[self._doing] = spent_s
+        self._doing, self._since = what, now
+        return now
+
+    def spent_s(self) -> dict[str, float]:
+        """Seconds spent on each thing that this process did, until now."""
+        spent_s, now = dict(self._spent_s), self._clock()
+        spent_s[self._doing] = spent_s.get(self._doing, 0.0) + now - self._since
+        for what, seconds in tuple(self._stopped_s.items()):
+            spent_s[what] = spent_s.get(what, 0.0) - seconds
+            spent_s[STOPPED] = spent_s.get(STOPPED, 0.0) + seconds
+        return spent_s
+
     def stood_still(self, seconds: float) -> None:
         """The whole process was stopped for so long: that is no time of its own."""
         self._mark += seconds
+        what = self._doing
+        self._stopped_s[what] = self._stopped_s.get(what, 0.0) + seconds
 
     def report(self) -> Report:
         limit_s = self._limit()

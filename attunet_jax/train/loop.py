@@ -23,10 +23,17 @@ from attunet_jax.distributed.progress import PROGRESS
 from attunet_jax.errors import BadArguments, Interrupted, one_line
 from attunet_jax.files import local_path
 from attunet_jax.ops import dispatch
+from attunet_jax.train import goodput
 from attunet_jax.train.config_checks import Config, epochs_text, warnings_of
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.health import Health, check_metrics, diverged
-from attunet_jax.train.metrics import MetricWriter, ProcessLog, duration, speed_text
+from attunet_jax.train.metrics import (
+    MetricWriter,
+    ProcessLog,
+    duration,
+    read_rows,
+    speed_text,
+)
 from attunet_jax.train.monitor import Monitor, Profile, StopVote
 from attunet_jax.train.setup import (
     Run,
@@ -54,6 +61,7 @@ def train(
     on_validation: Callable[[bool], object] = lambda last: None,
     on_metrics: Callable[[int, dict[str, float]], object] = lambda step, metrics: None,
     cache_dir: Path | None = None,
+    program_began_s: float | None = None,
 ) -> None:
     """Trains in `workdir` until the config's last step, from its newest checkpoint.
 
@@ -62,10 +70,12 @@ def train(
     record into `workdir/profile`, in process 0. `on_validation(last)` is called there
     when the rows of a validation are in metrics.jsonl, and at the end,
     `on_metrics(step, metrics)` with each row. Data in a bucket is copied into
-    `cache_dir`, see `storage.mirror`.
+    `cache_dir`, see `storage.mirror`. `program_began_s` is when a program began that is
+    there for this training (Unix time): its start counts as the run's.
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
+    began = goodput.begin(program_began_s)
     several = jax.process_count() > 1
     # Several processes stop together, after a step. One alone has nothing to save
     # before its first, and ends at once.
@@ -92,6 +102,7 @@ def train(
         ):
             _train(
                 run,
+                began,
                 workdir,
                 checkpoints,
                 stop,
@@ -110,6 +121,7 @@ def _lock(workdir: Path) -> AbstractContextManager:
 
 def _train(
     run: Run,
+    began: goodput.Start,
     workdir: Path,
     checkpoints: Checkpoints,
     stop: interrupts.Deferral | None,
@@ -128,6 +140,7 @@ def _train(
     if is_main_process():
         describe_run(workdir, experiment.run)
     _print_start(run, state, start, note, log)
+    account = goodput.Goodput(_rows_of(workdir), start, began)
 
     validation = Validation(run.config, experiment, run.dataset, run.mesh)
     for line in validation.description():
@@ -136,7 +149,8 @@ def _train(
     host_batch = next(batches)
     batch = to_global(host_batch, run.mesh)
     with PROGRESS.doing("compiles", pause=True):
-        compiled_step = _compile(run, state, batch)
+        # All together, or the first step would wait for those that still compile.
+        compiled_step = raise_on_all(lambda: _compile(run, state, batch))
     profile = Profile(workdir, profile_steps if is_main_process() else None)
     in_flight: deque = deque()
     health = Health()
@@ -167,6 +181,7 @@ def _train(
             step=start,
             steps=experiment.steps,
             enabled=is_main_process(),
+            account=account.row(),
             also=on_metrics,
         ) as writer,
         Monitor(
@@ -197,7 +212,8 @@ def _train(
             with timer.spending("pause"):
                 if report := profile.after(step, state):
                     print(report, flush=True)
-            if step % config.log_every_steps == 0 or last:
+            logs = step % config.log_every_steps == 0 or last
+            if logs:
                 with timer.spending("devices"):
                     values = {k: float(v) for k, v in metrics.items()}
                 if problem := check_metrics(values):
@@ -208,7 +224,11 @@ def _train(
                 log.line(f"step {step}: {speed_text(speed)}")
                 writer.log(step, values, speed, timer.remaining_s(experiment.steps))
 
-            if step % config.evaluate_every_steps == 0 or last:
+            validates = step % config.evaluate_every_steps == 0 or last
+            saves = (
+                step % config.checkpoint_every_steps == 0 or step in config.keep_steps
+            )
+            if validates:
                 with timer.spending("validation"):
                     dice = validation.dice(state)
                 if dice:
@@ -221,7 +241,7 @@ def _train(
                 with timer.spending("pause"):
                     if is_main_process():
                         on_validation(last)
-            elif step % config.checkpoint_every_steps == 0 or step in config.keep_steps:
+            elif saves:
                 with timer.spending("saving"):
                     save(step)
             checkpoints.check()
@@ -231,19 +251,31 @@ def _train(
                     save(step)
                     checkpoints.wait()
                 log.line(f"step {step}: stopped by {reason}, everything saved")
+                writer.record(step, account.row(clean_stop=True))
+                print_on_main(account.text())
                 raise Interrupted(
                     f"{reason} stopped training; saved at step {step} of "
                     f"{experiment.steps}: the same command continues"
                 )
             if not last:
+                if logs or validates or saves or account.is_due():
+                    writer.record(step, account.row())
                 with timer.spending("data"):
                     host_batch = next(batches)
                 batch = to_global(host_batch, run.mesh)
         with timer.spending("saving"):
             checkpoints.wait()
         log.line(f"step {experiment.steps}: done")
+        writer.record(experiment.steps, account.row(clean_stop=True))
+        print_on_main(account.text())
         if len(run.hosts) == 1:
             stop.check("all steps are done and saved")
+
+
+def _rows_of(workdir: Path) -> list[dict]:
+    """The metrics of the run so far, in the main process; what is missing is none."""
+    path = workdir / "metrics.jsonl"
+    return read_rows(path) if is_main_process() and path.is_file() else []
 
 
 def _check_profile(steps: tuple[int, int] | None, first: int, last: int) -> None:

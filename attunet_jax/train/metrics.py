@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,17 @@ from attunet_jax.errors import BadData
 from attunet_jax.files import write_text
 from attunet_jax.train.event_files import drop_events_after
 
+# In rows, but not in TensorBoard: a time of day needs 64 bits.
+NO_CURVE = {"unix_time_s", "clean_stop"}
+
 
 class MetricWriter:
     """Writes rows of metrics and events; on a resume drops those beyond `step`.
 
     A context manager. In processes other than the main one it is not `enabled` and
-    writes nothing. `also(step, metrics)` gets what each row holds. Raises `BadData` if
-    the disk is full.
+    writes nothing. `account` is the row of `goodput.Goodput` that a start begins with.
+    `also(step, metrics)` gets what each later row holds. Raises `BadData` if the disk
+    is full.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class MetricWriter:
         step: int,
         steps: int,
         enabled: bool,
+        account: Mapping[str, float] | None = None,
         also: Callable[[int, dict[str, float]], object] = lambda step, metrics: None,
     ) -> None:
         self._also = also
@@ -38,7 +43,7 @@ class MetricWriter:
         if enabled:
             events = workdir / "tensorboard"
             with _writing(self._path):
-                _drop_rows_after(self._path, step)
+                _drop_rows_after(self._path, step, account)
                 drop_events_after(events, step)
                 self._rows = self._path.open("a", encoding="utf-8")
                 # Named by the second too; two may begin in one.
@@ -70,8 +75,8 @@ class MetricWriter:
         with _writing(self._path):
             self._rows.write(json.dumps(row) + "\n")
             self._rows.flush()
-            for name, value in metrics.items():
-                self._events.add_scalar(name, float(value), step)
+            for name in metrics.keys() - NO_CURVE:
+                self._events.add_scalar(name, row[name], step)
         self._also(step, {k: v for k, v in row.items() if k != "step"})
 
     def close(self) -> None:
@@ -162,7 +167,14 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
-    if path.exists():
-        kept = [row for row in read_rows(path) if row["step"] <= step]
+def _drop_rows_after(
+    path: Path, step: int, account: Mapping[str, float] | None
+) -> None:
+    """Puts the new account in place of that at `step` and of all later rows."""
+    rows = read_rows(path) if path.exists() else []
+    kept = [row for row in rows if row["step"] <= step]
+    if account is not None:
+        kept = [r for r in kept if r["step"] < step or "goodput" not in r]
+        kept.append({"step": step, **account})
+    if rows or kept:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

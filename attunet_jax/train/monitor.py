@@ -3,8 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -68,64 +67,57 @@ class Monitor:
 
 
 class StepTimer:
-    """Measures where the time of one process goes, from its first step on.
+    """Tells how fast the steps of one process are, by the times of its `Progress`.
 
     Time spent in one of PAUSES belongs to no step.
     """
 
     def __init__(
-        self,
-        *,
-        step: int,
-        batch_size: int,
-        clock: Callable[[], float] | None = None,
-        progress: Progress = PROGRESS,
+        self, *, step: int, batch_size: int, progress: Progress = PROGRESS
     ) -> None:
-        self._clock = clock or time.perf_counter
         self._progress = progress
         self._batch_size = batch_size
-        self._mark, self._mark_step = self._clock(), step
-        self._spent = dict.fromkeys(DOING, 0.0)
-        self._at_mark = dict(self._spent)
-        self._at_step = (self._mark, dict(self._spent))
+        self._mark_step = step
+        self._at_mark = self._at_step = progress.spent_s()
 
-    @contextmanager
-    def spending(self, kind: str) -> Iterator[None]:
-        """Within, the loop does what `DOING` says of this `kind`; not nested."""
-        began = self._clock()
-        try:
-            with self._progress.doing(DOING[kind], pause=kind in PAUSES):
-                yield
-        finally:
-            self._spent[kind] += self._clock() - began
+    def spending(self, kind: str) -> AbstractContextManager[None]:
+        """Within, the loop does what `DOING` says of this `kind`."""
+        return self._progress.doing(DOING[kind], pause=kind in PAUSES)
 
     def step_times(self) -> tuple[float, float]:
         """At every step: (seconds since the last, those not waiting for devices)."""
-        (then, spent), now = self._at_step, self._clock()
-        self._at_step = (now, dict(self._spent))
-        whole = now - then - sum(self._spent[k] - spent[k] for k in PAUSES)
-        return whole, whole - (self._spent["devices"] - spent["devices"])
+        before, self._at_step = self._at_step, self._progress.spent_s()
+        since = _difference(self._at_step, before)
+        busy = _without_pauses(since)
+        return busy, busy - since.get(DOING["devices"], 0.0)
 
     def speed(self, step: int) -> dict[str, float]:
         """Means over the steps since the last call, and the devices' memory."""
-        now = self._clock()
+        before, self._at_mark = self._at_mark, self._progress.spent_s()
+        since = _difference(self._at_mark, before)
+        busy = max(_without_pauses(since), 1e-9)
         count = max(step - self._mark_step, 1)
-        since = {k: v - self._at_mark[k] for k, v in self._spent.items()}
-        busy = max(now - self._mark - sum(since[k] for k in PAUSES), 1e-9)
+        self._mark_step = step
         # The remaining time includes pauses: there will be as many.
-        self._whole_step_s = (now - self._mark) / count
-        self._mark, self._mark_step = now, step
-        self._at_mark = dict(self._spent)
+        self._whole_step_s = sum(since.values()) / count
         return {
             "seconds_per_step": busy / count,
             "steps_per_second": count / busy,
             "cases_per_second": count * self._batch_size / busy,
-            "data_wait_share": min(since["data"] / busy, 1.0),
+            "data_wait_share": min(since.get(DOING["data"], 0.0) / busy, 1.0),
         } | device_memory()
 
     def remaining_s(self, steps: int) -> float:
         """Until step `steps`, at the pace between the last two calls of `speed`."""
         return self._whole_step_s * (steps - self._mark_step)
+
+
+def _difference(now: dict[str, float], then: dict[str, float]) -> dict[str, float]:
+    return {what: seconds - then.get(what, 0.0) for what, seconds in now.items()}
+
+
+def _without_pauses(spent_s: dict[str, float]) -> float:
+    return sum(spent_s.values()) - sum(spent_s.get(DOING[k], 0.0) for k in PAUSES)
 
 
 def device_memory() -> dict[str, float]:

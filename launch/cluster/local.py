@@ -50,7 +50,7 @@ def main() -> int:
         words = ["launch.train", *words]
     restarts = 0
     while True:
-        job = Job(int(count), words, flags.cpu_devices, flags.grace_s)
+        job = Job(int(count), words, flags.cpu_devices, flags.grace_s, restarts)
         status = job.run()
         again = status in WORTH_A_RESTART and not job.stop_requested
         if not again or restarts == flags.max_restarts:
@@ -63,10 +63,15 @@ class Job:
     """N processes from start to end, once."""
 
     def __init__(
-        self, count: int, words: list[str], cpu_devices: int | None, grace_s: float
+        self,
+        count: int,
+        words: list[str],
+        cpu_devices: int | None,
+        grace_s: float,
+        restarts: int,
     ) -> None:
         self._count, self._words, self._grace_s = count, words, grace_s
-        self._cpu_devices = cpu_devices
+        self._cpu_devices, self._restarts = cpu_devices, restarts
         self._processes: list[subprocess.Popen] = []
         self.stop_requested = False
 
@@ -106,6 +111,7 @@ class Job:
             "JAX_NUM_PROCESSES": str(self._count),
             "JAX_PROCESS_ID": str(i),
             "PYTHONUNBUFFERED": "1",
+            "ATTUNET_JAX_RESTARTS": str(self._restarts),
         }
         if self._cpu_devices:
             count = f"--xla_force_host_platform_device_count={self._cpu_devices}"

@@ -133,6 +133,38 @@ def test_time_in_which_the_whole_process_was_stopped_is_not_its_own(progress, cl
         assert progress.report().idle_s == pytest.approx(0.5)
 
 
+def test_all_time_is_spent_on_the_innermost_thing_that_the_process_does(
+    progress, clock
+):
+    clock.now += 7
+    with progress.doing("compiles", pause=True):
+        clock.now += 30
+    with progress.steps(0, 600):
+        make_steps(progress, clock, 2, 1)
+        with progress.doing("saves", pause=True):
+            clock.now += 2
+            with progress.doing("waits for data"):
+                clock.now += 4
+            clock.now += 3
+        with progress.doing("waits for data"):
+            clock.now += 8
+        clock.now += 1000
+        progress.stood_still(999)
+    clock.now += 6
+    assert progress.spent_s() == {
+        "starting": 7,
+        "compiles": 30,
+        "in a step": 3,
+        "saves": 5,
+        "waits for data": 12,
+        "stopped": 999,
+        "ending": 6,
+    }
+    progress.start()
+    clock.now += 1
+    assert progress.spent_s()["starting"] == 8
+
+
 def step(number, idle_s, doing="in a step", limit_s=5.0):
     return Report(number, doing, idle_s, limit_s)
 

@@ -26,6 +26,32 @@ def test_a_resumed_journal_drops_rows_beyond_the_checkpoint(tmp_path):
     assert steps_in(tmp_path) == [2, 4, 6]
 
 
+def test_a_start_puts_its_account_in_place_of_the_last_one_at_once(
+    tmp_path, read_events
+):
+    def begin(step, starts):
+        account = {"goodput": 0.5, "starts": starts, "unix_time_s": 1e9}
+        return MetricWriter(
+            tmp_path, step=step, steps=10, enabled=True, account=account
+        )
+
+    writer = begin(0, 1.0)
+    writer.record(4, {"loss": 0.5})
+    writer.record(4, {"goodput": 0.75, "unix_time_s": 1e9})
+    writer.record(6, {"loss": 0.25})
+    writer.close()
+    begin(4, 2.0).close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [(r["step"], r.get("starts"), r.get("loss")) for r in rows] == [
+        (0, 1, None),
+        (4, None, 0.5),
+        (4, 2, None),
+    ]
+    events = read_events(tmp_path / "tensorboard")
+    assert sorted(events) == [("goodput", 4, 0.75), ("loss", 4, 0.5)]
+
+
 def test_a_line_says_step_loss_speed_waiting_and_time_left(tmp_path, capsys):
     writer = MetricWriter(tmp_path, step=0, steps=30, enabled=True)
     speed = {

@@ -2,6 +2,7 @@
 
 import pytest
 
+from attunet_jax.distributed.progress import Progress
 from attunet_jax.distributed.step_exchange import HostStatus
 from attunet_jax.train.monitor import MIN_STEPS, StepTimer, StragglerDetector
 
@@ -22,7 +23,7 @@ class Clock:
 
 def test_speed_leaves_pauses_out_and_time_left_counts_them():
     clock = Clock()
-    timer = StepTimer(step=4, batch_size=8, clock=clock)
+    timer = StepTimer(step=4, batch_size=8, progress=Progress(clock))
     with timer.spending("data"):
         clock.now += 2
     with timer.spending("devices"):
@@ -46,7 +47,7 @@ def test_speed_leaves_pauses_out_and_time_left_counts_them():
 
 def test_a_steps_own_time_is_what_it_did_not_wait_for_the_devices():
     clock = Clock()
-    timer = StepTimer(step=0, batch_size=8, clock=clock)
+    timer = StepTimer(step=0, batch_size=8, progress=Progress(clock))
     clock.now += 1
     assert timer.step_times() == pytest.approx((1, 1))
     with timer.spending("devices"):

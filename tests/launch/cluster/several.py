@@ -54,6 +54,10 @@ class Job:
         pid = self.process.pid
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
+    def send(self, number: int, to: signal.Signals) -> None:
+        """Signals process `number` now."""
+        os.kill(self.child(number), to)
+
     def signal_after(self, text: str, number: int, to: signal.Signals) -> bool:
         """Signals process `number` once `text` was printed; False if all ended first.
 
@@ -67,7 +71,7 @@ class Job:
                 self.process.wait(0.05)
             except subprocess.TimeoutExpired:
                 pass
-        os.kill(self.child(number), to)
+        self.send(number, to)
         return True
 
 
