@@ -88,7 +88,8 @@ def test_the_programs_understand_the_commands_of_the_readme():
     lines = re.findall(r"^python -m (\S+) ([^#\n]*)", text, re.M)
     assert len(lines) >= 10
     for module, words in lines:
-        program = importlib.import_module(module)
+        is_package = (ROOT / module.replace(".", "/")).is_dir()
+        program = importlib.import_module(module + ".__main__" * is_package)
         parse = plan.parse if module == "data_prep.prepare" else program.FLAGS.parse
         parse([word for word in shlex.split(words) if word != "..."])
 

@@ -47,3 +47,6 @@ def test_an_extra_for_an_accelerator_has_the_bounds_of_the_dependency_on_jax():
     for name in ("cuda12", "cuda13", "tpu"):
         bounds = jax.removeprefix("jax")
         assert project["optional-dependencies"][name] == [f"jax[{name}]{bounds}"]
+    # Without CUDA's libraries: the plug-in alone, of the version of jaxlib.
+    first, *rest = project["optional-dependencies"]["compile_gpu"]
+    assert first == f"jax[cuda13-local]{bounds}" and len(rest) == 3

@@ -17,6 +17,7 @@ from attunet_jax.ops.dispatch import concatenate
 from attunet_jax.ops.recompute import Deferred
 
 
+@jax.named_scope("resize")
 def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
     """Trilinear upsampling by a whole factor along depth, height and width.
 
@@ -48,6 +49,7 @@ class UpsampleConcat:
 
     align_corners: bool
 
+    @jax.named_scope("resize")
     def __call__(self, skip: jax.Array, coarser: jax.Array) -> jax.Array:
         finer = upsample(coarser, 2, align_corners=self.align_corners)
         return concatenate([skip, finer], axis=-1)
@@ -60,6 +62,7 @@ def upsample_concat(
     return Deferred(UpsampleConcat(align_corners), (skip, coarser))
 
 
+@jax.named_scope("max_pool")
 def max_pool_2x2x2(x: jax.Array) -> jax.Array:
     """Returns the largest of each disjoint 2x2x2 block.
 

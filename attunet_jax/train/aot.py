@@ -231,6 +231,8 @@ def collectives_of(hlo: str) -> list[Collective]:
             # (operands, results, contexts), with several arrays each if combined.
             arrays = tuple(each for each in arrays if each[1])
             arrays = arrays[len(arrays) // 2 :]
+        elif start and plain.startswith("(("):  # ((operands), results) on GPUs
+            arrays = arrays[len(arrays) // 2 :]
         source = _SOURCE.search(line)
         found.append(Collective(kind, arrays, source[1] if source else "?"))
     return found

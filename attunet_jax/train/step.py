@@ -44,9 +44,11 @@ def train_step(
 
     `key` is the run's; the step's own is folded from it, so that a resumed run draws
     the same. Returns the new state and the metrics "loss" and "gradient_norm", as
-    arrays on the device.
+    arrays on the device. The scopes only name operations, for profiles and
+    `launch.compile_for`.
     """
-    seen = crops(batch, jax.random.fold_in(key, state.step))
+    with jax.named_scope("augmentation"):
+        seen = crops(batch, jax.random.fold_in(key, state.step))
 
     def objective(params: Any) -> tuple[jax.Array, Any]:
         logits, updates = network.apply(
@@ -55,24 +57,27 @@ def train_step(
             train=True,
             mutable=["batch_stats", "auxiliary"],
         )
-        value = loss(seen["label"], logits, seen.get("mask"))
-        for each in jax.tree.leaves(updates.get("auxiliary", {})):
-            value = value + auxiliary_weight * loss(
-                seen["label"], each, seen.get("mask")
-            )
+        with jax.named_scope("loss"):
+            value = loss(seen["label"], logits, seen.get("mask"))
+            for each in jax.tree.leaves(updates.get("auxiliary", {})):
+                value = value + auxiliary_weight * loss(
+                    seen["label"], each, seen.get("mask")
+                )
         return value, updates["batch_stats"]
 
     (value, batch_stats), gradient = jax.value_and_grad(objective, has_aux=True)(
         state.params
     )
-    change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    state = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, change),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
-    return state, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    with jax.named_scope("optimizer"):
+        change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, change),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        norm = optax.tree.norm(gradient)
+    return state, {"loss": value, "gradient_norm": norm}
 
 
 def eval_step(

@@ -1,0 +1,1 @@
+"""The train step compiled for devices that are not here, and what it needs there."""
