@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import tensorboardX
-
 from attunet_jax.distributed.progress import PROGRESS
 from attunet_jax.errors import BadData
 from attunet_jax.files import write_text
-from attunet_jax.train.event_files import drop_events_after
 
 # In rows, but not in TensorBoard: a time of day needs 64 bits.
 NO_CURVE = {"unix_time_s", "clean_stop"}
@@ -41,6 +38,11 @@ class MetricWriter:
         self._steps = steps
         self._enabled = enabled
         if enabled:
+            # Late: they take a second, and one process alone needs them.
+            import tensorboardX
+
+            from attunet_jax.train.event_files import drop_events_after
+
             events = workdir / "tensorboard"
             with _writing(self._path):
                 _drop_rows_after(self._path, step, account)
