@@ -17,6 +17,7 @@ from typing import Any
 
 from attunet_jax import interrupts
 from attunet_jax.errors import INTERRUPTED, BadData
+from attunet_jax.storage import names
 
 # How soon a signal is heeded while all workers are busy.
 POLL_S = 0.1
@@ -42,7 +43,10 @@ def run_in_processes(
     with (
         interrupts.deferred(second_ends=False) as stop,
         ProcessPoolExecutor(
-            min(workers, len(calls)), context, initializer=_follow_parent
+            min(workers, len(calls)),
+            context,
+            initializer=_follow_parent,
+            initargs=(names.known(),),
         ) as pool,
     ):
         try:
@@ -71,8 +75,13 @@ def run_in_processes(
             raise
 
 
-def _follow_parent() -> None:
-    """Starts a thread that ends this worker when its parent has died."""
+def _follow_parent(urls: dict[str, str]) -> None:
+    """Starts a thread that ends this worker when its parent has died.
+
+    `urls` are those of `names.known`: what this worker says names them too.
+    """
+    for local, url in urls.items():
+        names.stands_for(Path(local), url)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -13,6 +13,8 @@ from attunet_jax.data.identity import counted
 from attunet_jax.data.labels import IGNORED, LabelMap
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import read_json
+from attunet_jax.storage.names import shown, with_urls
+from attunet_jax.storage.staging import Staging
 from attunet_jax.volume import checks
 from data_prep.patients import find_patients
 from data_prep.plan import Plan
@@ -87,9 +89,11 @@ def remove_temporary_files(output: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_descriptions(plan: Plan) -> list[dict]:
+def read_descriptions(plan: Plan, stage: Staging) -> list[dict]:
     """Descriptions of all shards. Raises `BadData` naming those that are missing."""
-    found = {spec.index: read_description(spec) for spec in plan.specs}
+    found = {
+        spec.index: read_description(spec, stage.is_stand_in) for spec in plan.specs
+    }
     missing = [index for index, description in found.items() if description is None]
     if missing:
         shown = ",".join(map(str, missing[:50])) + (",..." if missing[50:] else "")
@@ -199,7 +203,7 @@ def _print_summary(
         )
     if line := passed_over_line(cases):
         print(line)
-    print(*lines, sep="\n", flush=True)
+    print(*map(with_urls, lines), sep="\n", flush=True)
 
 
 def passed_over_line(cases: Iterable[dict]) -> str:
@@ -230,7 +234,11 @@ def train_command(output: Path) -> str:
     # Imported late: only this line needs the config and its library.
     from configs import base
 
-    words = ["--config=configs/attention_unet.py", f"--data={output}", "--workdir=RUN"]
+    words = [
+        "--config=configs/attention_unet.py",
+        f"--data={shown(output)}",
+        "--workdir=RUN",
+    ]
     splits = read_json(output / "splits.json")["splits"]
     default = base.get_config().data.split
     usable = [name for name, parts in splits.items() if parts["train"]]

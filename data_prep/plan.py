@@ -125,8 +125,11 @@ def parse(words: Sequence[str] | None, documentation: str | None = None) -> cli.
         choices=sorted(SOURCES),
         required=True,
     )
-    flags.add("input", Path, None, "Folder of the scans.", required=True)
-    flags.add("output", Path, None, "Folder for the prepared data.", required=True)
+    flags.add("input", cli.readable, None, "Folder of the scans.", required=True)
+    flags.add(
+        "output", cli.writable, None, "Folder for the prepared data.", required=True
+    )
+    flags.add_cache_dir()
     flags.add(
         "labels",
         str,

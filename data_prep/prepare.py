@@ -19,7 +19,9 @@ or as an Apache Beam pipeline (pip install -e '.[beam]'):
 
     python -m data_prep.prepare ... --num_shards=40 --runner=flink --beam_options="..."
 
-The folder has the same bytes, whichever way it was made.
+The folder has the same bytes, whichever way it was made. --input and --output may also
+be in a bucket, gs://BUCKET/PATH or s3://BUCKET/PATH: scans are copied to this machine
+first, and each shard is uploaded when it is written.
 """
 
 import shlex
@@ -29,6 +31,9 @@ from tqdm import tqdm
 
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.interrupts import leave
+from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.names import shown
+from attunet_jax.storage.staging import Staging
 from attunet_jax.workers import choose_workers, run_in_processes
 from data_prep import resources
 from data_prep.manifest import (
@@ -39,6 +44,7 @@ from data_prep.manifest import (
     remove_temporary_files,
     write_manifest,
 )
+from data_prep.output import open_output, send_shard
 from data_prep.plan import Plan, make_plan, parse
 from data_prep.shard import ShardSpec, prepare_shard, read_description
 from data_prep.sources.layout import not_used
@@ -47,31 +53,42 @@ from data_prep.sources.layout import not_used
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     arguments = parse(words, __doc__)
-    plan = make_plan(arguments)
-    if arguments.shard_index is not None:
-        return _write_one(plan, plan.specs[arguments.shard_index])
+    index, count = arguments.shard_index, arguments.num_shards
+    shard = None if index is None else (index, count)
+    with open_output(arguments.output, arguments.cache_dir, shard) as stage:
+        arguments.input = mirrored(arguments.input, arguments.cache_dir)
+        arguments.output = stage.folder
+        plan = make_plan(arguments)
+        if index is not None:
+            return _write_one(plan, plan.specs[index], stage)
+        return _write_all(plan, words, stage)
+
+
+def _write_all(plan: Plan, words: list[str], stage: Staging) -> int:
+    arguments = plan.arguments
     if unlabelled := plan.layout.unlabelled:
         images = {str(pair.image.parent) for pair in unlabelled if pair.image}
         print(
             f"{len(unlabelled)} scans without labels are not prepared, they are "
-            f"for launch.predict --input={', '.join(sorted(images))}"
+            f"for launch.predict --input={', '.join(map(shown, sorted(images)))}"
         )
     if unused := not_used(arguments.input, plan.layout, plan.output):
         print(f"of no case, not used: {unused}")
     acquire_output(plan)
     if arguments.join:
-        descriptions = read_descriptions(plan)
+        descriptions = read_descriptions(plan, stage)
         remove_stale_files(plan.output, plan.specs)
     else:
         remove_stale_files(plan.output, plan.specs)
-        found, todo = _find_finished(plan)
+        found, todo = _find_finished(plan, stage)
         if arguments.strict:
             raise_if_rejected(found.values())
         if arguments.runner:
             _write_with_beam(plan, words, todo)
-            descriptions = read_descriptions(plan)
+            stage.refresh()
+            descriptions = read_descriptions(plan, stage)
         else:
-            found |= _write_in_processes(plan, todo)
+            found |= _write_in_processes(plan, todo, stage)
             descriptions = [found[spec.path.name] for spec in plan.specs]
     if arguments.strict:
         raise_if_rejected(descriptions)
@@ -79,19 +96,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _find_finished(plan: Plan) -> tuple[dict[str, dict], list[ShardSpec]]:
+def _find_finished(
+    plan: Plan, stage: Staging
+) -> tuple[dict[str, dict], list[ShardSpec]]:
     """Returns descriptions by file of the shards that exist, and those to write."""
     found, todo = {}, []
     for spec in plan.specs:
-        description = read_description(spec)
+        description = read_description(spec, stage.is_stand_in)
         if description is None:
+            stage.withdraw(spec.description)  # not to be another shard's there
             todo.append(spec)
         else:
             found[spec.path.name] = description
     return found, todo
 
 
-def _write_in_processes(plan: Plan, todo: list[ShardSpec]) -> dict[str, dict]:
+def _write_in_processes(
+    plan: Plan, todo: list[ShardSpec], stage: Staging
+) -> dict[str, dict]:
     """Writes the shards on this machine, with a progress bar.
 
     Returns their descriptions by file.
@@ -108,10 +130,12 @@ def _write_in_processes(plan: Plan, todo: list[ShardSpec]) -> dict[str, dict]:
             if workers == 1 or len(todo) == 1:
                 for spec in todo:
                     written[spec.path.name] = prepare_shard(spec, bar.update)
+                    send_shard(stage, spec)
             else:
 
                 def on_result(number: int, description: dict) -> None:
                     written[description["file"]] = description
+                    send_shard(stage, todo[number])
                     bar.update(len(todo[number].pairs))
 
                 calls = [(spec,) for spec in todo]
@@ -128,21 +152,23 @@ def _choose_workers(todo: list[ShardSpec], requested: int | None) -> int:
     return choose_workers("prepare", process_bytes, len(todo), requested)
 
 
-def _write_one(plan: Plan, spec: ShardSpec) -> int:
+def _write_one(plan: Plan, spec: ShardSpec, stage: Staging) -> int:
     """Runs one task of a job array. Rejected cases do not change its exit status: the
     command that joins the shards reports them."""
     acquire_output(plan)
-    description = read_description(spec)
+    description = read_description(spec, stage.is_stand_in)
     if description is None:
+        stage.withdraw(spec.description)
         _choose_workers([spec], 1)
         with tqdm(total=len(spec.pairs), unit="case", desc="prepare") as bar:
             description = prepare_shard(spec, bar.update)
+        send_shard(stage, spec)
     if spec.strict:
         raise_if_rejected([description])
     for row in description["rejected"]:
         print(f"left out {row['case_id']}: {row['reason']}", file=sys.stderr)
     records = description["records"]
-    print(f"{spec.path}: {records} cases; use --join when all tasks are done")
+    print(f"{shown(spec.path)}: {records} cases; use --join when all tasks are done")
     return 0
 
 

@@ -14,6 +14,7 @@ from attunet_jax.data.records import FORMAT_VERSION, to_bytes
 from attunet_jax.data.shards import read_record, write_shard
 from attunet_jax.errors import BadData, one_line
 from attunet_jax.files import sha256, write_text
+from attunet_jax.storage.names import with_urls
 from data_prep.case import Settings, prepare_case, source_entries
 from data_prep.read import pair_files
 from data_prep.sources.layout import ScanPair
@@ -112,12 +113,15 @@ def prepare_shard(
     return description
 
 
-def read_description(spec: ShardSpec) -> dict | None:
+def read_description(
+    spec: ShardSpec, is_whole: Callable[[Path], bool] = lambda path: False
+) -> dict | None:
     """Returns the description of a shard that is complete and as `spec` would make it.
 
-    None where the shard has to be written, for the first time or again.
+    None where the shard has to be written, for the first time or again. `is_whole` says
+    of which shards the size is enough, because their content is in a bucket.
     """
-    description = _read_valid_description(spec)
+    description = _read_valid_description(spec, is_whole)
     if description is None:
         return None
     if [*description["sources"]] != [pair.case_id for pair in spec.pairs]:
@@ -127,7 +131,9 @@ def read_description(spec: ShardSpec) -> dict | None:
     return description if same else None
 
 
-def _read_valid_description(spec: ShardSpec) -> dict | None:
+def _read_valid_description(
+    spec: ShardSpec, is_whole: Callable[[Path], bool] = lambda path: False
+) -> dict | None:
     """As `read_description`, of a shard whose source files may have changed."""
     try:
         description = json.loads(spec.description.read_text(encoding="utf-8"))
@@ -135,7 +141,7 @@ def _read_valid_description(spec: ShardSpec) -> dict | None:
             description["version"] == VERSION
             and description["settings"] == spec.settings.as_json()
             and description["bytes"] == spec.path.stat().st_size
-            and description["sha256"] == sha256(spec.path)
+            and (is_whole(spec.path) or description["sha256"] == sha256(spec.path))
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -197,6 +203,10 @@ def _fingerprint(pair: ScanPair, settings: Settings) -> list[list]:
 
 def _reason(pair: ScanPair, error: Exception) -> str:
     """One line for rejected.json."""
+    return with_urls(_reason_here(pair, error))
+
+
+def _reason_here(pair: ScanPair, error: Exception) -> str:
     if isinstance(error, BadData):
         return one_line(error)
     if isinstance(error, OSError):

@@ -15,6 +15,11 @@ def stands_for(local: Path, url: str) -> None:
     _urls[str(local)] = url.rstrip("/")
 
 
+def known() -> dict[str, str]:
+    """Returns all of `stands_for`: local folder or file -> URL."""
+    return dict(_urls)
+
+
 def shown(place: str | os.PathLike) -> str:
     """Returns the name by which the user knows a path: the URL it stands for."""
     text = str(place)

@@ -79,7 +79,7 @@ class Staging:
         urls.check_writable(self.url)
         self._fs = urls.filesystem(self.url)
         self._base = urls.within(self.url)
-        self._wanted = wanted
+        self._wanted, self._is_needed = wanted, bring
         self._cache = (cache_dir or default_cache()).absolute()
         scheme, bucket = self.url.partition(":")[0], self._base.partition("/")[0]
         digest = hashlib.sha256(f"{scheme}://{self._base}".encode()).hexdigest()[:12]
@@ -93,7 +93,7 @@ class Staging:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
             try:
-                self._open(bring)
+                self._open()
             except BaseException:
                 self._lock.close()
                 raise
@@ -157,6 +157,13 @@ class Staging:
                 if known and known.version is not None and known.is_still(path):
                     self._stand_in(name, known.size, known.version)
 
+    def refresh(self) -> None:
+        """Brings in what other machines have written since, as at the start."""
+        if self.url is None:
+            return
+        with self._changes, self._written():
+            self._open()
+
     def close(self) -> None:
         """Sends all and removes the folder. Raises `Interrupted` as `send`."""
         if self.url is None:
@@ -175,7 +182,7 @@ class Staging:
 
     # What follows is of URLs alone.
 
-    def _open(self, bring: Callable[[str], bool]) -> None:
+    def _open(self) -> None:
         """Compares what is here with the bucket, and makes it the same."""
         self._sent = Sent(self._home / "sent.jsonl")
         self._there = self._listed()
@@ -209,7 +216,7 @@ class Staging:
             there = self._there[name]
             self._stand_in(name, there.size, there.version)
         stand_ins = [n for n, known in self._sent.files.items() if known.stand_in]
-        self._bring([name for name in stand_ins if bring(name)])
+        self._bring([name for name in stand_ins if self._is_needed(name)])
 
     def _listed(self) -> dict[str, transfer.Object]:
         """What is in the bucket and can be a file of the folder."""

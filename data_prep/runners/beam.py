@@ -2,16 +2,20 @@
 
 Each worker gets the command line and the number of a shard, makes the plan from the
 files it sees, and writes that shard. So --input and --output must be the same paths on
-all workers, as on a network file system.
+all workers, as on a network file system, or URLs of buckets.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import apache_beam as beam  # pyright: ignore[reportMissingImports]
 from apache_beam.options.pipeline_options import (  # pyright: ignore
     PipelineOptions,
 )
 
+from attunet_jax.storage.mirror import mirrored
+from data_prep.output import open_output, send_shard
 from data_prep.plan import Plan, make_plan, parse
 from data_prep.shard import prepare_shard
 
@@ -29,13 +33,23 @@ class WriteShard(beam.DoFn):
     def __init__(self, words: Sequence[str]) -> None:
         self.words = [*words, "--nostrict"]
         self.plan: Plan | None = None
+        self.output: Path | str = ""
 
     def setup(self) -> None:
-        self.plan = make_plan(parse(self.words))
+        arguments = parse(self.words)
+        self.output = arguments.output
+        arguments.input = mirrored(arguments.input, arguments.cache_dir)
+        arguments.output = Path(arguments.output)
+        self.plan = make_plan(arguments)
 
     def process(self, element: int) -> Iterator[tuple[int, int]]:
         assert self.plan is not None
-        description = prepare_shard(self.plan.specs[element])
+        spec, cache = self.plan.specs[element], self.plan.arguments.cache_dir
+        with open_output(self.output, cache, (element, spec.count)) as stage:
+            spec = replace(spec, output=stage.folder)
+            stage.withdraw(spec.description)
+            description = prepare_shard(spec)
+            send_shard(stage, spec)
         yield element, description["records"]
 
 
