@@ -85,6 +85,13 @@ def number(text: str) -> float:
         raise ValueError("must be a number") from None
 
 
+def positive_number(text: str) -> float:
+    """Turns the text into a number above 0."""
+    if not (value := number(text)) > 0:
+        raise ValueError("must be above 0")
+    return value
+
+
 def boolean(text: str) -> bool:
     if text.lower() not in BOOLEANS:
         raise ValueError("must be true or false")

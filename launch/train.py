@@ -3,6 +3,7 @@
     python -m launch.train --config=configs/attention_unet.py --data=DIR --workdir=RUN
     python -m launch.train --data=DIR --workdir=RUN2 --config.data.batch_size=4
     python -m launch.train --data=DIR --dry_run --config.mesh.spatial=2
+    python -m launch.train --data=DIR --dry_run --device_memory_gib=80
     python -m launch.train --config=demo --print_config
     launch/cluster/local.sh 2 -- --data=DIR --workdir=RUN3   (docs/clusters.md)
 
@@ -18,9 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.distributed import processes
 from launch import cli, config_file, metrics_hook
 from launch.devices import check_devices
+from launch.flag_types import positive_number
+
+
+def dry_run_kind(text: str) -> str | bool:
+    """Turns the text of --dry_run[=compile] into "estimate", "compile" or False."""
+    if text == "compile":
+        return text
+    if text.lower() in BOOLEANS:
+        return "estimate" if BOOLEANS[text.lower()] else False
+    raise ValueError("must be compile, or nothing for an estimate")
+
 
 # The run's account begins here: JAX and all that needs it is imported later.
 BEGAN_S = time.time()
@@ -36,7 +49,19 @@ FLAGS.add(
     "Prepared data set, here, on gs:// or s3://; sets config.data.directory.",
 )
 FLAGS.add_cache_dir()
-FLAGS.add("dry_run", bool, False, "Print what the run would need; write nothing.")
+FLAGS.add(
+    "dry_run",
+    dry_run_kind,
+    False,
+    "Print what the run would need, estimated in seconds, and whether it fits; write "
+    "nothing. --dry_run=compile compiles it.",
+)
+FLAGS.add(
+    "device_memory_gib",
+    positive_number,
+    None,
+    "For --dry_run: memory of a device, where JAX cannot tell it or of another.",
+)
 FLAGS.add("print_config", bool, False, "Print every config field and its value.")
 FLAGS.add("profile_steps", str, None, "FIRST:LAST step to record into RUN/profile.")
 FLAGS.add("on_metrics", str, None, "FILE.py:FUNCTION that gets each row of metrics.")
@@ -53,7 +78,7 @@ def main(values: cli.Values) -> None:
     if not config.data.directory:
         values.required("data")
     if values.dry_run:
-        processes.run_together(lambda: _print_cost(config, values.cache_dir), **options)
+        processes.run_together(lambda: _print_cost(config, values), **options)
         return
     workdir = values.required("workdir")
 
@@ -95,17 +120,22 @@ def _curve_in(workdir: Path) -> Callable[[bool], None]:
     return draw
 
 
-def _print_cost(config: Any, cache_dir: Path | None) -> None:
+def _print_cost(config: Any, values: cli.Values) -> None:
     check_devices()
     import jax
 
-    from attunet_jax.train.aot import dry_run
+    from attunet_jax.train.dry_run import dry_run
     from attunet_jax.train.setup import setup
 
-    text = dry_run(setup(config, None, cache_dir))
+    memory_gib = values.device_memory_gib
+    text = dry_run(
+        setup(config, None, values.cache_dir),
+        compiled=values.dry_run == "compile",
+        memory_gib=memory_gib,
+    )
     if jax.process_index() == 0:
         print(text)
-        if jax.default_backend() == "cpu":
+        if jax.default_backend() == "cpu" and not memory_gib:
             print(_huge_pages(os.environ.get("GLIBC_TUNABLES", "")))
 
 

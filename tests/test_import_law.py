@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # A stage may import itself and the stages named here (OPEN_TO_ALL: to every stage).
-LEAVES = {"volume", "ops", "data", "augment", "distributed", "checkpoint"}
+LEAVES = {"volume", "ops", "data", "augment", "distributed", "checkpoint", "memory"}
 OPEN_TO_ALL = {
     "config_fields",
     "errors",

@@ -6,8 +6,7 @@ be here. Of a compiled program: its memory, FLOP and collectives.
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 
 import jax
@@ -16,24 +15,11 @@ from jax.sharding import Mesh
 from attunet_jax.checkpoint import with_sharding
 from attunet_jax.data.batch import batch_schema
 from attunet_jax.data.labels import LabelMap
-from attunet_jax.distributed.mesh import (
-    batch_shardings,
-    data_shard,
-    replicated,
-    to_global,
-)
+from attunet_jax.distributed.mesh import batch_shardings, replicated
 from attunet_jax.errors import BadArguments
-from attunet_jax.train.config_checks import (
-    Config,
-    check_config,
-    check_fits_mesh,
-    epochs_text,
-    warnings_of,
-)
+from attunet_jax.train.config_checks import Config, check_config, check_fits_mesh
 from attunet_jax.train.experiment import Training, compile_step, make_training
-from attunet_jax.train.setup import Run, batches_from
-from attunet_jax.train.state import TrainState, parameter_count
-from attunet_jax.train.validation import nowhere_warning
+from attunet_jax.train.state import TrainState
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -72,81 +58,6 @@ def training_shapes(config: Config, mesh: Mesh) -> tuple[Training, TrainState, S
         with_sharding(state, replicated(mesh)),
         {name: with_sharding(x, shardings[name]) for name, x in batch.items()},
     )
-
-
-def dry_run(run: Run) -> str:
-    """Compiles the train step for these devices and describes what it needs.
-
-    All processes call it; each returns the same text.
-    """
-    batches = batches_from(run, 0)
-    with jax.set_mesh(run.mesh):
-        try:
-            batch = to_global(next(batches), run.mesh)
-        finally:
-            batches.close()
-        abstract = run.abstract_state
-        compiled = compile_step(run.experiment, run.mesh, abstract, batch, run.step_key)
-    data, experiment = run.config.data, run.experiment
-    kinds = Counter(device.device_kind for device in jax.devices())
-    per_host = Counter(zip(run.hosts, range(len(run.hosts)), strict=True))
-    train_cases = len(experiment.train_ids)
-    rows = data.batch_size // data_shard(run.mesh)[1]
-    lines = {
-        "mesh": "  ".join(f"{k} {n}" for k, n in run.mesh.shape.items()),
-        "processes": ", ".join(f"{i} on {host}" for host, i in per_host),
-        "devices": f"{jax.device_count()} ({_counted(kinds)}), "
-        f"{jax.local_device_count()} a process, {run.mesh.size} in use",
-        "batch": f"{data.batch_size} cases of {_size(data.crop_shape)}, "
-        f"{rows} read by each process",
-        "parameters": f"{parameter_count(abstract.params):,}",
-        "outputs": ", ".join(experiment.run["outputs"]),
-        "cases": f"{train_cases} training, {len(experiment.validation_ids)} validation",
-        "steps": epochs_text(experiment.steps, data.batch_size, train_cases),
-        **_memory(compiled),
-    }
-    width = max(map(len, lines))
-    text = "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
-    text += "".join(f"\n{line}" for line in warnings_of(run.config, train_cases))
-    validation = experiment.validation_ids
-    absent = run.dataset.absent(validation, experiment.organs)
-    nowhere = [organ for organ, n in absent.items() if 0 < n == len(validation)]
-    if nowhere:
-        text += f"\n{nowhere_warning(nowhere, len(nowhere) < len(absent))}"
-    if jax.default_backend() == "cpu":
-        text += (
-            "\nThe memory is that of the program compiled for CPU: it shows how memory "
-            "scales with devices,\nnot what a GPU or TPU needs (TPU layouts took 4 "
-            "times as much where both were compiled)."
-        )
-    return text + "\nDry run: nothing was trained or written."
-
-
-def _memory(compiled: jax.stages.Compiled) -> dict[str, str]:
-    """The compiler's numbers; empty if the backend does not report them."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return {}
-    mib = 2**20
-    state_and_batch = memory.argument_size_in_bytes
-    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    work = memory.temp_size_in_bytes + new
-    found = {
-        "memory per device": f"{(state_and_batch + work) / mib:,.1f} MiB: "
-        f"state and batch {state_and_batch / mib:,.1f}, work {work / mib:,.1f}"
-    }
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if limit := stats.get("bytes_limit"):
-        found["memory there is"] = f"{limit / mib:,.1f} MiB a device"
-    return found
-
-
-def _counted(kinds: Counter) -> str:
-    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 @dataclass(frozen=True)

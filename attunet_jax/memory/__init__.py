@@ -1,0 +1,1 @@
+"""What memory a program needs, and what memory a device has."""
