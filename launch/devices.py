@@ -1,9 +1,12 @@
 """Checks what JAX finds on this machine before a program makes anything."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, one_line
@@ -31,6 +34,11 @@ def check_devices() -> None:
             f"JAX_PLATFORMS={requested}: this JAX cannot use it here "
             f"({one_line(error)[:160]}); unset it, or {INSTALL}"
         ) from None
+    except AssertionError:  # JAX's word for cuda where no driver shows a GPU
+        raise BadArguments(
+            f"JAX_PLATFORMS={requested}: no GPU can be seen here: unset it, or see "
+            "what nvidia-smi says (a container needs --gpus all)"
+        ) from None
     if backend == "cpu" and not requested and (gpu := unused_gpu()):
         print(
             f"note: this machine has a GPU ({gpu}) that this JAX cannot use, so the "
@@ -38,6 +46,25 @@ def check_devices() -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+@contextmanager
+def memory_is_enough() -> Iterator[None]:
+    """Turns what a device without memory left raises within into a `BadArguments`."""
+    try:
+        yield
+    except RuntimeError as error:  # JAX's, for the compiler and for a step
+        text = one_line(error)
+        if not text.startswith("RESOURCE_EXHAUSTED"):
+            raise
+        size = re.search(r"allocat\w+ ([\d.]+ ?\w+)", text)
+        asked = f" (it was asked for {size[1]})" if size else ""
+        raise BadArguments(
+            f"the memory of a device is too small for this run{asked}: a smaller "
+            "--config.data.crop_shape, read_shape or batch_size, "
+            "--config.model.remat=True, or --config.mesh.spatial=2 on two devices; "
+            "--dry_run says what fits"
+        ) from error
 
 
 def unused_gpu() -> str | None:

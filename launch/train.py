@@ -22,7 +22,7 @@ from typing import Any
 from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.distributed import processes
 from launch import cli, config_file, metrics_hook
-from launch.devices import check_devices
+from launch.devices import check_devices, memory_is_enough
 from launch.flag_types import positive_number
 
 
@@ -88,7 +88,10 @@ def main(values: cli.Values) -> None:
         from attunet_jax.train.monitor import parse_steps
 
         hook = values.on_metrics if processes.is_main_process() else None
-        with metrics_hook.opened(hook, workdir, config) as on_metrics:
+        with (
+            memory_is_enough(),
+            metrics_hook.opened(hook, workdir, config) as on_metrics,
+        ):
             train(
                 config,
                 workdir,

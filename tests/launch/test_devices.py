@@ -57,6 +57,28 @@ def test_a_gpu_that_this_jax_cannot_use_is_said_once(tmp_path):
     assert "note:" not in python("-c", check, **path, JAX_PLATFORMS="cpu").stderr
 
 
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="JAX may use this GPU")
+def test_cuda_is_asked_for_where_no_gpu_can_be_seen():
+    check = "from launch import devices, cli; cli.exit_status(devices.check_devices)"
+    (line,) = python("-c", check, JAX_PLATFORMS="cuda").stderr.splitlines()
+    assert line.startswith("error: JAX_PLATFORMS=cuda") and "nvidia-smi" in line
+
+
+def test_a_device_without_memory_left_is_one_line_and_other_errors_stay():
+    import jax.numpy as jnp
+
+    from attunet_jax.errors import BadArguments
+    from launch.devices import memory_is_enough
+
+    with pytest.raises(BadArguments) as error, memory_is_enough():
+        jnp.zeros(1 << 44, jnp.float32).block_until_ready()  # 64 TiB
+    assert "70368744177664" in str(error.value)
+    assert "--config.data.crop_shape" in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(RuntimeError, match="mine"), memory_is_enough():
+        raise RuntimeError("mine")
+
+
 def test_a_hidden_gpu_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices.unused_gpu() is None
