@@ -12,17 +12,13 @@ probability that "the second is better" is false, and the smallest difference th
 many cases could have shown. From three networks on they are ranked.
 """
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.definitions import METRICS
 from launch import cli
 from launch.flag_types import names_of
-
-if TYPE_CHECKING:
-    from attunet_jax.evaluate.evaluations import Evaluation
 
 # The paper's of the pancreas, and the distance that most others report.
 USUAL_METRICS = ("dice", "precision", "recall", "surface_distance_mm", "hausdorff95_mm")
@@ -47,7 +43,7 @@ FLAGS.add("seed", int, 0, "Of the bootstrap.")
 def main(values: cli.Values) -> None:
     # Late: scipy takes a moment that --help does not need.
     from attunet_jax.evaluate.comparable import comparable
-    from attunet_jax.evaluate.evaluations import read_evaluations
+    from attunet_jax.evaluate.networks import read_networks
     from attunet_jax.evaluate.tables.compared import (
         compared,
         compared_files,
@@ -56,12 +52,11 @@ def main(values: cli.Values) -> None:
     )
     from attunet_jax.files import make_folder, write_text
 
-    given = [_named(word) for word in values.runs]
-    evaluations = read_evaluations(path for _, path in given)
     organs = tuple(values.organs) if values.organs else None
-    evaluations = comparable(evaluations, common=values.common, organs=organs)
-    names = [name for name, _ in given]
-    rows = _by_network(names, evaluations)
+    networks = read_networks(
+        values.runs, partial(comparable, common=values.common, organs=organs)
+    )
+    rows = {network.name: network.rows for network in networks}
     if len(rows) < 2:
         raise BadArguments(f"all are named {next(iter(rows))}: compare two networks")
     for name, of_network in rows.items():
@@ -81,41 +76,6 @@ def main(values: cli.Values) -> None:
         for name, text in files.items():
             write_text(values.output / name, text)
         print(f"written to {values.output}: {', '.join(files)}")
-
-
-def _named(word: str) -> tuple[str | None, Path]:
-    """Splits NAME=FOLDER; a folder that is there needs no name."""
-    name, equals, folder = word.partition("=")
-    if equals and name and folder and not Path(word).exists():
-        return name, Path(folder)
-    return None, Path(word)
-
-
-def _by_network(
-    names: Sequence[str | None], evaluations: Sequence["Evaluation"]
-) -> dict[str, list[dict]]:
-    """Returns the rows of each network; those of several folders get a `seed`.
-
-    Raises `BadArguments` where a folder's own name is one that was given to another.
-    """
-    folders: dict[str, list[Evaluation]] = {}
-    for name, evaluation in zip(names, evaluations, strict=True):
-        if name is None and evaluation.name in names:
-            raise BadArguments(
-                f"{evaluation.folder}: is called {evaluation.name}, a name given to "
-                "another: give it one too, NAME=FOLDER"
-            )
-        folders.setdefault(name or evaluation.name, []).append(evaluation)
-    rows = {}
-    for name, of_name in folders.items():
-        rows[name] = of_name[0].rows
-        if len(of_name) > 1:
-            if any("seed" in row for e in of_name for row in e.rows):
-                raise BadArguments(f"{name}: one of its folders has several seeds")
-            rows[name] = [
-                row | {"seed": seed} for seed, e in enumerate(of_name) for row in e.rows
-            ]
-    return rows
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ summary as nnunet_summary.json, report.html, a page with plots and tables, and
 score.json, which says what was compared. The same
 command continues after an interruption and scores what has changed. What has no other
 half or cannot be scored is named, the others are scored, and the exit status is 3;
-with --only_common label maps of one folder alone do not count.
+with --only_common label maps of one folder alone do not count. Voxels of a value
+without a name are background; which values these are is said.
 """
 
 import sys
@@ -90,15 +91,24 @@ def main(values: cli.Values) -> None:
         workers=values.workers,
     )
     print(scores.text)
+    no_report = None
     if values.report:
-        from attunet_jax.evaluate.page.beside import write_beside  # late: a second
+        from attunet_jax.evaluate.page.beside import (  # late: a second
+            NoReport,
+            write_beside,
+        )
 
         name, page = output.resolve().name, output / "report.html"
-        print(write_beside(page, {name: scores.rows}, folders={name: [output]}))
+        try:
+            print(write_beside(page, {name: scores.rows}, folders={name: [output]}))
+        except NoReport as error:
+            no_report = error
     print(f"written to {output}", flush=True)
     left_out = scores.left_out + ([] if values.only_common else scores.unmatched)
+    if no_report and not left_out:
+        raise no_report
     if left_out:
-        for line in left_out[:-1]:
+        for line in [*left_out[:-1], *([str(no_report)] if no_report else [])]:
             print(f"error: {line}", file=sys.stderr, flush=True)
         hint = (
             ""

@@ -1,10 +1,11 @@
 """Predicts and scores prepared cases; `cases.jsonl` has a line per case and organ."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -72,12 +73,10 @@ def evaluate_cases(
     organs = organs_of(predictor, dataset)
     stamp = stamp_of(predictor, dataset, scoring)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Rows so far: a kill loses none of them.
     tmp_path = journal_of(path)
     done = _read_rows(tmp_path, stamp, organs) | _read_rows(path, stamp, organs)
-    write_text(tmp_path, lines(row for of_case in done.values() for row in of_case))
     rows = []
-    with tmp_path.open("a", encoding="utf-8") as file:
+    with _journal(tmp_path, (row for rows in done.values() for row in rows)) as file:
         for case_id in case_ids:
             of_case = done.get(case_id, [])
             is_new = not of_case
@@ -105,6 +104,22 @@ def evaluate_cases(
     write_text(path, lines(rows))
     tmp_path.unlink()
     return rows
+
+
+@contextmanager
+def _journal(path: Path, done: Iterable[dict]) -> Iterator[TextIO]:
+    """Opens the rows so far to add others: a kill loses none of them.
+
+    After an error without any row it is removed.
+    """
+    write_text(path, lines(done))
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            yield file
+    except Exception:
+        if path.stat().st_size == 0:
+            path.unlink()
+        raise
 
 
 def _predicted(

@@ -1,7 +1,9 @@
 """Evaluates a network into a folder: scores, a summary, pictures, label maps."""
 
 import json
-from collections.abc import Mapping, Set
+import shutil
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from attunet_jax.evaluate.cases import (
 )
 from attunet_jax.evaluate.definitions import METRICS, definitions_text
 from attunet_jax.evaluate.evaluation_record import RECORD
+from attunet_jax.evaluate.journal import journal_of, rows_in
 from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.summary import markdown_summary, short_summary, summary
@@ -65,6 +68,46 @@ def evaluate_into_folder(
       BadData: the folder cannot be written.
     """
     organs_of(predictor, dataset)  # what does not fit leaves no folder
+    with _removed_unless_begun(folder):
+        return _evaluate_into(
+            predictor,
+            dataset,
+            case_ids,
+            folder,
+            pictures=pictures,
+            label_maps=label_maps,
+            replace=replace,
+            scoring=scoring,
+        )
+
+
+@contextmanager
+def _removed_unless_begun(folder: Path) -> Iterator[None]:
+    """Removes what was made of `folder` where no case is scored in the end."""
+    there = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except Exception:
+        cases = folder / "cases.jsonl"
+        if folder in there and not rows_in(cases) and not rows_in(journal_of(cases)):
+            shutil.rmtree(folder, ignore_errors=True)
+            for place in there[1:]:
+                with suppress(OSError):  # others may be writing there
+                    place.rmdir()
+        raise
+
+
+def _evaluate_into(
+    predictor: Predictor,
+    dataset: Dataset,
+    case_ids: tuple[str, ...],
+    folder: Path,
+    *,
+    pictures: int,
+    label_maps: bool,
+    replace: bool,
+    scoring: Scoring,
+) -> tuple[list[dict], str]:
     make_folder(folder / "label_maps" if label_maps else folder)
     stamp = stamp_of(predictor, dataset, scoring)
     maps_stay = _make_way(folder, stamp, case_ids, replace)

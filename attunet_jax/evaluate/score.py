@@ -3,6 +3,7 @@
 Needs no JAX. One case is in memory at a time, in each worker process.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def score_folders(
         raise BadData(_reasons(errors))
     if resampled := len({row["case_id"] for row in result.rows if row["resampled"]}):
         result.notes.append(f"{resampled} predictions were put onto their truth's grid")
+    result.notes += _unnamed(result.rows)
     absent = _absent(meaning, result.rows)
     if absent and labels:
         forget(output)
@@ -308,3 +310,26 @@ def _absent(meaning: Meaning, rows: Sequence[Mapping]) -> list[str]:
     """Organs that no case has in its truth."""
     there = {row["organ"] for row in rows if row["truth_vox"]}
     return [organ.name for organ in meaning.organs if organ.name not in there]
+
+
+def _unnamed(rows: Sequence[Mapping]) -> list[str]:
+    """A line for each side with values that have no name, and in how many cases."""
+    notes = []
+    for side, flag in (("truth", "labels"), ("prediction", "prediction_labels")):
+        cases: Counter[int] = Counter()
+        # All rows of a case say the same; those of an earlier version nothing.
+        found = {row["case_id"]: row.get("unnamed_values", {}) for row in rows}
+        for values in found.values():
+            cases.update(values.get(side, ()))
+        if cases:
+            shown = [
+                f"{value} ({n} case{'s' if n > 1 else ''})"
+                for value, n in sorted(cases.items())
+            ]
+            more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+            notes.append(
+                f"values without a name in the {side}, {len(shown)}, count as "
+                f"background: {', '.join(shown[:10])}{more}; --{flag}=NAME=VALUE,... "
+                "names them"
+            )
+    return notes

@@ -313,15 +313,22 @@ def _write(
         remarks=remarks,
         added=theirs,
     )
+    if values.grid == "scan":
+        table["name"] = f"{tables.name_of(table)}_on_scan_grid"
     make_folder(values.workdir)
     text, files = assembly.write_table(values.workdir, table, results | theirs)
     files.append(write_provenance(values.workdir, table, evaluated, dataset, added))
     print(f"\n{text}")
     print(f"written: {', '.join(map(str, files))}")
-    for line in write_reports(
+    pages, failed = write_reports(
         values.workdir, table, results | theirs, evaluated, dataset.directory, remarks
-    ):
+    )
+    for line in pages:
         print(line)
+    for error in failed[:-1] if not missing else failed:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    if failed and (not missing or values.allow_missing):
+        raise failed[-1]
     if missing and not values.allow_missing:
         raise BadData(
             f"{what} is not whole: {missing}: leave out --assemble, run what "

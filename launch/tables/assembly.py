@@ -48,7 +48,7 @@ def write_table(
     written = tables.table_files(table, results)
     for name, content in written.items():
         write_text(workdir / name, content)
-    text = written[f"table{table['number']}.md"]
+    text = written[f"{tables.name_of(table)}.md"]
     return text, [workdir / name for name in written]
 
 

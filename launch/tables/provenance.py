@@ -14,6 +14,7 @@ from typing import Any
 
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import BadData
+from attunet_jax.evaluate.tables import name_of
 from attunet_jax.files import read_json, sha256, write_text
 from launch.tables.added import Added
 from launch.tables.standing import Standing, stored_run
@@ -41,7 +42,7 @@ def write_provenance(
     if not isinstance(content, dict) or not isinstance(content.get("tables", {}), dict):
         raise BadData(f"{path}: is not what launch.tables writes: remove it")
     tables = content.get("tables", {})
-    tables[str(table["number"])] = {
+    tables[name_of(table).removeprefix("table")] = {
         "command": sys.argv,
         "made_here": _here(),
         "data": {

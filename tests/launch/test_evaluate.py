@@ -413,6 +413,25 @@ def test_another_truth_than_the_one_that_was_prepared_is_refused(
     cases = OriginalCases(tmp_path / "scans", dataset, ["ball_1"])
     with pytest.raises(BadData, match="ball_1.nii.gz: is another label map than"):
         cases("ball_1")
+    output = tmp_path / "evaluation" / "on_scan_grid"
+    predictor = load_predictor(trained[0], {})
+    for there in (False, True):
+        if there:
+            output.mkdir(parents=True)
+        with pytest.raises(BadData, match="is another label map than"):
+            evaluate_into_folder(
+                predictor,
+                dataset,
+                ("ball_1",),
+                output,
+                pictures=0,
+                label_maps=True,
+                scoring=Scoring(original=cases),
+            )
+        if there:  # a folder of the user's stays, without a hidden file
+            assert not [p for p in output.rglob("*") if p.name.startswith(".")]
+        else:
+            assert not output.parent.exists()
     with pytest.raises(BadArguments, match=r"--truth=\S+: has no case ball_x; name"):
         OriginalCases(scan_folder, dataset, ["ball_x"])
     words = [f"--workdir={trained[0]}", f"--data={prepared}"]

@@ -59,6 +59,25 @@ def test_any_evaluations_become_one_page_with_their_subgroups(run, evaluated, tm
     assert text.count("to be filled by the authors") > 10
 
 
+def test_folders_of_one_name_are_one_network_with_several_seeds(
+    run, evaluated, tmp_path
+):
+    def dice(shift):
+        return {f"c{i}": 0.5 + i / 40 + shift for i in range(8)}
+
+    seeds = [evaluated(f"seed{i}", dice(i / 10)) for i in range(2)]
+    other = evaluated("other", dice(0.3))
+    page = tmp_path / "page.html"
+    words = (f"unet={seeds[0]}", f"unet={seeds[1]}", f"wide={other}")
+    status, _, errors = run(*words, f"--output={page}")
+    assert (status, errors) == (0, "")
+    text = page.read_text(encoding="utf-8")
+    # The mean of 0.5 to 0.675 is 0.5875; over both seeds 0.05 more, of the other 0.3.
+    assert "pancreas: wide over unet by 0.250" in text
+    status, _, errors = run(f"seed1={seeds[0]}", seeds[1], f"--output={page}")
+    assert status == 2 and "a name given to another" in errors
+
+
 def test_what_cannot_be_reported_is_one_line_and_leaves_no_page(
     run, evaluated, tmp_path
 ):

@@ -58,7 +58,9 @@ def run(capfd):
         capfd.readouterr()
         status = exit_status(lambda: score.main(score.FLAGS.parse(flags)))
         out, err = capfd.readouterr()
-        return status, out, [line for line in err.splitlines() if line.strip()]
+        # A bar is drawn where a busy machine takes a while.
+        lines = [x for x in err.splitlines() if x.strip() and "case/s]" not in x]
+        return status, out, lines
 
     return program
 
@@ -166,6 +168,38 @@ def test_without_names_each_value_is_a_label(folders, run):
     rows = rows_of(folders)
     assert [o for c, o in rows if c == "b"] == [f"label_{v}" for v in (1, 2, 3, 7)]
     assert rows["a", "label_7"]["dice"] == 0 and rows["b", "label_7"]["dice"] is None
+
+
+def test_values_without_a_name_are_counted_named_and_background(folders, run):
+    extra = blocks(1)
+    extra[18, 1:3, 1] = 7
+    save(folders / "truth" / "b.nii.gz", extra)
+    status, out, errors = run(folders, "--labels=spleen=1,pancreas=2")
+    assert (status, errors) == (0, [])
+    (line,) = [x for x in out.splitlines() if "in the truth" in x]
+    assert "3 (2 cases), 7 (1 case)" in line and "--labels=" in line
+    (line,) = [x for x in out.splitlines() if "in the prediction" in x]
+    assert "3 (2 cases)" in line and "7" not in line
+    assert set(rows_of(folders)) == {(c, o) for c in "ab" for o in NAMES if o[0] != "k"}
+    # What is kept of a case says it again; with a name for all there is nothing to say.
+    assert "7 (1 case)" in run(folders, "--labels=spleen=1,pancreas=2")[1]
+    out = run(folders, "--labels=spleen=1,pancreas=2,kidney=3,ignore=7")[1]
+    assert "without a name" not in out
+
+
+def test_a_report_that_cannot_be_written_is_an_error_after_all_scores(folders, run):
+    words = ("--labels=spleen=1,pancreas=2,kidney=3", "--report=true")
+    (folders / "out" / "report.html").mkdir(parents=True)
+    status, out, errors = run(folders, *words)
+    assert status == 3 and len(errors) == 1, errors
+    assert errors[0].startswith("error: ") and "report.html" in errors[0]
+    assert "launch.report" in errors[0] and "written to" in out
+    assert len(rows_of(folders)) == 6
+    # Beside another mistake both are said.
+    (folders / "prediction" / "b.nii.gz").unlink()
+    status, out, errors = run(folders, *words)
+    assert status == 3 and len(errors) == 2, errors
+    assert "report.html" in errors[0] and "without a prediction" in errors[1]
 
 
 def test_pairs_are_found_below_folders_with_channels_and_in_other_formats(

@@ -133,6 +133,38 @@ def test_a_part_of_a_table_is_merged_with_what_is_there(words, prepared, tmp_pat
         assert cell["mean"] == pytest.approx(np.mean(whole[*key, 0]), abs=1e-12)
 
 
+def test_tables_on_both_grids_lie_beside_each_other(
+    words, prepared, scan_folder, tmp_path
+):
+    scan_grid = ["--grid=scan", f"--truth={scan_folder}"]
+    made = {}
+    for name, more in (("table1", []), ("table1_on_scan_grid", scan_grid)):
+        row, *_ = rows(["--table=1", *words, *more], ("80_20",))
+        if not more:
+            write_training(row, prepared)
+        write_evaluation(row, prepared, grid="scan" if more else "prepared")
+        run([*words, *more, "--assemble", "--allow_missing"])
+        made[name] = (tmp_path / f"{name}.md").read_text()
+    first, second = made
+    assert (tmp_path / f"{first}.md").read_text() == made[first] != made[second]
+    for name in made:
+        assert (tmp_path / f"{name}.html").exists()
+    tables = json.loads((tmp_path / "provenance.json").read_text())["tables"]
+    assert set(tables) == {"1", "1_on_scan_grid"}
+
+
+def test_a_page_that_cannot_be_written_is_an_error_after_the_table(
+    words, prepared, tmp_path
+):
+    row, *_ = rows(["--table=1", *words], ("80_20",))
+    write_training(row, prepared)
+    write_evaluation(row, prepared)
+    (tmp_path / "table1.html").mkdir()
+    with pytest.raises(BadData, match="table1.html: the report was not written"):
+        run([*words, "--assemble", "--allow_missing"])
+    assert (tmp_path / "table1.md").exists()
+
+
 def test_what_is_missing_is_named_and_the_status_says_so(
     words, prepared, tmp_path, capsys
 ):

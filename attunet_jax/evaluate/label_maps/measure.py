@@ -212,15 +212,30 @@ def _measured(
         settings.meaning,
         definition=settings.definition,
     )
+    unnamed = _unnamed(truth, prediction, settings.meaning)
     return tuple(
         {
             "case_id": stamp["case_id"],
             **row,
             **stamp,
             "resampled": resampled,
+            "unnamed_values": unnamed,
         }
         for row, stamp in zip(rows, stamps, strict=True)
     )
+
+
+def _unnamed(
+    truth: Volume, prediction: Volume, meaning: Meaning
+) -> dict[str, list[int]]:
+    """Values of each side that no organ has: scored as background."""
+    of_truth = {value for organ in meaning.organs for value in organ.truth}
+    of_prediction = {value for organ in meaning.organs for value in organ.prediction}
+    named = {"truth": {*of_truth, *meaning.ignored}, "prediction": of_prediction}
+    return {
+        side: [v for v in _values(volume) if v and v not in named[side]]
+        for side, volume in (("truth", truth), ("prediction", prediction))
+    }
 
 
 def _drawn(

@@ -6,6 +6,7 @@ from attunet_jax.evaluate.tables.build import Key, Result, table
 from attunet_jax.evaluate.tables.formats import (
     challenge_csv,
     comparisons_csv,
+    name_of,
     to_csv,
     to_json,
     to_markdown,
@@ -17,6 +18,7 @@ __all__ = [
     "Result",
     "table",
     "table_files",
+    "name_of",
     "to_csv",
     "to_json",
     "to_latex",
@@ -31,7 +33,7 @@ def table_files(filled: Mapping, results: Mapping[Key, Result]) -> dict[str, str
       filled: what `table` returned.
       results: all that is in it, added networks too.
     """
-    name = f"table{filled['number']}"
+    name = name_of(filled)
     networks = {
         (entry["name"], entry["split"]): results[entry["network"], entry["split"]].rows
         for entry in filled["entries"]

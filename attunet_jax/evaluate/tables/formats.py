@@ -34,6 +34,11 @@ def to_csv(table: Mapping) -> str:
     )
 
 
+def name_of(table: Mapping) -> str:
+    """Returns what the files of a table are called: "table1", or its own `name`."""
+    return table.get("name") or f"table{table['number']}"
+
+
 def heading(table: Mapping) -> str:
     return f"Table {table['number']}: {table['title']}: {table['data']}"
 

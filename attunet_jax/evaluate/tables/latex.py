@@ -9,7 +9,7 @@ is in braces, as siunitx wants it. The preamble needs
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from attunet_jax.evaluate.tables.formats import heading, sheets_of
+from attunet_jax.evaluate.tables.formats import heading, name_of, sheets_of
 from attunet_jax.evaluate.tables.sheets import Cell, Sheet, main_sheet
 
 _SPECIAL = {
@@ -35,7 +35,7 @@ def to_latex(table: Mapping) -> str:
     sheets = [main_sheet(table, paper_apart=True), *sheets_of(table)]
     # LaTeX numbers its tables itself.
     _, _, title = heading(table).partition(": ")
-    return latex(title, f"table{table['number']}", sheets, table["footnotes"])
+    return latex(title, name_of(table), sheets, table["footnotes"])
 
 
 def latex(title: str, label: str, sheets: Iterable[Sheet], notes: Iterable[str]) -> str:
