@@ -12,10 +12,10 @@ from attunet_jax.distributed.consensus import raise_on_all
 from attunet_jax.distributed.mesh import data_shard, to_global
 from attunet_jax.memory.devices import DeviceMemory, device_memory
 from attunet_jax.train.config_checks import epochs_text, warnings_of
-from attunet_jax.train.estimate import ACCURACY, Estimate, estimate
+from attunet_jax.train.estimate import ACCURACY, Estimate, estimate, whole_scan_vox
 from attunet_jax.train.experiment import compile_step
 from attunet_jax.train.setup import Run, batches_from
-from attunet_jax.train.state import parameter_count
+from attunet_jax.train.state import TrainState, parameter_count
 from attunet_jax.train.validation import nowhere_warning
 
 MIB = 2**20
@@ -32,10 +32,11 @@ def dry_run(run: Run, *, compiled: bool, memory_gib: float | None = None) -> str
     backend = jax.default_backend()
     asked = "cuda" if memory_gib and backend == "cpu" and not compiled else None
     memory = device_memory(jax.local_devices()[0], memory_gib)
-    lines = _described(run)
+    state = run.abstract_state
+    lines = _described(run, state)
     notes = []
     if compiled:
-        needs = _compiled_needs(run)
+        needs = _compiled_needs(run, state)
         lines |= needs
         if memory:
             lines["memory there is"] = (
@@ -55,10 +56,13 @@ def dry_run(run: Run, *, compiled: bool, memory_gib: float | None = None) -> str
                 run.mesh,
                 outputs=tuple(run.experiment.run["outputs"]),
                 platform=asked,
+                state=state,
             )
         )
         lines |= _estimated(found)
         lines |= _verdict(run, found, memory, asked or device.platform)
+        if memory and (asked or device.platform) != "tpu":
+            lines["whole scans"] = _whole_scans(run, state, memory.bytes, asked)
         if asked:
             notes.append(
                 "Estimated for a GPU, because --device_memory_gib was given and the "
@@ -71,7 +75,7 @@ def dry_run(run: Run, *, compiled: bool, memory_gib: float | None = None) -> str
     return text + "\nDry run: nothing was trained or written."
 
 
-def _described(run: Run) -> dict[str, str]:
+def _described(run: Run, state: TrainState) -> dict[str, str]:
     data, experiment = run.config.data, run.experiment
     kinds = Counter(device.device_kind for device in jax.devices())
     per_host = Counter(zip(run.hosts, range(len(run.hosts)), strict=True))
@@ -84,7 +88,7 @@ def _described(run: Run) -> dict[str, str]:
         f"{jax.local_device_count()} a process, {run.mesh.size} in use",
         "batch": f"{data.batch_size} cases of {_size(data.crop_shape)}, "
         f"{rows} read by each process",
-        "parameters": f"{parameter_count(run.abstract_state.params):,}",
+        "parameters": f"{parameter_count(state.params):,}",
         "outputs": ", ".join(experiment.run["outputs"]),
         "cases": f"{train_cases} training, {len(experiment.validation_ids)} validation",
         "steps": epochs_text(experiment.steps, data.batch_size, train_cases),
@@ -102,7 +106,7 @@ def _warnings(run: Run) -> list[str]:
     return lines
 
 
-def _compiled_needs(run: Run) -> dict[str, str]:
+def _compiled_needs(run: Run, state: TrainState) -> dict[str, str]:
     """The compiler's numbers; empty if the backend does not report them."""
     batches = batches_from(run, 0)
     with jax.set_mesh(run.mesh):
@@ -110,9 +114,7 @@ def _compiled_needs(run: Run) -> dict[str, str]:
             batch = to_global(next(batches), run.mesh)
         finally:
             batches.close()
-        compiled = compile_step(
-            run.experiment, run.mesh, run.abstract_state, batch, run.step_key
-        )
+        compiled = compile_step(run.experiment, run.mesh, state, batch, run.step_key)
     memory = compiled.memory_analysis()
     if memory is None:
         return {}
@@ -167,6 +169,24 @@ def _largest(run: Run, found: Estimate, available: int) -> str:
         f"{crop.replace(',', 'x')} (estimated, with room for an error of "
         f"{ACCURACY:.0%}): --config.data.crop_shape={crop} "
         f"--config.data.read_shape={read}"
+    )
+
+
+def _whole_scans(run: Run, state: TrainState, available: int, asked: str | None) -> str:
+    most = raise_on_all(
+        lambda: whole_scan_vox(
+            run.config,
+            run.dataset.labels,
+            run.mesh,
+            available,
+            outputs=tuple(run.experiment.run["outputs"]),
+            platform=asked,
+            state=state,
+        )
+    )
+    return (
+        f"prediction without windows up to {most / 1e6:,.1f} million voxels "
+        f"(estimated): --config.predict.whole_volume_limit_vox={most // 10**6 * 10**6}"
     )
 
 

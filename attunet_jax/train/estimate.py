@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from attunet_jax.data.batch import batch_schema
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.memory.alive import alive_at_peak
 from attunet_jax.ops import dispatch
 from attunet_jax.train.config_checks import Config
-from attunet_jax.train.experiment import make_training
+from attunet_jax.train.experiment import Training, make_training
+from attunet_jax.train.state import TrainState
 
 # The compiled figure is within this share of the estimate.
 ACCURACY = 0.15
@@ -28,6 +30,8 @@ ACCURACY = 0.15
 CPU_KEEPS = {dispatch.COMPILER: 1.45, dispatch.MATRIX: 1.4, dispatch.ONEDNN: 1.0}
 # It keeps kernels turned around for the backward pass, and in another layout.
 CPU_COPIES_OF_PARAMETERS = 2
+# The same of a forward pass, where it is more than is counted.
+CPU_KEEPS_FORWARD = {dispatch.COMPILER: 1.0, dispatch.MATRIX: 1.2, dispatch.ONEDNN: 1.2}
 # More crops than these are not asked for: of a whole scan and more.
 LARGEST_VOX = 2048**3
 
@@ -67,19 +71,20 @@ class Estimate:
     ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The largest crop that fits whatever the estimate's error, and what is read.
 
-        It has the proportions of this one, as far as the divisors of each axis allow.
+        It has the proportions of this one, to the nearest multiple of each axis'
+        divisor.
         None where not even the smallest fits.
         """
         found = None
-        # All crops with these proportions: each axis grows by a divisor at a time.
+        # All crops with these proportions: each axis at the nearest multiple.
         steps = {
-            n * d / size
+            (n + 0.5) * d / size
             for size, d in zip(self.crop_shape, divisors, strict=True)
-            for n in range(1, 4096 // d + 1)
+            for n in range(4096 // d + 1)
         }
-        for scale in sorted(steps):
+        for scale in (0.0, *sorted(steps)):
             crop = tuple(
-                max(int(size * scale + 1e-6) // d, 1) * d
+                max(math.floor(size * scale / d + 0.5 + 1e-9), 1) * d
                 for size, d in zip(self.crop_shape, divisors, strict=True)
             )
             read = self._read_with(crop)
@@ -103,41 +108,94 @@ def estimate(
     *,
     outputs: tuple[str, ...] | None = None,
     platform: str | None = None,
+    state: TrainState | None = None,
 ) -> Estimate:
     """Estimates what a device of `mesh` needs to train `config`.
 
     The config fits the mesh (`check_fits_mesh`). `platform` ("cuda") asks about devices
-    of another kind than the mesh's.
+    of another kind than the mesh's. `state` are its shapes, where they are known.
     """
-    own = mesh.devices.flat[0].platform
     local: Any = copy.deepcopy(config)
     rows, parts = (len(x) for x in (mesh.devices, mesh.devices[0]))
     local.data.batch_size //= rows
     for name in ("crop_shape", "read_shape"):
         depth, *plane = local.data[name]
         local.data[name] = (depth // parts, *plane)
-    if platform not in (None, own):
-        local.model.convolution = dispatch.COMPILER
-    training = make_training(local, labels, mesh, outputs=outputs)
+    training, name = _training(local, labels, mesh, outputs, platform)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(training.create_state, key)
+    shapes: Any = state or jax.eval_shape(training.create_state, key)
     schema = batch_schema(local.data.batch_size, local.data.read_shape)
     batch = {name: jax.ShapeDtypeStruct(*spec) for name, spec in schema.items()}
-    traced = jax.make_jaxpr(training.train_step)(state, batch, key)
-    name = {"gpu": "cuda"}.get(platform or own, platform or own)
-    parameters = {tuple(x.shape) for x in jax.tree.leaves(state)}
+    traced = jax.make_jaxpr(training.train_step)(shapes, batch, key)
+    parameters = {tuple(x.shape) for x in jax.tree.leaves(shapes)}
     alive = alive_at_peak(traced, name, shapes=parameters)
     keeps, copies = 1.0, 0
     if name == "cpu":
         keeps = CPU_KEEPS[training.network.convolution]
-        copies = CPU_COPIES_OF_PARAMETERS * _bytes(state.params)
+        copies = CPU_COPIES_OF_PARAMETERS * _bytes(shapes.params)
     return Estimate(
-        state=_bytes(state),
+        state=_bytes(shapes),
         batch=_bytes(batch),
         parameter_like=alive.of_shapes + copies,
         activations=round((alive.bytes - alive.of_shapes) * keeps),
         crop_shape=tuple(config.data.crop_shape),
         read_shape=tuple(config.data.read_shape),
+    )
+
+
+def whole_scan_vox(
+    config: Config,
+    labels: LabelMap,
+    mesh: Any,
+    available: int,
+    *,
+    outputs: tuple[str, ...] | None = None,
+    platform: str | None = None,
+    state: TrainState | None = None,
+) -> int:
+    """Estimates how large a scan may be that one device predicts whole, in voxels.
+
+    At the network's spacing; it fits whatever the estimate's error. Arguments are those
+    of `estimate`, and the bytes of a device.
+    """
+    local: Any = copy.deepcopy(config)
+    training, name = _training(local, labels, mesh, outputs, platform)
+    network = training.network
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes: Any = state or jax.eval_shape(training.create_state, key)
+    variables = shapes.variables
+    shape = tuple(config.data.crop_shape)
+    image = jax.ShapeDtypeStruct((1, *shape, 1), jnp.float32)
+
+    def forward(variables: Any, image: jax.Array) -> jax.Array:
+        logits: Any = network.apply(variables, image, train=False)
+        return jax.nn.softmax(logits, axis=-1)
+
+    parameters = {tuple(x.shape) for x in jax.tree.leaves(variables)}
+    traced = jax.make_jaxpr(forward)(variables, image)
+    alive = alive_at_peak(traced, name, donated=False, shapes=parameters)
+    keeps = CPU_KEEPS_FORWARD[network.convolution] if name == "cpu" else 1.0
+    a_voxel = keeps * (alive.bytes - alive.of_shapes) / math.prod(shape)
+    a_voxel += image.dtype.itemsize
+    room = available / (1 + ACCURACY) - _bytes(variables) - alive.of_shapes
+    return max(math.floor(room / a_voxel), 0)
+
+
+def _training(
+    config: Any,
+    labels: LabelMap,
+    mesh: Any,
+    outputs: tuple[str, ...] | None,
+    platform: str | None,
+) -> tuple[Training, str]:
+    """Returns the training as it runs on `platform`, and that as the compiler's."""
+    own = mesh.devices.flat[0].platform
+    if platform not in (None, own):
+        config.model.convolution = dispatch.COMPILER
+    name = platform or own
+    return (
+        make_training(config, labels, mesh, outputs=outputs),
+        "cuda" if name == "gpu" else name,
     )
 
 

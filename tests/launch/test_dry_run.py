@@ -59,6 +59,9 @@ def test_a_dry_run_says_what_the_run_would_take_and_writes_nothing(
     sizes = [int(x) for x in crop.split(",")]
     assert sizes[0] >= 16 and len(set(sizes)) == 1 and sizes[0] % 2 == 0
     assert "Estimated for a GPU" in printed
+    # A forward pass keeps less than a train step of two cases.
+    (most,) = re.findall(r"up to ([\d.]+) million voxels", said["whole scans"])
+    assert float(most) * 1e6 > sizes[0] ** 3
     assert "nothing was trained or written" in printed
     assert "warning: no validation case has kidney: " in printed
     assert list(tmp_path.iterdir()) == [data]

@@ -1,15 +1,17 @@
 """Estimated memory beside the compiler's, on meshes, and the largest crop."""
 
-import itertools
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import make_mesh
 from attunet_jax.train.aot import compile_ahead_of_time, cost_of
-from attunet_jax.train.estimate import ACCURACY, Estimate, estimate
+from attunet_jax.train.estimate import ACCURACY, Estimate, estimate, whole_scan_vox
+from attunet_jax.train.experiment import make_training
 from configs import base
 
 LABELS = LabelMap.numbered(("spleen", "pancreas", "kidney"))
@@ -48,6 +50,31 @@ def test_the_estimate_is_within_its_accuracy_of_what_is_compiled():
         assert ratio(config) == pytest.approx(1, abs=ACCURACY), (crop_shape, model)
 
 
+@pytest.mark.cluster
+def test_a_scan_of_the_size_that_is_told_fits_when_its_prediction_is_compiled():
+    config, available = config_of((16, 32, 48)), 50_000_000
+    vox = whole_scan_vox(config, LABELS, one_device(), available)
+    edge = round(vox ** (1 / 3)) // 2 * 2
+    network = make_training(config, LABELS, one_device()).network
+    image = jax.ShapeDtypeStruct((1, edge, edge, edge, 1), jnp.float32)
+    small = jnp.zeros((1, 2, 2, 2, 1))
+    variables = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), small, train=False)
+    )
+
+    def predict(variables: Any, image: jax.Array) -> jax.Array:
+        logits: Any = network.apply(variables, image, train=False)
+        return jax.nn.softmax(logits, -1)
+
+    forward = jax.jit(predict)
+    memory = forward.lower(variables, image).compile().memory_analysis()
+    needed = sum(
+        getattr(memory, f"{part}_size_in_bytes")
+        for part in ("temp", "argument", "output")
+    )
+    assert (1 - 2 * ACCURACY) * available < needed <= available
+
+
 def test_devices_of_a_mesh_share_a_batch_and_a_depth():
     one = estimate(config_of((8, 16, 16)), LABELS, one_device())
     for data, spatial in ((2, 1), (2, 4)):
@@ -84,15 +111,15 @@ def test_the_largest_crop_keeps_proportions_divisors_and_room():
     assert crop == read and not any(n % d for n, d in zip(crop, divisors, strict=True))
     room = available / (1 + ACCURACY)
     assert 1000 + 11 * math.prod(crop) <= room
-    # By trying all: none of the same proportions, to a divisor, is larger.
-    axes = (range(d, 60, d) for d in divisors)
-    fitting = [
-        shape
-        for shape in itertools.product(*axes)
-        if shape[1] == shape[2]
-        and abs(shape[0] - 6 / 8 * shape[1]) < 3
-        and 1000 + 11 * math.prod(shape) <= room
-    ]
+    # By trying: the crops nearest to these proportions, at many sizes.
+    nearest = {
+        tuple(
+            max(round(n * scale / 1000 / d), 1) * d
+            for n, d in zip((6, 8, 8), divisors, strict=True)
+        )
+        for scale in range(1, 9000)
+    }
+    fitting = [s for s in nearest if 1000 + 11 * math.prod(s) <= room]
     assert math.prod(crop) == max(map(math.prod, fitting))
     assert here.largest_crop(1500, divisors) is None
     # What is read stays as much larger than the crop as it is.
