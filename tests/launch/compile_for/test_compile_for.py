@@ -183,6 +183,7 @@ def test_a_mesh_of_two_is_compiled_without_data_and_its_needs_are_told(
     assert "never what a TPU or GPU needs" in output
 
 
+@pytest.mark.cluster
 def test_kernels_bytes_and_the_least_time_are_told_for_gpus(
     run_program, finish, tmp_path
 ):
