@@ -8,8 +8,10 @@ import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from attunet_jax.checkpoint import with_sharding
@@ -39,6 +41,25 @@ def compile_ahead_of_time(
     options = {"xla_backend_optimization_level": 0} if is_cpu else None
     with jax.set_mesh(mesh):
         return compile_step(training, mesh, state, batch, key, options), state
+
+
+def compile_forward(
+    config: Config, mesh: Mesh
+) -> tuple[jax.stages.Compiled, TrainState]:
+    """Returns (the compiled forward pass of prediction, shapes of the state).
+
+    Its batch is one of normalised crops. Raises as `compile_ahead_of_time`.
+    """
+    training, state, _ = training_shapes(config, mesh)
+    shape = (config.data.batch_size, *config.data.crop_shape, 1)
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    images = with_sharding(image, batch_shardings(mesh, {"image": image})["image"])
+
+    def forward(variables: Any, images: jax.Array) -> Any:
+        return training.network.apply(variables, images, train=False)
+
+    with jax.set_mesh(mesh):
+        return jax.jit(forward).lower(state.variables, images).compile(), state
 
 
 def training_shapes(config: Config, mesh: Mesh) -> tuple[Training, TrainState, Shapes]:

@@ -37,6 +37,8 @@ from launch.compile_for.topology import (
 )
 from launch.flag_types import whole_number
 
+STEP, FORWARD = "train_step", "forward"
+
 FLAGS = cli.Flags(__doc__, config="attention_unet")
 FLAGS.add(
     "topology",
@@ -47,6 +49,13 @@ FLAGS.add(
 )
 FLAGS.add(
     "kernels", whole_number, 0, "For GPUs: list so many kernels, those that move most."
+)
+FLAGS.add(
+    "program",
+    str,
+    STEP,
+    "What to compile; forward is prediction's pass over a batch of crops.",
+    choices=(STEP, FORWARD),
 )
 FLAGS.add("hlo", Path, None, "File for the compiled program's text.")
 
@@ -77,7 +86,7 @@ def main(values: cli.Values) -> None:
 
     # Late: these import JAX, which now finds the requested devices.
     from attunet_jax.distributed.mesh import make_mesh
-    from attunet_jax.train.aot import compile_ahead_of_time
+    from attunet_jax.train import aot
 
     mesh = make_mesh(
         config.mesh.data,
@@ -87,14 +96,16 @@ def main(values: cli.Values) -> None:
     )
     start_s = time.perf_counter()
     print(f"compiling for {topology.name} ...", flush=True)
+    is_step = values.program == STEP
+    compile_it = aot.compile_ahead_of_time if is_step else aot.compile_forward
     try:
-        compiled, state = compile_ahead_of_time(config, mesh)
+        compiled, state = compile_it(config, mesh)
     except RuntimeError as error:  # the compiler's own: JaxRuntimeError
         raise _refusal(topology, one_line(error)[:600]) from None
     hlo = compiled.as_text() or ""
     if values.hlo:
         write_text(values.hlo, hlo)
-    print(_report(topology, config, mesh, compiled, state, hlo, values.kernels))
+    print(_report(topology, values, mesh, compiled, state, hlo))
     print(f"compiled in {time.perf_counter() - start_s:.0f} s; nothing was run")
 
 
@@ -122,29 +133,31 @@ def _refusal(topology: Topology, message: str) -> BadArguments | BadData:
 
 def _report(
     topology: Topology,
-    config: Any,
+    values: cli.Values,
     mesh: Any,
     compiled: Any,
     state: Any,
     hlo: str,
-    listed: int,
 ) -> str:
     from attunet_jax.train.aot import cost_of
     from launch.compile_for import report
     from launch.compile_for.kernels import kernels_of
 
+    config, card = values.config, topology.card
+    is_step = values.program == STEP
+    call = "a step" if is_step else "a pass"
     lines, cost = report.of_devices(topology, config, mesh, state), cost_of(compiled)
-    card = topology.card
     if card is None:
-        text = report.as_text(lines | report.of_cost(cost))
+        text = report.as_text(lines | report.of_cost(cost, call))
         return text + (f"\n{report.ONLY_FOR_CPU}" if topology.platform == "cpu" else "")
     kernels = kernels_of(hlo)
     cost = replace(cost, peak=compiled.memory_analysis().peak_memory_in_bytes)
-    work = report.work_a_device(config, mesh.shape)
-    lines |= report.of_gpu(card, config.model.compute_dtype, cost, work, kernels)
+    work = report.work_a_device(config, mesh.shape, is_step)
+    dtype = config.model.compute_dtype
+    lines |= report.of_gpu(card, dtype, cost, work, kernels, call)
     tables = [report.as_text(lines), report.table_of_parts(card, kernels)]
-    if listed:
-        tables.append(report.table_of_kernels(kernels, listed))
+    if values.kernels:
+        tables.append(report.table_of_kernels(kernels, values.kernels))
     return "\n\n".join([*tables, report.LEFT_OUT])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.benchmark.flops import Work, network_operations, train_work
+from launch.benchmark.flops import Work, forward_work, network_operations, train_work
 from launch.compile_for.cards import REACHED, Card
 from launch.compile_for.kernels import Kernel, total_bytes, total_launches
 from launch.compile_for.parts import by_part, part_of
@@ -45,7 +45,7 @@ def of_devices(topology: Topology, config: Any, mesh: Any, state: Any) -> dict:
     }
 
 
-def of_cost(cost: Any) -> dict[str, str]:
+def of_cost(cost: Any, call: str = "a step") -> dict[str, str]:
     """Memory and messages; FLOP as the compiler counts them, where it does."""
     lines = {
         "memory a device": f"{(cost.arguments + cost.temporaries) / MIB:,.1f} MiB: "
@@ -54,27 +54,34 @@ def of_cost(cost: Any) -> dict[str, str]:
         + (f"; {cost.peak / MIB:,.1f} alive at the peak" if cost.peak else ""),
         "work a device": "unknown"
         if cost.flops is None
-        else f"{cost.flops / 1e9:,.2f} GFLOP a step",
+        else f"{cost.flops / 1e9:,.2f} GFLOP {call}",
     }
     for kind, (count, sent) in sorted(cost.collectives.items()):
-        lines[kind] = f"{count} a step, {sent / MIB:,.3f} MiB a device"
+        lines[kind] = f"{count} {call}, {sent / MIB:,.3f} MiB a device"
     if not cost.collectives:
         lines["messages"] = "none"
     return lines
 
 
-def work_a_device(config: Any, mesh: Mapping[str, int]) -> Work:
-    """FLOP and least bytes of one device's share of a step, in closed form."""
+def work_a_device(config: Any, mesh: Mapping[str, int], is_step: bool) -> Work:
+    """FLOP and least bytes of one device's share of a step or a forward pass."""
     data = config.data
     depth, height, width = data.crop_shape
     shape = (depth // mesh["spatial"], height, width)
     rows, classes = data.batch_size // mesh["data"], len(config.classes)
     operations = network_operations(config.model, classes, rows, shape)
+    if not is_step:
+        return forward_work(operations)
     return train_work(operations, classes, rows, shape)
 
 
 def of_gpu(
-    card: Card, dtype: str, cost: Any, work: Work, kernels: Sequence[Kernel]
+    card: Card,
+    dtype: str,
+    cost: Any,
+    work: Work,
+    kernels: Sequence[Kernel],
+    call: str = "a step",
 ) -> dict[str, str]:
     """Kernels, bytes and the least time, as lines by their names."""
     moved = total_bytes(kernels)
@@ -82,22 +89,22 @@ def of_gpu(
     turning = [kernel for kernel in kernels if kernel.transposes]
     bandwidth, peak = card.reached_bandwidth, card.dense_flop_per_s[dtype]
     by_bytes_s, by_flop_s = moved / bandwidth, work.flop / peak
-    lines = of_cost(cost)
+    lines = of_cost(cost, call)
     lines["memory a device"] += (
         f", {cost.peak / card.memory_bytes:.0%} of the card's "
         f"{card.memory_bytes / 1e9:.0f} GB"
     )
-    lines["work a device"] = f"{work.flop / 1e9:,.0f} GFLOP a step, in closed form"
+    lines["work a device"] = f"{work.flop / 1e9:,.0f} GFLOP {call}, in closed form"
     messages = {name: lines.pop(name) for name in list(lines)[2:]}
     return lines | {
-        "kernels": f"{total_launches(kernels):,} a step, {small:,} of them move less "
+        "kernels": f"{total_launches(kernels):,} {call}, {small:,} of them move less "
         f"than {SMALL / 1e6:.0f} MB",
-        "bytes a device": f"{moved / 1e9:,.2f} GB a step; {work.bytes / 1e9:,.2f} GB "
+        "bytes a device": f"{moved / 1e9:,.2f} GB {call}; {work.bytes / 1e9:,.2f} GB "
         "are the least if no array fits a cache",
         "transposes": f"{total_launches(turning):,} kernels, "
         f"{total_bytes(turning) / 1e9:,.2f} GB",
         **messages,
-        "time at least": f"{1e3 * max(by_bytes_s, by_flop_s):,.2f} ms a step: bytes "
+        "time at least": f"{1e3 * max(by_bytes_s, by_flop_s):,.2f} ms {call}: bytes "
         f"{1e3 * by_bytes_s:,.2f} ms at {bandwidth / 1e12:.2f} TB/s ({REACHED} of the "
         f"data sheet's {card.bandwidth / 1e12:.2f}: assumed),",
         "": f"FLOP {1e3 * by_flop_s:,.2f} ms at {peak / 1e12:,.0f} TFLOP/s (the data "

@@ -215,3 +215,25 @@ def test_kernels_bytes_and_the_least_time_are_told_for_gpus(
     assert len(listed.splitlines()) == 3
     assert "ENTRY" in file.read_text()
     assert "cuDNN's workspaces" in output
+
+
+def test_the_forward_pass_is_compiled_and_told_as_such(run_program, finish):
+    status, output, errors = finish(
+        run_program(
+            "launch.compile_for",
+            "--topology=cpu:1x1",
+            "--program=forward",
+            "--config=configs/unet.py",
+            "--config.model.widths=(2,3)",
+            "--config.classes=background,liver",
+            "--config.model.convolution=compiler",
+            "--config.data.crop_shape=64,64,64",
+            "--config.data.batch_size=1",
+        )
+    )
+    assert (status, errors) == (0, "")
+    told = re.search(r"(?m)^work a device +([\d.]+) GFLOP a pass$", output)
+    # Six 3x3x3 convolutions, two operations a weight and voxel; borders need fewer.
+    fine, coarse = 64**3, 32**3
+    flop = 2 * 27 * (fine * (1 * 2 + 2 * 2 + 5 * 2 + 2 * 2) + coarse * (2 * 3 + 3 * 3))
+    assert told and 0.9 * flop < float(told[1]) * 1e9 < 1.5 * flop
