@@ -23,6 +23,8 @@ from tqdm import tqdm
 from attunet_jax import interrupts
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
+from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.names import shown, with_urls
 from attunet_jax.workers import choose_workers, run_in_processes
 from data_prep.manifest import passed_over_line
 from data_prep.resources import verify_bytes
@@ -42,7 +44,14 @@ FLAGS = cli.Flags(__doc__)
 FLAGS.add(
     "source", str, None, "Layout of the folder.", choices=sorted(SOURCES), required=True
 )
-FLAGS.add("input", Path, None, "Folder of the scans; only read.", required=True)
+FLAGS.add(
+    "input",
+    cli.readable,
+    None,
+    "Folder of the scans, also of gs:// or s3://; only read.",
+    required=True,
+)
+FLAGS.add_cache_dir()
 FLAGS.add("output", Path, Path("verify"), "Folder for verify.html and verify.json.")
 FLAGS.add(
     "labels",
@@ -90,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     for report, found in zip(reports, across_cases(reports), strict=True):
         report["problems"] += found
     organs = organs or _label_values(reports)
-    title = f"{arguments.input} ({arguments.source})"
+    title = f"{shown(arguments.input)} ({arguments.source})"
     _write(
         output / "verify.json",
         json.dumps(_summary(reports, organs, arguments), indent=1) + "\n",
@@ -109,6 +118,7 @@ def parse(argv: list[str] | None) -> cli.Values:
     arguments = FLAGS.parse(argv)
     if arguments.workers is not None and arguments.workers < 1:
         raise BadArguments(f"--workers={arguments.workers} must be 1 or more")
+    arguments.input = mirrored(arguments.input, arguments.cache_dir)
     if arguments.output.resolve().is_relative_to(arguments.input.resolve()):
         raise BadArguments(
             f"--output={arguments.output} lies within --input={arguments.input}, which "
@@ -166,7 +176,7 @@ def _summary(reports: Sequence[Mapping], organs: Mapping, arguments) -> dict:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "source": arguments.source,
-        "input": str(arguments.input),
+        "input": shown(arguments.input),
         "organs": {organ: list(values) for organ, values in organs.items()},
         "spacing_mm": list(arguments.spacing_mm),
         "cases_in_all": len(reports),
@@ -180,14 +190,14 @@ def _print_results(reports: Sequence[Mapping], organs: list[str], arguments) -> 
     """Prints the table and the problems. Raises `BadData` where a case is unusable."""
     html = arguments.output / "verify.html"
     print(table.table(reports, organs))
-    print(table.warnings(reports), end="")
+    print(with_urls(table.warnings(reports)), end="")
     if organs and organs[0].startswith("label_") and not arguments.labels:
         print(
             "labels have no names yet: give --labels=spleen=1,... here and to prepare"
         )
     print(f"pictures: {html}", flush=True)
     if listed := table.unusable(reports):
-        print(listed, end="", file=sys.stderr)
+        print(with_urls(listed), end="", file=sys.stderr)
         bad = sum(not report["usable"] for report in reports)
         raise BadData(
             f"{html}: {bad} of {len(reports)} cases cannot be used, for the reasons "
@@ -199,6 +209,7 @@ def _print_results(reports: Sequence[Mapping], organs: list[str], arguments) -> 
 def _write(path: Path, text: str) -> None:
     """Writes the file atomically. What UTF-8 cannot hold (file names) is escaped."""
     try:
+        text = with_urls(text)
         write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     except OSError as error:
         raise _cannot_write(path, error) from None

@@ -50,6 +50,8 @@ from attunet_jax.predict.record import (
     read_record,
     write_label_map,
 )
+from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.names import shown, with_urls
 from attunet_jax.volume import checks
 from launch import cli
 from launch.devices import check_devices
@@ -58,11 +60,12 @@ FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
 FLAGS.add(
     "input",
-    Path,
+    cli.readable,
     None,
-    "A NIfTI file, a DICOM series, or a folder of them.",
+    "A NIfTI file, a DICOM series, or a folder of them; also of gs:// or s3://.",
     required=True,
 )
+FLAGS.add_cache_dir()
 FLAGS.add(
     "series",
     str,
@@ -86,12 +89,13 @@ FLAGS.add(
 
 def main(values: cli.Values) -> int:
     workdir, fields = values.workdir, values.predict_fields()
+    values.input = mirrored(values.input, values.cache_dir)
     skip = [values.output] if values.output.resolve() != values.input.resolve() else []
     found = find_scans(values.input, skip=skip, series=values.series)
     if not (found.scans or found.refused):
         seen = f" (only {counted(found.unused)})" if found.unused else ""
         raise BadData(
-            f"{values.input}: no NIfTI, NRRD, .mha or DICOM files in it{seen}"
+            f"{shown(values.input)}: no NIfTI, NRRD, .mha or DICOM files in it{seen}"
         )
     if values.series and len({scan.path for scan in found.scans}) > 1:
         raise BadArguments(
@@ -101,7 +105,7 @@ def main(values: cli.Values) -> int:
     if found.unused:
         print(f"no scans, passed over: {counted(found.unused)}", flush=True)
     for note in found.notes:
-        print(note, flush=True)
+        print(with_urls(note), flush=True)
     standing = stand(
         outputs,
         asked(workdir, fields),
@@ -125,7 +129,8 @@ def main(values: cli.Values) -> int:
         check_labels(_folder(values.output), predictor.names, standing.todo)
         make_folder(_folder(values.output))
     for line in [*found.refused, *standing.lines(), *strange.values()]:
-        print(f"error: {one_line(Exception(line))}", file=sys.stderr, flush=True)
+        words = with_urls(one_line(Exception(line)))
+        print(f"error: {words}", file=sys.stderr, flush=True)
     failed = [*standing.refused_scans, *strange]
     doubts: dict[str, list[checks.Finding]] = {}
     for number, one in enumerate(outputs, start=1):
@@ -135,17 +140,17 @@ def main(values: cli.Values) -> int:
         try:
             if one in standing.kept:
                 print(f"{place} is there already", flush=True)
-                doubts[str(one.scan.path)] = _doubts_of(one)
+                doubts[shown(one.scan.path)] = _doubts_of(one)
                 if values.pictures and not one.picture.exists():
                     _draw_again(one)
             elif one in standing.todo:
                 assert predictor is not None
                 volume = volumes.read_scan(one.scan.path, one.scan.series)
-                name = str(one.scan.path)
+                name = shown(one.scan.path)
                 doubts[name] = checks.checked(volume, strict=values.strict)
                 if unlike := predictor.unlike_training(volume):
                     print(
-                        f"note: {one.scan.path}: not the values of training: "
+                        f"note: {name}: not the values of training: "
                         f"{unlike}; is the scan in HU?",
                         file=sys.stderr,
                         flush=True,
@@ -173,17 +178,18 @@ def main(values: cli.Values) -> int:
                 )
         except BadData as error:
             failed.append(one.scan.path)
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            words = with_urls(one_line(error))
+            print(f"error: {words}", file=sys.stderr, flush=True)
     for line in checks.grouped(doubts):
         print(line, file=sys.stderr, flush=True)
     if predictor and any(one.label_map.exists() for one in standing.todo):
         write_labels(_folder(values.output), predictor.names, standing.todo)
     count = len(failed) + len(found.refused)
     if count:
-        shown = ", ".join(str(path) for path in failed[:10])
+        first = ", ".join(shown(path) for path in failed[:10])
         raise BadData(
             f"{count} of {len(outputs) + len(found.refused)} scans could not be "
-            f"segmented, see above{': ' if shown else ''}{shown}"
+            f"segmented, see above{': ' if first else ''}{first}"
             + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
         )
     return 0

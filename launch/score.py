@@ -25,13 +25,20 @@ import sys
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.files import local_path
+from attunet_jax.files import is_url
+from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.names import with_urls
 from attunet_jax.volume import split_ending
 from launch import cli
 
 FLAGS = cli.Flags(__doc__)
-FLAGS.add("truth", Path, None, "Folder of true label maps, or one.", required=True)
-FLAGS.add("prediction", Path, None, "Folder of predictions, or one.", required=True)
+FLAGS.add(
+    "truth", cli.readable, None, "Folder of true label maps, or one.", required=True
+)
+FLAGS.add(
+    "prediction", cli.readable, None, "Folder of predictions, or one.", required=True
+)
+FLAGS.add_cache_dir()
 FLAGS.add(
     "labels",
     str,
@@ -55,7 +62,9 @@ FLAGS.add(
     choices=("mesh", "surface_distance"),
 )
 FLAGS.add("only_common", bool, False, "Score what both have; the rest is no mistake.")
-FLAGS.add("images", Path, None, "Folder of the scans: draws a picture of each case.")
+FLAGS.add(
+    "images", cli.readable, None, "Folder of the scans: draws a picture of each case."
+)
 FLAGS.add("pictures", int, None, "Only of the first so many cases.")
 FLAGS.add("report", bool, True, "Also write report.html, a page to look at.")
 FLAGS.add(
@@ -68,15 +77,24 @@ FLAGS.add(
 
 
 def main(values: cli.Values) -> None:
-    truth, prediction = local_path(values.truth), local_path(values.prediction)
     for name, least in (("workers", 1), ("pictures", 0)):
         given = getattr(values, name)
         if given is not None and given < least:
             raise BadArguments(f"--{name}={given} must be {least} or more")
     if values.pictures is not None and values.images is None:
         raise BadArguments(f"--pictures={values.pictures} needs --images=FOLDER")
+    if is_url(values.prediction) and values.output is None:
+        raise BadArguments(
+            f"--prediction={values.prediction}: needs --output=FOLDER for the results"
+        )
     from attunet_jax.evaluate.score import score_folders  # late: imports SciPy
 
+    beside = ("labels.json", "dataset.json")
+    truth, prediction = (
+        mirrored(place, values.cache_dir, beside=beside)
+        for place in (values.truth, values.prediction)
+    )
+    images = values.images and mirrored(values.images, values.cache_dir)
     output = values.output or default_output(prediction)
     scores = score_folders(
         truth,
@@ -86,11 +104,11 @@ def main(values: cli.Values) -> None:
         prediction_labels=values.prediction_labels,
         resample=values.resample,
         definition=values.definition,
-        images=values.images,
+        images=images,
         pictures=values.pictures,
         workers=values.workers,
     )
-    print(scores.text)
+    print(with_urls(scores.text))
     no_report = None
     if values.report:
         from attunet_jax.evaluate.page.beside import (  # late: a second
@@ -109,7 +127,7 @@ def main(values: cli.Values) -> None:
         raise no_report
     if left_out:
         for line in [*left_out[:-1], *([str(no_report)] if no_report else [])]:
-            print(f"error: {line}", file=sys.stderr, flush=True)
+            print(f"error: {with_urls(line)}", file=sys.stderr, flush=True)
         hint = (
             ""
             if values.only_common or not scores.unmatched

@@ -9,8 +9,9 @@ from typing import Any
 from attunet_jax.data.attention_names import is_attention_name
 from attunet_jax.data.identity import Found, FoundScan, record_of
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.files import files_sha256, sha256, write_text
+from attunet_jax.files import files_sha256, is_url, sha256, write_text
 from attunet_jax.predict.record import difference, read_record
+from attunet_jax.storage.names import shown
 from attunet_jax.volume import ITK_ENDINGS, split_ending
 
 LABELS = "labels.json"
@@ -132,12 +133,19 @@ def _not_this(one: Output, record: Mapping[str, Any]) -> str | None:
         if sha256(one.label_map) != record["sha256"]:
             return "was changed since it was predicted"
         if files_sha256(one.scan.files) != record["scan"]["sha256"]:
-            if Path(record["scan"]["path"]).absolute() == one.scan.path.absolute():
+            if _same_place(record["scan"]["path"], one.scan.path):
                 return "the scan was another file when it was predicted"
             return f"is that of another scan ({record['scan']['path']})"
     except OSError as error:
         return f"cannot be compared ({error.filename}: {error.strerror})"
     return None
+
+
+def _same_place(stored: str, scan: Path) -> bool:
+    here = shown(scan)
+    if is_url(stored) or is_url(here):
+        return stored == here
+    return Path(stored).absolute() == scan.absolute()
 
 
 def compare(standing: Standing, wanted: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from attunet_jax.data.identity import PREDICTION_FORMAT, record_of
 from attunet_jax.errors import BadData
 from attunet_jax.files import sha256, write_text
+from attunet_jax.storage.names import shown
 from attunet_jax.volume import write_on_grid
 from attunet_jax.volume.volume import Volume
 
@@ -93,7 +94,7 @@ def write_label_map(
         "finished": False,
         "label_map": label_map.name,
         "sha256": "",
-        "scan": {"path": volume.path, "sha256": scan_sha256},
+        "scan": {"path": shown(volume.path), "sha256": scan_sha256},
         "doubts": dict(doubts or {}),
         **maker,
         "software": version("attunet_jax"),

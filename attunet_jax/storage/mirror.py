@@ -25,21 +25,27 @@ from tqdm import tqdm
 from attunet_jax.errors import BadData
 from attunet_jax.files import cache_home, is_url, replacing
 from attunet_jax.storage import names, urls
-from attunet_jax.storage.remote import Remote, files_below, remote_file
+from attunet_jax.storage.remote import Remote, file_and_others, files_below, remote_file
 
 TOGETHER = 8  # files copied at once
 CHUNK_BYTES = 16 << 20  # asked for at once; one is in memory for each of the files
 TRIES = 4  # of a chunk, and of a file that does not arrive as it is in the bucket
 
 
-def mirrored(place: str | os.PathLike, cache_dir: Path | None = None) -> Path:
+def mirrored(
+    place: str | os.PathLike,
+    cache_dir: Path | None = None,
+    *,
+    beside: Sequence[str] = (),
+) -> Path:
     """Returns a local folder (or file) with what is at `place`; a local path as it is.
 
     A URL is copied into `cache_dir`, `default_cache()` unless given, by the first
     process of this host that asks; others wait for it. What is there already and is
     unchanged in the bucket is not copied again. Each file is checked: the shards of
     prepared data against manifest.json's SHA-256, others against the bucket's size and
-    MD5. Prepared data are copied without what is in folders below them.
+    MD5. Prepared data are copied without what is in folders below them. Of a single
+    file also those named in `beside` are copied that lie in its folder.
 
     Raises `BadArguments` and `BadData` of `storage.urls`, and `BadData` where the copy
     would not fit the disk, cannot be written, or is not what the bucket says.
@@ -52,11 +58,11 @@ def mirrored(place: str | os.PathLike, cache_dir: Path | None = None) -> Path:
     cache, path = (cache_dir or default_cache()).absolute(), urls.within(url)
     local = _local(url, cache)
     folder = local.parent.parent
-    names.stands_for(local, url)
+    _named(local, url)
     is_file = [row["name"].strip("/") for row in found] == [path]
     with names.urls_in_errors(), _written_in(cache, url), _locked(folder, url):
         if is_file and found[0]["type"] == "file":
-            remotes = [remote_file(found[0], found[0]["name"].rpartition("/")[2], {})]
+            remotes = file_and_others(fs, found[0], beside)
             _update(fs, remotes, local.parent, folder / "copied.jsonl", url, cache)
         else:
             remotes = files_below(fs, url, found)
@@ -75,9 +81,14 @@ def copied(place: str | os.PathLike, cache_dir: Path | None = None) -> Path | No
     for cache in filter(None, (cache_dir, default_cache())):
         local = _local(url, cache.absolute())
         if local.exists():
-            names.stands_for(local, url)
+            _named(local, url)
             return local
     return None
+
+
+def _named(local: Path, url: str) -> None:
+    for place in {local, local.resolve()}:
+        names.stands_for(place, url)
 
 
 def _local(url: str, cache: Path) -> Path:
@@ -208,6 +219,8 @@ def _fetch(
             bar.update(len(content))
         file.flush()
         os.fsync(file.fileno())
+    if remote.modified_s is not None:  # the same on all hosts
+        os.utime(path, (remote.modified_s, remote.modified_s))
     if remote.sha256:
         if sha256.hexdigest() != remote.sha256:
             raise _Differs("its SHA-256 is not that of manifest.json")

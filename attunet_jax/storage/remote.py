@@ -20,6 +20,19 @@ class Remote:
     version: str  # another one when the object is written again
     md5: str | None  # in hexadecimal, where the bucket knows it
     sha256: str | None  # in hexadecimal, where manifest.json knows it
+    modified_s: float | None  # when it was written, in seconds since 1970
+
+
+def file_and_others(fs: Any, row: Mapping, others: Sequence[str]) -> list[Remote]:
+    """Returns a file and those of `others` that are beside it."""
+    folder = row["name"].rpartition("/")[0]
+    found = [remote_file(row, row["name"].rpartition("/")[2], {})]
+    for name in others:
+        try:
+            found.append(remote_file(fs.info(f"{folder}/{name}"), name, {}))
+        except Exception:  # not there, or not to be seen: it need not be
+            continue
+    return found
 
 
 def files_below(fs: Any, url: str, found: Sequence[Mapping]) -> list[Remote]:
@@ -84,6 +97,7 @@ def remote_file(
     row: Mapping, name: str, shards: Mapping[str, tuple[int, str]]
 ) -> Remote:
     etag = str(row.get("ETag") or "").strip('"')
+    modified = row.get("LastModified") or row.get("mtime")
     md5 = None
     if row.get("md5Hash"):
         md5 = base64.b64decode(row["md5Hash"]).hex()
@@ -96,4 +110,5 @@ def remote_file(
         version=str(row.get("generation") or etag),
         md5=md5,
         sha256=shards[name][1] if name in shards else None,
+        modified_s=modified.timestamp() if modified else None,
     )

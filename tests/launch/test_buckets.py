@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from attunet_jax.data.dataset import open_dataset
-from attunet_jax.errors import BadData
+from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.train.setup import batches_from, setup
 from configs import base
-from launch import evaluate, report
+from data_prep import prepare, verify
+from launch import evaluate, report, score
 
 
 @pytest.fixture
@@ -90,3 +91,87 @@ def test_evaluation_on_a_bucket_has_the_scores_of_a_local_one(
     words = [str(output), f"--data={url}/prepared", f"--output={page}"]
     report.main(report.FLAGS.parse(words))
     assert f"cases in {url}/prepared" in page.read_text()
+
+
+def test_scans_in_a_bucket_are_segmented_as_those_of_a_folder(
+    s3, scan_folder, trained, loaded_once, predict_here, tmp_path
+):
+    scans = tmp_path / "scans"
+    (scans / "a").mkdir(parents=True)
+    scan = (scan_folder / "images" / "ball_0.nii.gz").read_bytes()
+    (scans / "a" / "ball_0.nii.gz").write_bytes(scan)
+    (scans / "broken.nii.gz").write_bytes(b"no scan")
+    url = f"{s3.make()}/scans"
+    s3.upload(scans, url)
+    written = []
+    for place in (str(scans), url):
+        output = tmp_path / f"output_{len(written)}"
+        words = [f"--input={place}", f"--output={output}", f"--cache_dir={tmp_path}"]
+        status, printed = predict_here(trained[0], *words)
+        assert status == 3 and f"error: {place}/broken.nii.gz: " in printed
+        assert str(tmp_path / "s3-") not in printed.replace("copied 2 files", "")[-300:]
+        record = json.loads((output / "a" / "ball_0.json").read_text())
+        assert record.pop("scan")["path"] == f"{place}/a/ball_0.nii.gz"
+        written.append([(output / "a" / "ball_0.nii.gz").read_bytes(), record])
+    assert written[0] == written[1]
+    status, printed = predict_here(trained[0], *words)
+    assert status == 3 and "is there already" in printed
+
+
+def test_scans_in_a_bucket_become_the_same_prepared_data(
+    gs, scan_folder, prepared, cache, tmp_path, capsys
+):
+    bucket = gs.make()
+    gs.upload(scan_folder, f"{bucket}/balls")
+    words = [
+        "--source=nifti",
+        f"--input={bucket}/balls",
+        "--labels=spleen=1,pancreas=2,kidney=3",
+        "--spacing_mm=4",
+        "--workers=1",
+    ]
+    data = tmp_path / "data"
+    assert prepare.main([*words, f"--output={data}", "--cases_per_shard=4"]) == 0
+    for path in prepared.glob("[!.]*"):
+        assert (data / path.name).read_bytes() == path.read_bytes(), path
+    gs.write(f"{bucket}/balls/labels/ball_3.nii.gz", b"no label map")
+    written = (data / "manifest.json").stat().st_mtime_ns
+    with pytest.raises(BadData, match="rejected.json: 1 of 10 cases"):
+        prepare.main([*words, f"--output={data}", "--cases_per_shard=4"])
+    assert (data / "manifest.json").stat().st_mtime_ns > written
+    reason = json.loads((data / "rejected.json").read_text())["rejected"][0]["reason"]
+    assert reason.startswith(f"{bucket}/balls/labels/ball_3.nii.gz: ")
+    with pytest.raises(BadData, match="1 of 10 cases cannot be used"):
+        verify.main([*words, f"--output={tmp_path / 'verify'}"])
+    for name in ("verify.json", "verify.html"):
+        text = (tmp_path / "verify" / name).read_text()
+        assert f"{bucket}/balls" in text and str(cache) not in text
+    assert str(cache) not in capsys.readouterr().out
+
+
+def test_label_maps_in_buckets_are_scored_as_those_of_folders(
+    s3, scan_folder, cache, tmp_path
+):
+    url = s3.make()
+    for side, names in (("truth", "ball_0 ball_1"), ("found", "ball_0")):
+        folder = tmp_path / "maps" / side
+        folder.mkdir(parents=True)
+        for name in names.split():
+            content = (scan_folder / "labels" / f"{name}.nii.gz").read_bytes()
+            (folder / f"{name}.nii.gz").write_bytes(content)
+        (folder / "labels.json").write_text('{"1": "spleen", "2": "pancreas"}')
+    s3.upload(tmp_path / "maps", url)
+    with pytest.raises(BadArguments, match="--prediction=s3://.*needs --output"):
+        score.main(score.FLAGS.parse([f"--truth={url}/x", f"--prediction={url}/y"]))
+    rows = []
+    for place in (str(tmp_path / "maps"), url):
+        output = tmp_path / f"scores_{len(rows)}"
+        flags = [f"--truth={place}/truth", f"--prediction={place}/found/ball_0.nii.gz"]
+        flags += [f"--output={output}", "--only_common", "--noreport", "--workers=1"]
+        score.main(score.FLAGS.parse(flags))
+        record = json.loads((output / "score.json").read_text())
+        assert record["truth"] == f"{place}/truth"
+        lines = (output / "cases.jsonl").read_text().replace(place, "PLACE")
+        found = [json.loads(line) for line in lines.splitlines()]
+        rows.append([row | {"seconds": None} for row in found])
+    assert len(rows[0]) == 2 and rows[0] == rows[1]

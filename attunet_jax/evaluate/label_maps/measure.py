@@ -14,6 +14,7 @@ from attunet_jax.evaluate.label_maps.read import read_label_map, read_pair
 from attunet_jax.evaluate.metrics import measure_case
 from attunet_jax.evaluate.surface import Definition
 from attunet_jax.files import files_sha256
+from attunet_jax.storage.names import shown
 from attunet_jax.volume import Volume, checks, different_grids, read_scan
 
 _PLACES = ("truth_file", "prediction_file")
@@ -171,8 +172,8 @@ def _stamps(pair: Pair, settings: Settings) -> list[dict]:
         {
             "case_id": pair.case_id,
             "organ": organ.name,
-            "truth_file": str(pair.truth.path),
-            "prediction_file": str(pair.prediction.path),
+            "truth_file": shown(pair.truth.path),
+            "prediction_file": shown(pair.prediction.path),
             **sums,
             "truth_values": list(organ.truth),
             "prediction_values": list(organ.prediction),

@@ -15,6 +15,7 @@ from attunet_jax.evaluate.label_maps.nnunet import nnunet_summary_text
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.summary import markdown_summary, short_summary, summary
 from attunet_jax.files import read_json, write_text
+from attunet_jax.storage.names import shown
 
 FORMAT, FORMAT_VERSION = "attunet_jax.score", 1
 CASES, RECORD = "cases.jsonl", "score.json"
@@ -64,7 +65,7 @@ def check_output(output: Path, truth: Path, prediction: Path) -> None:
         return
     for side, place in (("truth", truth), ("prediction", prediction)):
         known = there.get(side) if isinstance(there, dict) else None
-        if known != str(place.resolve()):
+        if known != shown(place.resolve()):
             raise BadArguments(
                 f"{output}: holds the scores of another {side} ({known}); use another "
                 "--output, or remove it"
@@ -77,8 +78,8 @@ def record_of(truth: Path, prediction: Path, settings: Settings) -> dict[str, An
             {
                 "format": FORMAT,
                 "version": FORMAT_VERSION,
-                "truth": str(truth.resolve()),
-                "prediction": str(prediction.resolve()),
+                "truth": shown(truth.resolve()),
+                "prediction": shown(prediction.resolve()),
                 "organs": [asdict(organ) for organ in settings.meaning.organs],
                 "ignored_values": settings.meaning.ignored,
                 "resample": settings.resample,
