@@ -7,10 +7,10 @@ from html import escape
 import numpy as np
 
 from attunet_jax.data.dataset import Dataset
+from attunet_jax.evaluate.page.drawings.slices import Slices
 from attunet_jax.evaluate.page.names import number, organ_label, organs_in
 from attunet_jax.evaluate.page.room import left_out_text
-from attunet_jax.evaluate.page.runs import Source
-from attunet_jax.evaluate.page.slices import Slices
+from attunet_jax.evaluate.page.study.runs import Source
 from attunet_jax.web_page import picture, table
 
 WORST = 10

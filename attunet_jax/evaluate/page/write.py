@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from attunet_jax.evaluate.page.boxes import box_panels
 from attunet_jax.evaluate.page.case_table import case_section
-from attunet_jax.evaluate.page.checklist import checklist_section
-from attunet_jax.evaluate.page.curves import curve_panels
+from attunet_jax.evaluate.page.drawings.boxes import box_panels
+from attunet_jax.evaluate.page.drawings.curves import curve_panels
+from attunet_jax.evaluate.page.drawings.scatter import scatter_panels
+from attunet_jax.evaluate.page.drawings.svg import COLOURS
 from attunet_jax.evaluate.page.groups import Groups, group_section
 from attunet_jax.evaluate.page.headline import headline
 from attunet_jax.evaluate.page.names import FIRST, heading, metrics_in, organs_in
@@ -17,14 +18,6 @@ from attunet_jax.evaluate.page.room import (
     fitting,
     left_out_text,
 )
-from attunet_jax.evaluate.page.runs import (
-    Source,
-    config_section,
-    data_of,
-    labelled,
-    read_sources,
-)
-from attunet_jax.evaluate.page.scatter import scatter_panels
 from attunet_jax.evaluate.page.scores import (
     comparison_section,
     comparisons,
@@ -34,8 +27,15 @@ from attunet_jax.evaluate.page.scores import (
 )
 from attunet_jax.evaluate.page.script import SCRIPT
 from attunet_jax.evaluate.page.seeds import over_seeds
+from attunet_jax.evaluate.page.study.checklist import checklist_section
+from attunet_jax.evaluate.page.study.runs import (
+    Source,
+    config_section,
+    data_of,
+    labelled,
+    read_sources,
+)
 from attunet_jax.evaluate.page.style import STYLE
-from attunet_jax.evaluate.page.svg import COLOURS
 from attunet_jax.evaluate.page.worst import worst_section
 from attunet_jax.files import write_text
 from attunet_jax.web_page import document

@@ -10,10 +10,10 @@ from html import escape
 
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.evaluate.definitions import METRICS
-from attunet_jax.evaluate.page import facts
-from attunet_jax.evaluate.page.facts import BLANK
 from attunet_jax.evaluate.page.names import metrics_in
-from attunet_jax.evaluate.page.runs import Source
+from attunet_jax.evaluate.page.study import facts
+from attunet_jax.evaluate.page.study.facts import BLANK
+from attunet_jax.evaluate.page.study.runs import Source
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.web_page import table
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from attunet_jax.evaluate.page import svg
+from attunet_jax.evaluate.page.drawings import svg
 from attunet_jax.evaluate.page.names import organ_label
 
 WIDTH, HEIGHT = 460, 240

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from attunet_jax.evaluate.page import svg
+from attunet_jax.evaluate.page.drawings import svg
 from attunet_jax.evaluate.page.names import organ_label
 
 WIDTH, HEIGHT = 300, 220

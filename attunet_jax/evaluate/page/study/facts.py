@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attunet_jax.data.dataset import Dataset
-from attunet_jax.evaluate.page.runs import Run, Source, data_of
+from attunet_jax.evaluate.page.study.runs import Run, Source, data_of
 
 BLANK = "to be filled by the authors"
 

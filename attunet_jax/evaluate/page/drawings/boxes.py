@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from attunet_jax.evaluate.definitions import METRICS
-from attunet_jax.evaluate.page import svg
+from attunet_jax.evaluate.page.drawings import svg
 from attunet_jax.evaluate.page.names import heading, number, organ_label
 
 WIDTH, HEIGHT = 300, 230

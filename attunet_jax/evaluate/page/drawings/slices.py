@@ -18,7 +18,7 @@ from attunet_jax.data.case_id import is_case_id
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments, BadData
-from attunet_jax.evaluate.page.runs import Source
+from attunet_jax.evaluate.page.study.runs import Source
 from attunet_jax.evaluate.pictures import WINDOW_HU
 from attunet_jax.files import read_json
 

@@ -1,0 +1,1 @@
+"""Drawings of the page: plots as SVG, and slices of cases."""
