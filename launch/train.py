@@ -37,8 +37,9 @@ def dry_run_kind(text: str) -> str | bool:
 
 # The run's account begins here: JAX and all that needs it is imported later.
 BEGAN_S = time.time()
-# A picture takes most of a second.
-REDRAW_S = 30.0
+# A picture takes most of a second, and more on a busy machine: it is drawn so rarely
+# that it takes a fiftieth of the time.
+REDRAW_S, REDRAW_AFTER = 30.0, 50.0
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
 FLAGS.add("workdir", Path, None, "Folder of the run; made if it is not there.")
@@ -107,18 +108,20 @@ def main(values: cli.Values) -> None:
 
 def _curve_in(workdir: Path) -> Callable[[bool], None]:
     """Returns what draws the learning curve so far, not too often, and at the end."""
-    drawn_s = -REDRAW_S
+    next_s = 0.0
 
     def draw(last: bool) -> None:
-        nonlocal drawn_s
-        if not last and time.monotonic() - drawn_s < REDRAW_S:
+        nonlocal next_s
+        if not last and time.monotonic() < next_s:
             return
+        began_s = time.monotonic()
         from attunet_jax.evaluate.pictures import learning_curve_png
         from attunet_jax.train.metrics import read_rows
 
         rows = read_rows(workdir / "metrics.jsonl")
         learning_curve_png(workdir / "progress.png", rows)
-        drawn_s = time.monotonic()
+        now_s = time.monotonic()
+        next_s = now_s + max(REDRAW_S, REDRAW_AFTER * (now_s - began_s))
 
     return draw
 

@@ -114,10 +114,13 @@ def manifest(flags: cli.Values, words: list[str]) -> dict[str, Any]:
     else:
         container["resources"]["limits"]["nvidia.com/gpu"] = str(flags.gpus)
         address = f"{flags.name}-{job['name']}-0-0.{flags.name}:{PORT}"
-        container["env"] = [
-            {"name": "JAX_COORDINATOR_ADDRESS", "value": address},
-            {"name": "JAX_NUM_PROCESSES", "value": str(flags.hosts)},
-        ]
+        values = {
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": str(flags.hosts),
+        }
+        for variable in container["env"]:
+            if (name := variable["name"]) in values:
+                variable["value"] = values[name]
     return jobset
 
 

@@ -11,6 +11,7 @@ import yaml
 from manifests import check_schema, documents
 
 from attunet_jax.distributed.processes import ClusterSpec, detect_cluster
+from attunet_jax.train.goodput import RESTARTS
 from launch.cluster import jobset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,7 +88,7 @@ def test_pods_find_each_other_by_the_names_that_jobset_gives_them(printed):
     manifest = printed(*NEEDED, "--name=ct-150", "--hosts=3", "--gpus=4", *WORDS)
     _, spec, pod, container = parts(manifest)
     assert (spec["completions"], spec["parallelism"]) == (3, 3)
-    environment = {e["name"]: e["value"] for e in container["env"]}
+    environment = {e["name"]: e["value"] for e in container["env"] if "value" in e}
     # JobSet's CRD: <set>-<replicated job>-<job index>-<pod index>.<subdomain>, the
     # subdomain being the set's name.
     first = "ct-150-train-0-0.ct-150:8476"
@@ -100,6 +101,18 @@ def test_pods_find_each_other_by_the_names_that_jobset_gives_them(printed):
     assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "scans"}
     assert container["args"] == ["launch.train", *WORDS[1:]]
     assert container["image"] == "r.io/us/attunet_jax:1"
+
+
+def test_a_pod_learns_how_often_its_set_was_started_again(printed):
+    for words in ((), (TPU, "--hosts=8")):
+        *_, container = parts(printed(*NEEDED, *words, *WORDS))
+        (source,) = (
+            e["valueFrom"]["fieldRef"]["fieldPath"]
+            for e in container["env"]
+            if e["name"] == RESTARTS[0]
+        )
+        # What JobSet 0.10 writes on each pod (constants.RestartsKey).
+        assert source == "metadata.annotations['jobset.sigs.k8s.io/restart-attempt']"
 
 
 def test_each_slice_of_tpus_is_a_job_with_its_share_of_chips(printed):
