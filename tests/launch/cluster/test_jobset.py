@@ -170,7 +170,10 @@ def test_without_a_queue_the_program_ends_with_2_and_prints_no_manifest():
 
 
 def test_the_examples_of_help_and_docs_print_manifests(printed):
-    texts = (jobset.__doc__ or "", (ROOT / "docs" / "clusters.md").read_text("utf-8"))
+    texts = (
+        jobset.__doc__ or "",
+        (ROOT / "docs/clusters/kubernetes.md").read_text("utf-8"),
+    )
     for text in texts:
         whole = re.sub(r"\\\n *", " ", text)
         commands = re.findall(
