@@ -2,7 +2,8 @@
 
 `workdir/checkpoints/<step>/{state,position,run,metrics}`: the training state, the
 position in the data, the resolved config with what else describes the run, and the
-validation Dice. A step is written whole or not at all: a kill during a save leaves the
+validation Dice. Where the run's folder stands for one in a bucket, they are written and
+read there. A step is written whole or not at all: a kill during a save leaves the
 step before it. A state with a number that is not finite is never written.
 """
 
@@ -23,6 +24,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 
 from attunet_jax.errors import BadData, Interrupted, one_line
+from attunet_jax.storage.run_folder import CHECKPOINTS, place
 
 BEST_METRIC = "dice"
 # A metric beside it, 1 where the Dice is that of crops centred on organs. Without it,
@@ -79,7 +81,7 @@ class Checkpoints:
         )
         try:
             self._manager = ocp.CheckpointManager(
-                epath.Path(directory.absolute()),
+                epath.Path(place(directory.absolute())),
                 item_names=("state", "position", "run"),
                 options=options,
             )
@@ -232,7 +234,8 @@ class Checkpoints:
         folder = self._directory / str(step)
         try:
             with closing(ocp.PyTreeCheckpointHandler()) as handler:
-                tree = handler.metadata(epath.Path(folder.absolute()) / "state").tree
+                place_of_state = epath.Path(place(folder.absolute())) / "state"
+                tree = handler.metadata(place_of_state).tree
             stored = _shapes({name: tree[name] for name in abstract})
         except Exception as error:
             raise BadData(
@@ -310,8 +313,8 @@ def open_existing(workdir: Path) -> Checkpoints:
 
     Raises `BadData` if there are none.
     """
-    directory = workdir / "checkpoints"
-    if not directory.is_dir():
+    directory = workdir / CHECKPOINTS
+    if not place(directory.absolute()).is_dir():
         raise BadData(f"{workdir}: no checkpoints here; train with --workdir={workdir}")
     # Not clean_up: another program may be training here and writing a checkpoint.
     checkpoints = Checkpoints(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attunet_jax.errors import BadArguments
-from attunet_jax.files import OF_THIS_MACHINE, is_url
+from attunet_jax.files import is_url
 from attunet_jax.storage.urls import problem_of
 
 
@@ -76,13 +76,13 @@ def _text() -> Field:
     return Field("text", str, lambda value: isinstance(value, str))
 
 
-def _folder() -> Field:
+def _run() -> Field:
     return Field(
         "text",
         str,
         lambda value: isinstance(value, str),
-        f"a path {OF_THIS_MACHINE}",
-        lambda value: not is_url(value),
+        "a path of this machine or gs://BUCKET/...",
+        lambda value: not is_url(value) or problem_of(value, ("gs",)) is None,
     )
 
 
@@ -201,7 +201,7 @@ FIELDS: dict[str, Field] = {
     # What NumPy and Grain take for a seed.
     "seed": _whole(f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32),
     "classes": CLASSES,
-    "init_from": _folder(),
+    "init_from": _run(),
     "model.widths": _sizes(
         "two or more whole numbers", "16,32,64", counts=lambda count: count >= 2
     ),

@@ -19,15 +19,24 @@ the same command continues.
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from attunet_jax.distributed import processes
 from attunet_jax.errors import BadArguments
+from attunet_jax.storage import run_folder
+from attunet_jax.storage.names import with_urls
 from launch import cli
 from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
-FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
+FLAGS.add(
+    "workdir",
+    cli.workdir,
+    None,
+    "Folder of a trained run, here or gs://.",
+    required=True,
+)
 FLAGS.add(
     "data",
     cli.readable,
@@ -62,7 +71,7 @@ def main(values: cli.Values) -> None:
     if processes.is_secondary_process(os.environ):
         print("evaluation runs in process 0 of the job; nothing to do here")
         return
-    workdir, data = values.workdir, values.data
+    data = values.data
     if values.pictures < 0:
         raise BadArguments(f"--pictures={values.pictures} must be 0 or more")
     if values.grid == "scan" and values.truth is None:
@@ -83,7 +92,8 @@ def main(values: cli.Values) -> None:
     from attunet_jax.storage.mirror import mirrored
 
     dataset = open_dataset(data, values.cache_dir)
-    predictor = load_predictor(workdir, values.predict_fields())
+    with run_folder.read(values.workdir, values.cache_dir) as workdir:
+        predictor = load_predictor(workdir, values.predict_fields())
     name, split = values.part, None
     if values.part == "all":
         case_ids = dataset.case_ids
@@ -115,36 +125,57 @@ def main(values: cli.Values) -> None:
         name += "_on_scan_grid"
     if values.definition != "mesh":
         name += f"_by_{values.definition}"
-    output = values.output or workdir / "evaluation" / name
-    rows, text = evaluate_into_folder(
-        predictor,
-        dataset,
-        case_ids,
-        output,
-        pictures=values.pictures,
-        label_maps=values.label_maps,
-        replace=values.output is None,
-        scoring=Scoring(values.definition, original),
-    )
-    write_record(
-        output,
-        predictor,
-        dataset,
-        workdir=workdir,
-        split=split,
-        part=values.part,
-        timing=values.timing,
-    )
-    print(text)
-    print(
-        write_beside(
+    with ExitStack() as folders:
+        workdir, output = _folders(values, name, folders)
+        rows, text = evaluate_into_folder(
+            predictor,
+            dataset,
+            case_ids,
+            output,
+            pictures=values.pictures,
+            label_maps=values.label_maps,
+            replace=values.output is None,
+            scoring=Scoring(values.definition, original),
+        )
+        write_record(
+            output,
+            predictor,
+            dataset,
+            workdir=workdir,
+            split=split,
+            part=values.part,
+            timing=values.timing,
+        )
+        print(text)
+        line = write_beside(
             output / "report.html",
             {workdir.resolve().name: rows},
             folders={workdir.resolve().name: [output]},
             workdirs={workdir.resolve().name: [workdir]},
             data=dataset.directory,
         )
+        print(with_urls(line))
+
+
+def _folders(
+    values: cli.Values, name: str, open_folders: ExitStack
+) -> tuple[Path, Path]:
+    """The folder of the run, and that of the results, in it unless --output is given.
+
+    `name` is that of the results among those of the run.
+    """
+    described = run_folder.DESCRIPTION
+    if values.output:
+        run = run_folder.read(values.workdir, values.cache_dir, files=described)
+        return open_folders.enter_context(run), values.output
+    folder = f"evaluation/{name}"
+    files = (*described, folder)
+    staged = run_folder.written(
+        values.workdir, values.cache_dir, user=f"evaluate-{name}", files=files
     )
+    run = open_folders.enter_context(staged)
+    open_folders.enter_context(run_folder.sending(run))
+    return run.folder, run.folder / folder
 
 
 if __name__ == "__main__":

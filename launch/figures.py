@@ -13,20 +13,25 @@ caption in it. Without --figures all are drawn that RUN has what it takes for, a
 others are named.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.files import is_url, make_folder
+from attunet_jax.storage import run_folder
+from attunet_jax.storage.names import with_urls
 from launch import cli
 from launch.devices import check_devices
 
 FIGURES = ("3a", "3b", "4")
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
-FLAGS.add("workdir", Path, None, "Folder of a run with gates.", required=True)
+FLAGS.add(
+    "workdir", cli.workdir, None, "Folder of a run with gates, or gs://.", required=True
+)
 FLAGS.add("data", cli.readable, None, "Prepared data set (default: the run's own).")
+FLAGS.add("against", cli.workdir, None, "Folder of a U-Net's run, for Figure 3b.")
 FLAGS.add_cache_dir()
-FLAGS.add("against", Path, None, "Folder of a U-Net's run, for Figure 3b.")
 FLAGS.add("case", str, None, "Case to draw (default: the first test case).")
 FLAGS.add("organ", str, None, "Organ to show (default: pancreas, or the first).")
 FLAGS.add("figures", cli.names, (), "Some of 3a,3b,4 (default: all that can be).")
@@ -35,14 +40,30 @@ FLAGS.add("output", Path, None, "Folder for the figures.")
 
 
 def main(values: cli.Values) -> None:
-    workdir, asked = values.workdir, values.figures
-    for name in asked:
+    for name in values.figures:
         if name not in FIGURES:
             raise BadArguments(f"--figures={name}: is none of {', '.join(FIGURES)}")
     for step in values.steps:
         if not step.isdecimal():
             raise BadArguments(f"--steps={step}: must be numbers of steps")
     check_devices()
+    with ExitStack() as folders:
+        if values.output:
+            run = run_folder.read(values.workdir, values.cache_dir)
+            workdir = folders.enter_context(run)
+        else:
+            staged = run_folder.written(
+                values.workdir, values.cache_dir, user="figures", files=("figures",)
+            )
+            workdir = folders.enter_context(staged).folder
+        if values.against:
+            run = run_folder.read(values.against, values.cache_dir)
+            values.against = folders.enter_context(run)
+        _draw_figures(values, workdir)
+
+
+def _draw_figures(values: cli.Values, workdir: Path) -> None:
+    asked = values.figures
 
     from attunet_jax.predict.attention import sub_gates_of  # late: imports jax
     from attunet_jax.predict.predictor import load_predictor
@@ -214,7 +235,7 @@ def _save(figure: Any, output: Path, name: str) -> None:
         path = output / f"figure_{name}.{ending}"
         slices.save(figure, path, dpi=200)
         figure.set_layout_engine("none")  # laid out once, the same for both
-        print(f"wrote {path}", flush=True)
+        print(with_urls(f"wrote {path}"), flush=True)
 
 
 if __name__ == "__main__":

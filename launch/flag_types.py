@@ -132,8 +132,8 @@ def workdir(text: str) -> Path | str | None:
     """Turns the text into the folder of a run: a path of this machine, or gs://."""
     if text.startswith("s3://"):
         raise ValueError(
-            "checkpoints cannot be on s3://: name gs://, or mount the bucket as a "
-            "folder (mount-s3 BUCKET /mnt/BUCKET; a file system such as FSx or EFS)"
+            "checkpoints cannot be written to s3://: name gs://, or a folder of a "
+            "mounted file system (FSx for Lustre, EFS)"
         )
     return _place(text, ("gs",))
 

@@ -20,20 +20,36 @@ from attunet_jax import interrupts
 from attunet_jax.config_fields import as_typed
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import make_folder, write_text
+from attunet_jax.storage import run_folder
+from attunet_jax.storage.names import shown
 from configs.base import PAPER_CLASSES
 from launch import cli
 from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="published")
 FLAGS.add("input", Path, None, "State dict: .pth or .npz.", required=True)
-FLAGS.add("workdir", Path, None, "Folder to make; must hold no run.", required=True)
+FLAGS.add(
+    "workdir",
+    cli.workdir,
+    None,
+    "Folder to make, here or gs://; must hold no run.",
+    required=True,
+)
+FLAGS.add_cache_dir()
 FLAGS.add("spacing_mm", cli.spacing_mm, (2.0, 2.0, 2.0), "D,H,W of the training scans.")
 FLAGS.add("blur_mm", float, 0.75, "Gaussian before resampling, as in training.")
 
 
 def main(values: cli.Values) -> None:
-    source, workdir = values.input, values.workdir
-    if any((workdir / "checkpoints").glob("[0-9]*[0-9]")):
+    with run_folder.written(
+        values.workdir, values.cache_dir, user="import", files=("config.json",)
+    ) as run:
+        _import(values, run.folder)
+
+
+def _import(values: cli.Values, workdir: Path) -> None:
+    source = values.input
+    if run_folder.whole_steps(workdir):
         raise BadArguments(f"{workdir} holds a run already: use another --workdir")
 
     check_devices()
@@ -82,7 +98,7 @@ def main(values: cli.Values) -> None:
         write_text(workdir / "config.json", json.dumps(run, indent=2) + "\n")
         interrupts.ignore()  # a run that is whole is not made again
     print(
-        f"{workdir}: {parameter_count(state.params):,} parameters, widths "
+        f"{shown(workdir)}: {parameter_count(state.params):,} parameters, widths "
         f"{fields['widths']}, {fields['sub_gates']} sub-gates, classes "
         f"{', '.join(config.classes)}, at {list(values.spacing_mm)} mm"
     )

@@ -50,6 +50,7 @@ from attunet_jax.predict.record import (
     read_record,
     write_label_map,
 )
+from attunet_jax.storage import run_folder
 from attunet_jax.storage.mirror import mirrored
 from attunet_jax.storage.names import shown, with_urls
 from attunet_jax.volume import checks
@@ -57,7 +58,13 @@ from launch import cli
 from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
-FLAGS.add("workdir", Path, None, "Folder of a trained run.", required=True)
+FLAGS.add(
+    "workdir",
+    cli.workdir,
+    None,
+    "Folder of a trained run, here or gs://.",
+    required=True,
+)
 FLAGS.add(
     "input",
     cli.readable,
@@ -88,7 +95,12 @@ FLAGS.add(
 
 
 def main(values: cli.Values) -> int:
-    workdir, fields = values.workdir, values.predict_fields()
+    with run_folder.read(values.workdir, values.cache_dir) as workdir:
+        return _segment(values, workdir)
+
+
+def _segment(values: cli.Values, workdir: Path) -> int:
+    fields = values.predict_fields()
     values.input = mirrored(values.input, values.cache_dir)
     skip = [values.output] if values.output.resolve() != values.input.resolve() else []
     found = find_scans(values.input, skip=skip, series=values.series)

@@ -14,16 +14,22 @@ signal with everything saved, 134 another process died.
 """
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.distributed import processes
+from attunet_jax.errors import Interrupted, one_line
 from launch import cli, config_file, metrics_hook
 from launch.devices import check_devices, memory_is_enough
 from launch.flag_types import positive_number
+
+if TYPE_CHECKING:
+    from attunet_jax.storage.staging import Staging
 
 
 def dry_run_kind(text: str) -> str | bool:
@@ -42,7 +48,12 @@ BEGAN_S = time.time()
 REDRAW_S, REDRAW_AFTER = 30.0, 50.0
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
-FLAGS.add("workdir", Path, None, "Folder of the run; made if it is not there.")
+FLAGS.add(
+    "workdir",
+    cli.workdir,
+    None,
+    "Folder of the run, here or on gs://; made if it is not there.",
+)
 FLAGS.add(
     "data",
     cli.readable,
@@ -91,19 +102,56 @@ def main(values: cli.Values) -> None:
         hook = values.on_metrics if processes.is_main_process() else None
         with (
             memory_is_enough(),
-            metrics_hook.opened(hook, workdir, config) as on_metrics,
+            _opened(workdir, values.cache_dir) as files,
+            metrics_hook.opened(hook, files.folder, config) as on_metrics,
         ):
             train(
                 config,
-                workdir,
+                files.folder,
                 profile_steps=parse_steps(values.profile_steps),
-                on_validation=_curve_in(Path(workdir)),
+                on_validation=_curve_in(files.folder),
                 on_metrics=on_metrics,
                 cache_dir=values.cache_dir,
                 program_began_s=BEGAN_S,
+                on_files=lambda: _send(files),
             )
 
     processes.run_together(work, **options)
+
+
+@contextmanager
+def _opened(workdir: Path | str, cache_dir: Path | None) -> Iterator["Staging"]:
+    """Opens the folder of the run in all processes, or in none.
+
+    Process 0 writes the run's files; each of the others writes its log.
+    """
+    import jax
+
+    from attunet_jax.distributed.consensus import raise_on_all
+    from attunet_jax.storage import run_folder
+
+    number = jax.process_index()
+    files = ("config.json", f"logs/process_{number}.log")
+    if number == 0:
+        files += ("environment.json", "metrics.jsonl", "progress.png")
+        files += ("tensorboard", "profile")
+    with ExitStack() as open_folders:
+        yield raise_on_all(
+            lambda: open_folders.enter_context(
+                run_folder.written(
+                    workdir, cache_dir, user=f"train-{number}", files=files
+                )
+            ),
+            may_be_long=True,
+        )
+
+
+def _send(files: "Staging") -> None:
+    """Uploads what has changed; what fails now is tried again with the next."""
+    try:
+        files.send()
+    except Interrupted as error:
+        print(f"warning: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def _curve_in(workdir: Path) -> Callable[[bool], None]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attunet_jax.files import write_text
+from attunet_jax.storage.names import shown
+from attunet_jax.storage.run_folder import whole_steps
 
 if TYPE_CHECKING:
     from attunet_jax.data.dataset import Dataset
@@ -25,8 +27,7 @@ FORMAT, FORMAT_VERSION = "attunet_jax.evaluation", 1
 
 def newest_step(workdir: Path) -> int | None:
     """Returns the newest step of which `workdir` has a whole checkpoint."""
-    names = [path.name for path in (workdir / "checkpoints").glob("[0-9]*")]
-    return max((int(name) for name in names if name.isdecimal()), default=None)
+    return max(whole_steps(workdir), default=None)
 
 
 def write_record(
@@ -67,7 +68,7 @@ def write_record(
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "workdir": str(workdir),
+        "workdir": shown(workdir),
         "step": predictor.step,
         "newest_step": newest_step(workdir),
         "weights": predictor.identity["weights"],

@@ -23,6 +23,7 @@ from attunet_jax.data.identity import PREDICTION_FORMAT, record_of
 from attunet_jax.errors import BadData
 from attunet_jax.files import sha256, write_text
 from attunet_jax.storage.names import shown
+from attunet_jax.storage.run_folder import CHECKPOINTS, place, whole_steps
 from attunet_jax.volume import write_on_grid
 from attunet_jax.volume.volume import Volume
 
@@ -45,7 +46,7 @@ class Maker:
     def as_json(self) -> dict[str, Any]:
         """Returns these fields as a record has them."""
         run = {
-            "workdir": str(self.workdir.absolute()),
+            "workdir": shown(self.workdir.absolute()),
             "step": self.step,
             "sha256": checkpoint_sha256(self.workdir, self.step),
         }
@@ -108,11 +109,7 @@ def write_label_map(
 def asked(workdir: Path, overrides: Mapping[str, Any]) -> str:
     """Returns a checksum of the checkpoints in a run's folder and of the flags."""
     digest = hashlib.sha256(json.dumps(dict(overrides), sort_keys=True).encode())
-    try:
-        steps = sorted(p.name for p in (workdir / "checkpoints").iterdir())
-    except OSError:
-        steps = []
-    for step in filter(str.isdecimal, steps):
+    for step in sorted(map(str, whole_steps(workdir))):
         digest.update(f"{step} {checkpoint_sha256(workdir, int(step))}\n".encode())
     return digest.hexdigest()
 
@@ -123,7 +120,7 @@ def checkpoint_sha256(workdir: Path, step: int) -> str:
     It is that of the step's small files, which hold the time of the save, the run's
     config and the checksums of the arrays; of all files where Orbax has no such ones.
     """
-    folder = workdir / "checkpoints" / str(step)
+    folder = place(workdir / CHECKPOINTS / str(step))
     files = [folder / name for name in _OF_A_STEP if (folder / name).is_file()]
     digest = hashlib.sha256()
     for path in files or sorted(p for p in folder.rglob("*") if p.is_file()):

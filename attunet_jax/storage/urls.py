@@ -55,10 +55,10 @@ def check_url(url: str, schemes: tuple[str, ...] = SCHEMES) -> None:
         )
 
 
-def problem_of(url: str) -> str | None:
+def problem_of(url: str, schemes: tuple[str, ...] = SCHEMES) -> str | None:
     """Says why a URL cannot be one here; None where it can."""
     try:
-        check_url(url)
+        check_url(url, schemes)
     except BadArguments as error:
         return str(error)
     return None

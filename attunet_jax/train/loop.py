@@ -62,6 +62,7 @@ def train(
     on_metrics: Callable[[int, dict[str, float]], object] = lambda step, metrics: None,
     cache_dir: Path | None = None,
     program_began_s: float | None = None,
+    on_files: Callable[[], object] = lambda: None,
 ) -> None:
     """Trains in `workdir` until the config's last step, from its newest checkpoint.
 
@@ -69,9 +70,11 @@ def train(
     terminal, the others a log each. `profile_steps` are the first and the last step to
     record into `workdir/profile`, in process 0. `on_validation(last)` is called there
     when the rows of a validation are in metrics.jsonl, and at the end,
-    `on_metrics(step, metrics)` with each row. Data in a bucket is copied into
-    `cache_dir`, see `storage.mirror`. `program_began_s` is when a program began that is
-    there for this training (Unix time): its start counts as the run's.
+    `on_metrics(step, metrics)` with each row. `on_files()` is called in every process
+    before a checkpoint is begun, when all rows up to its step are in its files, and
+    after a validation. Data in a bucket is copied into `cache_dir`, see
+    `storage.mirror`. `program_began_s` is when a program began that is there for this
+    training (Unix time): its start counts as the run's.
 
     Raises `BadArguments`, `BadData`, or `Interrupted` after a signal (all saved).
     """
@@ -110,6 +113,7 @@ def train(
                 profile_steps,
                 on_validation,
                 on_metrics,
+                on_files,
             )
 
 
@@ -129,6 +133,7 @@ def _train(
     profile_steps: tuple[int, int] | None,
     on_validation: Callable[[bool], object],
     on_metrics: Callable[[int, dict[str, float]], object],
+    on_files: Callable[[], object],
 ) -> None:
     config, experiment = run.config.train, run.experiment
     with PROGRESS.doing("restores", pause=True):
@@ -158,6 +163,8 @@ def _train(
 
     def save(step: int, dice: float | None = None) -> None:
         scored = {} if dice is None else {BEST_METRIC: dice, CENTRED_ON_ORGANS: 1.0}
+        writer.flush()
+        on_files()
         try:
             # A copy: the next step reuses the state's memory while Orbax writes.
             checkpoints.save(
@@ -241,6 +248,7 @@ def _train(
                 with timer.spending("pause"):
                     if is_main_process():
                         on_validation(last)
+                    on_files()
             elif saves:
                 with timer.spending("saving"):
                     save(step)

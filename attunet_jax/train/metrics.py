@@ -81,6 +81,13 @@ class MetricWriter:
                 self._events.add_scalar(name, row[name], step)
         self._also(step, {k: v for k, v in row.items() if k != "step"})
 
+    def flush(self) -> None:
+        """What was recorded so far is in the files when this returns."""
+        if self._enabled:
+            with _writing(self._path):
+                self._rows.flush()
+                self._events.flush()
+
     def close(self) -> None:
         """Everything is on disk when this returns."""
         if self._enabled:

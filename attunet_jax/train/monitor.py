@@ -15,6 +15,7 @@ from attunet_jax.distributed.progress import PROGRESS, Progress
 from attunet_jax.distributed.step_exchange import HostStatus, StepExchange
 from attunet_jax.errors import BadArguments
 from attunet_jax.interrupts import Deferral, name_of
+from attunet_jax.storage.names import shown
 
 # A step is reported if it takes so many times the median of those before it, and at
 # least so many seconds.
@@ -233,7 +234,7 @@ class Profile:
         self.close()
         return (
             f"profile of steps {first} to {step}: tensorboard --logdir="
-            f"{self._folder} (needs tensorboard-plugin-profile), or xprof"
+            f"{shown(self._folder)} (needs tensorboard-plugin-profile), or xprof"
         )
 
     def close(self) -> None:

@@ -23,7 +23,9 @@ from attunet_jax.distributed.mesh import data_shard, make_mesh, replicated
 from attunet_jax.distributed.processes import print_on_main
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.intensity import CtNormalisation
+from attunet_jax.storage import run_folder
 from attunet_jax.storage.mirror import mirrored
+from attunet_jax.storage.names import shown
 from attunet_jax.storage.urls import is_url
 from attunet_jax.train.config_checks import (
     Config,
@@ -107,7 +109,8 @@ def setup(
     before = newest_stored_run(workdir) if workdir else None
     source = None
     if before is None and config.init_from:
-        source = load_trained(Path(config.init_from), {})
+        with run_folder.read(config.init_from) as folder:
+            source = load_trained(folder, {})
 
     def make() -> Experiment:
         if before is not None:
@@ -143,7 +146,7 @@ def as_begun(config: Config, workdir: Path) -> tuple[Config, list[str]]:
     those of the run there.
     """
     try:
-        if not any((workdir / "checkpoints").iterdir()):
+        if not any(run_folder.place(workdir / run_folder.CHECKPOINTS).iterdir()):
             return config, []
         text = (workdir / "config.json").read_text(encoding="utf-8")
         stored = json.loads(text)["config"]
@@ -159,7 +162,9 @@ def as_begun(config: Config, workdir: Path) -> tuple[Config, list[str]]:
     for name, value in changes.items():
         group, field = name.split(".")
         config[group][field] = value
-        lines.append(f"{workdir} was begun before config.{name}: goes on with {value}")
+        lines.append(
+            f"{shown(workdir)} was begun before config.{name}: goes on with {value}"
+        )
     return config, lines
 
 
@@ -196,7 +201,7 @@ def init_or_restore(
     return (
         state,
         0,
-        f"begins from {run.source.workdir}, step {run.source.step}: took "
+        f"begins from {shown(run.source.workdir)}, step {run.source.step}: took "
         f"{count - len(new)} of {count} arrays"
         + (f"; new: {', '.join(new)}" if new else ""),
     )

@@ -18,6 +18,7 @@ from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import local_path
 from attunet_jax.model import AttentionUNet3D, build_network
 from attunet_jax.ops import dispatch
+from attunet_jax.storage.run_folder import whole_steps
 from attunet_jax.train.config_checks import check_windows
 from attunet_jax.train.optimizer import make_optimizer
 from attunet_jax.train.state import TrainState, state_of
@@ -97,7 +98,7 @@ def newest_stored_run(workdir: Path) -> dict[str, Any] | None:
 
     Damaged ones are passed over. A collective: all processes take what process 0 finds.
     """
-    here = any((workdir / "checkpoints").glob("[0-9]*"))
+    here = bool(whole_steps(workdir))
     if not json.loads(gather_texts(json.dumps(here))[0]):
         return None
     found = None

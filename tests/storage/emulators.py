@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,9 +88,8 @@ def _server(*words: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", *(w.replace("PORT", str(port)) for w in words)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    root, quiet = Path(__file__).resolve().parents[2], subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=root, stdout=quiet, stderr=quiet)
     try:
         for _ in range(600):
             try:
@@ -107,7 +107,7 @@ def _server(*words: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _gs_server():
     words = ("start", "--host=127.0.0.1", "--port=PORT", "--in-memory")
-    with _server("gcp_storage_emulator", *words) as address:
+    with _server("tests.storage.gs_server", *words) as address:
         places = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL")
         yield Buckets("gs", address, GS | dict.fromkeys(places, address))
 
