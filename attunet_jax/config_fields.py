@@ -217,7 +217,9 @@ FIELDS: dict[str, Field] = {
     "model.align_corners": _boolean(),
     "model.compute_dtype": _one_of("float32", "bfloat16"),
     "model.remat": _boolean(),
-    "model.convolution": _one_of("auto", "compiler", "matrix", "onednn"),
+    "model.convolution": _one_of(
+        "auto", "compiler", "channels_last", "matrix", "onednn"
+    ),
     "data.directory": _place(),
     "data.split": _text(),
     "data.batch_size": _at_least(1),

@@ -4,6 +4,10 @@ These are what the network computes. How one CPU device computes the same faster
 in `ops/cpu`; `ops/dispatch.py` decides between them.
 """
 
+import functools
+import itertools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -19,6 +23,20 @@ def conv3x3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, (1, 1, 1), "SAME", dimension_numbers=DIMENSIONS
     )
+
+
+def conv3x3x3_of_concatenation(
+    parts: Sequence[jax.Array], kernel: jax.Array
+) -> jax.Array:
+    """Convolves the concatenation of `parts` along the channels, without making it.
+
+    parts [B, D, H, W, C_i], kernel [3, 3, 3, sum of C_i, O] -> [B, D, H, W, O]: the sum
+    of each part's convolution. cuDNN adds while it convolves, so a GPU writes and reads
+    the sum once, where it would write the concatenation, in the backward pass too.
+    """
+    ends = list(itertools.accumulate(part.shape[-1] for part in parts))
+    kernels = jnp.split(kernel, ends[:-1], axis=3)
+    return functools.reduce(jnp.add, map(conv3x3x3, parts, kernels))
 
 
 def conv_1x1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -1,10 +1,11 @@
 """Decides which form of an operation computes: the only importer of `ops/cpu`.
 
 A form is one implementation of an operation. "compiler" is XLA's own convolution: right
-for GPUs and TPUs; on a mesh it needs one neighbouring slice from each side. "matrix"
-and "onednn" are for a single CPU device, where XLA's own is several times slower: they
-loop (`lax.scan`) over batch and depth, so a mesh would gather the whole volume. All
-agree to rounding.
+for TPUs and simulated devices; on a mesh it needs one neighbouring slice from each
+side. "channels_last" is the same for GPUs, where XLA is told to keep the channels last,
+as cuDNN's kernels for tensor cores want them. "matrix" and "onednn" are for a single
+CPU device, where XLA's own is several times slower: they loop (`lax.scan`) over batch
+and depth, so a mesh would gather the whole volume. All agree to rounding.
 """
 
 import os
@@ -16,10 +17,12 @@ import jax.numpy as jnp
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.ops import conv
-from attunet_jax.ops.recompute import Deferred, array_of
+from attunet_jax.ops.recompute import Deferred
 
-COMPILER, MATRIX, ONEDNN = CONVOLUTIONS = ("compiler", "matrix", "onednn")
+CONVOLUTIONS = ("compiler", "channels_last", "matrix", "onednn")
+COMPILER, CHANNELS_LAST, MATRIX, ONEDNN = CONVOLUTIONS
 AUTO = "auto"
+GPUS = ("gpu", "cuda")  # the platform of a device, and that of one described to XLA
 # Names of forms in `ops/cpu`, separated by commas, that are to be left out: the plain
 # form computes instead (see ops/cpu/README.md).
 SWITCH = "ATTUNET_CPU_FORMS_OFF"
@@ -27,6 +30,8 @@ SWITCH = "ATTUNET_CPU_FORMS_OFF"
 
 def choose_convolution(backend: str, device_count: int, dtype: str) -> str:
     """Returns the fastest of CONVOLUTIONS for a backend, a mesh's size and a type."""
+    if backend in GPUS:
+        return CHANNELS_LAST
     if backend != "cpu" or device_count != 1:
         return COMPILER
     return ONEDNN if onednn_available(dtype) else MATRIX
@@ -44,19 +49,21 @@ def conv3x3x3(
 ) -> jax.Array:
     """`ops.conv.conv3x3x3`, computed by one of CONVOLUTIONS.
 
-    "auto" picks by the default backend; with several devices, by this process's, it is
-    always "compiler". Raises `BadArguments` for an unknown name.
+    A concatenation that is deferred is convolved part by part. "auto" picks by the
+    default backend and the number of devices. Raises `BadArguments` for an unknown
+    name.
     """
     if convolution == AUTO:
         convolution = choose_convolution(
             jax.default_backend(), jax.device_count(), str(kernel.dtype)
         )
-    if convolution == COMPILER:
-        return conv.conv3x3x3(array_of(x), kernel)
     if convolution not in CONVOLUTIONS:
         raise BadArguments(
             f"convolution {convolution!r} is none of: {', '.join(CONVOLUTIONS)}"
         )
+    if convolution in (COMPILER, CHANNELS_LAST):
+        parts = x.parts() if isinstance(x, Deferred) else [x]
+        return conv.conv3x3x3_of_concatenation(parts, kernel)
     from attunet_jax.ops.cpu import conv as cpu_conv
 
     if isinstance(x, Deferred):
@@ -89,6 +96,8 @@ def switched_off(form: str) -> bool:
 
 def compiler_options(convolution: str) -> dict[str, str | bool]:
     """Returns what XLA must be told when it compiles a program with `convolution`."""
+    if convolution == CHANNELS_LAST:
+        return {"xla_gpu_force_conv_nhwc": True}
     if convolution != ONEDNN:
         return {}
     from attunet_jax.ops.cpu import conv_onednn

@@ -27,6 +27,14 @@ class Deferred:
         """Computes the array."""
         return self.fn(*self.args)
 
+    def parts(self) -> list[jax.Array]:
+        """Computes arrays whose concatenation along the channels the array is.
+
+        They are those of `fn.parts`; a function without it makes the array in one part.
+        """
+        parts = getattr(self.fn, "parts", None)
+        return [self.array()] if parts is None else parts(*self.args)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array, which is not computed for it."""

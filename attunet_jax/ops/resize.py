@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attunet_jax.ops.conv import accumulation_dtype
 from attunet_jax.ops.dispatch import concatenate
 from attunet_jax.ops.recompute import Deferred
 
@@ -32,12 +31,11 @@ def upsample(x: jax.Array, factor: int, *, align_corners: bool) -> jax.Array:
         for axis in (1, 2, 3):
             x = _between_corners(x, axis, factor)
         return x
-    # Rounded to x's type once, at the end, as PyTorch does.
-    wide = accumulation_dtype(x.dtype)
-    y = x.astype(wide)
-    for axis, dtype in ((1, wide), (2, wide), (3, x.dtype)):
-        y = _by_phases(y, axis, factor, dtype)
-    return y
+    # Rounded to x's type after each axis (PyTorch: once): what lies between two axes
+    # is written to memory, and float32 would be twice as much.
+    for axis in (1, 2, 3):
+        x = _by_phases(x, axis, factor)
+    return x
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,11 @@ class UpsampleConcat:
 
     @jax.named_scope("resize")
     def __call__(self, skip: jax.Array, coarser: jax.Array) -> jax.Array:
-        finer = upsample(coarser, 2, align_corners=self.align_corners)
-        return concatenate([skip, finer], axis=-1)
+        return concatenate(self.parts(skip, coarser), axis=-1)
+
+    def parts(self, skip: jax.Array, coarser: jax.Array) -> list[jax.Array]:
+        """Returns the two arrays that are concatenated."""
+        return [skip, upsample(coarser, 2, align_corners=self.align_corners)]
 
 
 def upsample_concat(
@@ -111,7 +112,7 @@ def _gradient_at_place(place, cotangent):
 _largest.defvjp(_largest_and_place, _gradient_at_place)
 
 
-def _by_phases(x, axis, factor, dtype):
+def _by_phases(x, axis, factor):
     """Each of the `factor` phases of the result mixes a voxel with one neighbour."""
     position = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     before = jnp.where(position == 0, x, _shifted(x, axis, 1))
@@ -119,8 +120,7 @@ def _by_phases(x, axis, factor, dtype):
     phases = []
     for phase in range(factor):
         t = (phase + 0.5) / factor - 0.5
-        mixed = (1 - abs(t)) * x + abs(t) * (before if t < 0 else after)
-        phases.append(mixed.astype(dtype))
+        phases.append((1 - abs(t)) * x + abs(t) * (before if t < 0 else after))
     return interleave(phases, axis)
 
 

@@ -50,7 +50,7 @@ class Setting:
         config.classes = PAPER_CLASSES
         config.model.compute_dtype = dtype
         # What "auto" picks on a GPU; so a CPU compares the same formulas.
-        config.model.convolution = "compiler"
+        config.model.convolution = "channels_last"
         if widths:
             config.model.widths = widths
         for name, value in (fields or {}).items():

@@ -30,7 +30,7 @@ def test_a_network_carries_the_fields_as_they_were_given():
     [
         ("cpu", 1, "matrix"),  # as on a processor without oneDNN
         ("cpu", 8, "compiler"),
-        ("gpu", 1, "compiler"),
+        ("gpu", 1, "channels_last"),
         ("tpu", 4, "compiler"),
     ],
 )

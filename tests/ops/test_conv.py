@@ -6,21 +6,29 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from attunet_jax.ops.conv import conv3x3x3, conv_1x1x1, conv_2x2x2_stride_2
+from attunet_jax.ops.conv import (
+    conv3x3x3,
+    conv3x3x3_of_concatenation,
+    conv_1x1x1,
+    conv_2x2x2_stride_2,
+)
 
 
-def test_a_3x3x3_convolution_is_scipys_correlation_summed_over_channels():
+def test_a_3x3x3_convolution_whole_or_in_parts_is_scipys_summed_over_channels():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 4, 5, 6, 3))
     kernel = rng.normal(size=(3, 3, 3, 3, 2))
     with jax.enable_x64(True):
         got = np.asarray(conv3x3x3(jnp.asarray(x), jnp.asarray(kernel)))
+        parts = [jnp.asarray(x[..., :1]), jnp.asarray(x[..., 1:])]
+        apart = np.asarray(conv3x3x3_of_concatenation(parts, jnp.asarray(kernel)))
     for b, o in np.ndindex(2, 2):
         expected = sum(
             ndimage.correlate(x[b, ..., c], kernel[..., c, o], mode="constant")
             for c in range(3)
         )
         np.testing.assert_allclose(got[b, ..., o], expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(apart[b, ..., o], expected, rtol=0, atol=1e-12)
 
 
 def test_a_1x1x1_convolution_multiplies_every_voxel_by_one_matrix():

@@ -18,9 +18,20 @@ needs_onednn = pytest.mark.skipif(
 
 
 def test_the_compilers_convolution_is_chosen_but_on_one_cpu_device():
-    for backend, devices in (("cpu", 2), ("gpu", 1), ("tpu", 4), ("tpu", 1)):
+    for backend, devices in (("cpu", 2), ("tpu", 4), ("tpu", 1)):
         for dtype in ("float32", "bfloat16"):
             assert dispatch.choose_convolution(backend, devices, dtype) == "compiler"
+
+
+def test_on_gpus_the_compiler_is_told_to_keep_the_channels_last():
+    for backend, devices in (("gpu", 1), ("gpu", 8), ("cuda", 1)):
+        for dtype in ("float32", "bfloat16"):
+            chosen = dispatch.choose_convolution(backend, devices, dtype)
+            assert chosen == "channels_last"
+    assert dispatch.compiler_options("channels_last") == {
+        "xla_gpu_force_conv_nhwc": True
+    }
+    assert dispatch.compiler_options("compiler") == {}
 
 
 def test_on_one_cpu_device_onednn_is_chosen_where_it_is_available(monkeypatch):
@@ -31,7 +42,9 @@ def test_on_one_cpu_device_onednn_is_chosen_where_it_is_available(monkeypatch):
 
 def test_an_unknown_convolution_is_named_with_those_there_are():
     x = jnp.zeros((1, 2, 2, 2, 1))
-    with pytest.raises(BadArguments, match="'winograd' is none of: compiler, matrix"):
+    with pytest.raises(
+        BadArguments, match="'winograd' is none of: compiler, channels_last, matrix"
+    ):
         dispatch.conv3x3x3(x, jnp.zeros((3, 3, 3, 1, 1)), convolution="winograd")
 
 

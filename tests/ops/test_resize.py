@@ -92,7 +92,7 @@ def test_bfloat16_stays_bfloat16(align_corners):
     assert max_pool_2x2x2(x).dtype == jnp.bfloat16
 
 
-def test_bfloat16_is_rounded_once_at_the_end():
+def test_bfloat16_is_rounded_once_after_each_axis():
     x = jnp.asarray(volume((1, 3, 4, 5, 2)), jnp.bfloat16)
     got = upsample(x, factor=2, align_corners=False)
     whole = ndimage.zoom(
@@ -102,7 +102,11 @@ def test_bfloat16_is_rounded_once_at_the_end():
         mode="nearest",
         grid_mode=True,
     )
-    np.testing.assert_array_equal(got[0], jnp.asarray(whole, jnp.bfloat16))
+    # Half a unit of the last of 8 bits, at most 2^-9 of the value, for each axis; the
+    # later axes average, and let no earlier one grow.
+    largest = np.abs(np.asarray(x, float)).max()
+    error = np.abs(np.asarray(got[0], float) - whole)
+    assert 0 < error.max() <= 3 * 2**-9 * largest
 
 
 def brute_force_pool(x):
