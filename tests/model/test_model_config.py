@@ -59,7 +59,7 @@ def test_onednn_is_refused_where_it_is_not_available(monkeypatch, backend, there
         ("gate_initialisation", "zeros", "pass_through, kaiming"),
         ("deep_supervision", True, "fused, auxiliary, none"),
         ("compute_dtype", "float16", "float32, bfloat16"),
-        ("convolution", "cudnn", "auto, compiler, matrix, onednn"),
+        ("convolution", "cudnn", "auto, compiler, channels_last, matrix, onednn"),
     ],
 )
 def test_a_value_that_is_no_choice_is_named_with_those_there_are(field, value, allowed):
