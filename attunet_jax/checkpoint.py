@@ -186,8 +186,11 @@ class Checkpoints:
 
         Orbax 0.12.8 takes the steps that a new one replaces off its list when the save
         begins, and removes them when it is whole: after a save that failed they are
-        there, and not listed.
+        there, and not listed. Not with several processes: listing is a collective, the
+        error may be one process's alone, and it ends them all.
         """
+        if jax.process_count() > 1:
+            return
         try:
             self._manager.reload()
         except Exception as error:  # noqa: BLE001 - the save's own error is raised
