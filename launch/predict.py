@@ -21,6 +21,9 @@ segmented, and the exit status is 3. Doubts (values that may be no HU) are warni
 --attention also writes what each attention gate lets through, from 0 to 1, as float32
 on the scan's own grid: PATH/NAME_attention_gate2_sub1.nii.gz for the first sub-gate of
 the gate of scale 2 (1 is the finest and has none; without _sub1 where a gate has one).
+
+--input and --output may be in buckets, gs:// or s3://: scans are copied to this machine
+first, and each label map is uploaded when it is written.
 """
 
 import sys
@@ -35,11 +38,18 @@ from attunet_jax import volume as volumes
 from attunet_jax.data.identity import counted, find_scans
 from attunet_jax.errors import BadArguments, BadData, one_line
 from attunet_jax.files import files_sha256, make_folder
-from attunet_jax.predict.attention_files import missing, remove_maps, write_maps
+from attunet_jax.predict.attention_files import (
+    files_of,
+    missing,
+    remove_maps,
+    write_maps,
+)
 from attunet_jax.predict.outputs import (
+    LABELS,
     Output,
     check_labels,
     compare,
+    open_output,
     outputs_of,
     stand,
     write_labels,
@@ -53,6 +63,7 @@ from attunet_jax.predict.record import (
 from attunet_jax.storage import run_folder
 from attunet_jax.storage.mirror import mirrored
 from attunet_jax.storage.names import shown, with_urls
+from attunet_jax.storage.staging import Staging
 from attunet_jax.volume import checks
 from launch import cli
 from launch.devices import check_devices
@@ -81,9 +92,9 @@ FLAGS.add(
 )
 FLAGS.add(
     "output",
-    Path,
+    cli.writable,
     None,
-    "Folder for the label maps, or the file of one.",
+    "Folder for the label maps, or the file of one; also of gs:// or s3://.",
     required=True,
 )
 FLAGS.add("overwrite", bool, False, "Replace label maps that already exist.")
@@ -95,14 +106,20 @@ FLAGS.add(
 
 
 def main(values: cli.Values) -> int:
-    with run_folder.read(values.workdir, values.cache_dir) as workdir:
-        return _segment(values, workdir)
-
-
-def _segment(values: cli.Values, workdir: Path) -> int:
     fields = values.predict_fields()
+    with (
+        run_folder.read(values.workdir, values.cache_dir) as workdir,
+        open_output(values.output, values.cache_dir) as (stage, output),
+    ):
+        values.output = output
+        return _segment(values, workdir, fields, stage)
+
+
+def _segment(
+    values: cli.Values, workdir: Path, fields: dict[str, Any], stage: Staging
+) -> int:
     values.input = mirrored(values.input, values.cache_dir)
-    skip = [values.output] if values.output.resolve() != values.input.resolve() else []
+    skip = _in_input(values.output, values.input)
     found = find_scans(values.input, skip=skip, series=values.series)
     if not (found.scans or found.refused):
         seen = f" (only {counted(found.unused)})" if found.unused else ""
@@ -118,6 +135,9 @@ def _segment(values: cli.Values, workdir: Path) -> int:
         print(f"no scans, passed over: {counted(found.unused)}", flush=True)
     for note in found.notes:
         print(with_urls(note), flush=True)
+    stage.bring(*(one.label_map for one in outputs))
+    if values.attention:
+        stage.bring(*(path for one in outputs for path in files_of(one.label_map)))
     standing = stand(
         outputs,
         asked(workdir, fields),
@@ -147,7 +167,7 @@ def _segment(values: cli.Values, workdir: Path) -> int:
     doubts: dict[str, list[checks.Finding]] = {}
     for number, one in enumerate(outputs, start=1):
         start_s = time.perf_counter()
-        place = f"[{number}/{len(outputs)}] {one.label_map}"
+        place = f"[{number}/{len(outputs)}] {shown(one.label_map)}"
         volume = None
         try:
             if one in standing.kept:
@@ -169,19 +189,25 @@ def _segment(values: cli.Values, workdir: Path) -> int:
                     )
                 labels = predictor.label_map(volume)
                 write_labels(_folder(values.output), predictor.names, standing.todo)
+                stage.send(_folder(values.output) / LABELS)
                 checksum = files_sha256(one.scan.files)
                 said = {doubt.kind: doubt.text for doubt in doubts[name]}
-                remove_maps(one.label_map)
-                write_label_map(one.label_map, labels, volume, maker, checksum, said)
+                for path in remove_maps(one.label_map):
+                    stage.send(path)
+                write_label_map(
+                    one.label_map, labels, volume, maker, checksum, said, stage.send
+                )
                 if values.pictures:
                     _draw(one, volume, labels, predictor.labels.values)
+                    stage.send(one.picture)
                 amounts = _volumes_ml(volume, labels, predictor.labels.values)
                 seconds = time.perf_counter() - start_s
                 print(f"{place}  {amounts}  {seconds:.1f} s", flush=True)
             if one in attend:
                 assert predictor is not None
                 volume = volume or volumes.read_scan(one.scan.path, one.scan.series)
-                files = write_maps(one.label_map, predictor.attention(volume))
+                maps = predictor.attention(volume)
+                files = write_maps(one.label_map, maps, stage.send)
                 seconds = time.perf_counter() - start_s
                 print(
                     f"{place}  attention coefficients in {len(files)} files, "
@@ -205,6 +231,14 @@ def _segment(values: cli.Values, workdir: Path) -> int:
             + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
         )
     return 0
+
+
+def _in_input(output: Path, source: Path) -> list[Path]:
+    """What of the input is no scan but of the output; also in a bucket's copy."""
+    here, above = shown(output), f"{shown(source)}/"
+    if here.startswith(above):
+        return [source / here.removeprefix(above)]
+    return [output] if output.resolve() != source.resolve() else []
 
 
 def _load(workdir: Path, fields: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

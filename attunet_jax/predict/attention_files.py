@@ -8,11 +8,12 @@ so they belong to the same scan, checkpoint and settings as the label map. A kil
 a record that says that they are not finished: they are then made again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attunet_jax.data.attention_names import attention_file, is_attention_of
+from attunet_jax.data.identity import record_of
 from attunet_jax.errors import BadData
 from attunet_jax.files import sha256
 from attunet_jax.predict.record import read_record, write_record
@@ -40,7 +41,7 @@ def missing(
             continue
         listed = _listed(one.label_map)
         if listed is None:
-            unknown = _there(one.label_map)
+            unknown = files_of(one.label_map)
             if unknown:
                 line = f"{unknown[0]}: nothing says what made it; {_REDO}"
                 refused[one.scan.path] = line
@@ -59,20 +60,27 @@ def missing(
     return todo, refused
 
 
-def remove_maps(label_map: Path) -> None:
-    """Removes the coefficients that the record of a label map lists.
+def remove_maps(label_map: Path) -> list[Path]:
+    """Removes the coefficients that the record of a label map lists; returns them.
 
     Before another label map takes its place: they would be taken for that one's.
     """
     listed = _listed(label_map)
-    for name in listed[1] if listed else ():
-        label_map.with_name(name).unlink(missing_ok=True)
+    paths = [label_map.with_name(name) for name in (listed[1] if listed else ())]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return paths
 
 
-def write_maps(label_map: Path, maps: Sequence["AttentionMap"]) -> list[Path]:
+def write_maps(
+    label_map: Path,
+    maps: Sequence["AttentionMap"],
+    send: Callable[[Path], object] = lambda path: None,
+) -> list[Path]:
     """Writes coefficients on the scan's own grid, and lists them in the record.
 
-    Returns the files. Raises `BadData` where they cannot be written.
+    Returns the files; `send` is called with each when it is written, and with the
+    record. Raises `BadData` where they cannot be written.
     """
     record = read_record(label_map)
     if record is None:
@@ -85,11 +93,14 @@ def write_maps(label_map: Path, maps: Sequence["AttentionMap"]) -> list[Path]:
     sums = dict.fromkeys((path.name for path in files), "")
     record["attention"] = {"finished": False, "maps": sums}
     write_record(label_map, record)
+    send(record_of(label_map))
     for path, one in files.items():
         write_values_on_grid(path, one.on_scan(), one.grid)
         sums[path.name] = sha256(path)
+        send(path)
     record["attention"] = {"finished": True, "maps": sums}
     write_record(label_map, record)
+    send(record_of(label_map))
     return list(files)
 
 
@@ -109,7 +120,7 @@ def _listed(label_map: Path) -> tuple[bool, dict[str, str]] | None:
     return bool(said.get("finished")) and len(maps) == len(said["maps"]), maps
 
 
-def _there(label_map: Path) -> list[Path]:
+def files_of(label_map: Path) -> list[Path]:
     """The files that are named as coefficients of a label map."""
     if not label_map.parent.is_dir():
         return []

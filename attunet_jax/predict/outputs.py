@@ -1,7 +1,8 @@
 """Where label maps go, and which of those that are there are the ones asked for."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.files import files_sha256, is_url, sha256, write_text
 from attunet_jax.predict.record import difference, read_record
 from attunet_jax.storage.names import shown
+from attunet_jax.storage.staging import Staging, staged
 from attunet_jax.volume import ITK_ENDINGS, split_ending
 
 LABELS = "labels.json"
@@ -55,6 +57,28 @@ class Standing:
         ]
 
 
+@contextmanager
+def open_output(
+    place: Path | str, cache_dir: Path | None
+) -> Iterator[tuple[Staging, Path]]:
+    """Opens the folder or file that an output names, here or in a bucket.
+
+    Yields the staging, which sends what is written, and the local path to write to. Of
+    label maps and pictures that are in the bucket only name and size are here, until
+    `Staging.bring` gets them; of records all.
+    """
+    folder, file = str(place), ""
+    if is_url(place) and split_ending(folder)[1]:
+        folder, _, file = folder.rpartition("/")
+    with staged(
+        folder if is_url(place) else place,
+        cache_dir,
+        bring=lambda name: name.endswith(".json"),
+        wanted=lambda name: not file or "/" not in name,
+    ) as stage:
+        yield stage, stage.folder / file if file else stage.folder
+
+
 def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
     """Returns the label map of each scan: `output/IDENTITY.nii.gz`, or `.nrrd` and
     `.mha` for scans in these formats.
@@ -77,8 +101,9 @@ def outputs_of(found: Found, source: Path, output: Path) -> list[Output]:
             for scan in found.scans
         ]
     scans = {scan.path.resolve() for scan in found.scans}
+    urls = {shown(scan.path) for scan in found.scans}
     for one in outputs:
-        if one.label_map.resolve() in scans:
+        if one.label_map.resolve() in scans or shown(one.label_map) in urls:
             raise BadArguments(
                 f"--output={output}: {one.label_map} is a scan of --input; name "
                 "another folder for the label maps"

@@ -13,7 +13,7 @@ checkpoint and the settings are, without a look at them.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -82,8 +82,11 @@ def write_label_map(
     maker: Mapping[str, Any],
     scan_sha256: str,
     doubts: Mapping[str, str] | None = None,
+    send: Callable[[Path], object] = lambda path: None,
 ) -> None:
     """Writes a label map `[D, H, W]` and its record; `doubts` are those about the scan.
+
+    `send` is called with each of the files when it is written.
 
     A kill at any moment leaves the two as they were, or a record that says that it is
     not finished: such a label map is made again. Raises `BadData` where they cannot be
@@ -101,9 +104,12 @@ def write_label_map(
         "software": version("attunet_jax"),
     }
     write_record(label_map, record)
+    send(record_of(label_map))
     write_on_grid(label_map, labels, volume.grid)
+    send(label_map)
     record |= {"finished": True, "sha256": sha256(label_map)}
     write_record(label_map, record)
+    send(record_of(label_map))
 
 
 def asked(workdir: Path, overrides: Mapping[str, Any]) -> str:
