@@ -135,3 +135,9 @@ def test_names_and_lengths_of_files_keep_to_the_house_rules():
         if any(name.startswith(".") for name in imports(path)):
             offenders.append(f"{place(path)}: relative imports hide the direction")
     assert offenders == []
+
+
+def test_each_test_file_has_a_name_of_its_own():
+    """pytest imports test files by their names; of two alike only one would run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
