@@ -15,7 +15,7 @@ def statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     # Both sums in one reading, that of squares about a value near the mean:
     # E[x^2] - E[x]^2 loses all digits where |mean| >> deviation.
     wide, voxels = _widened(x), _voxels(x)
-    near = wide[..., :1, :1, :].mean(voxels)
+    near = _widened(x[..., :1, :1, :]).mean(voxels)
     mean = wide.mean(voxels)
     var = jnp.square(wide - near).mean(voxels) - jnp.square(mean - near)
     return mean, jnp.maximum(var, 0)
