@@ -30,8 +30,7 @@ ACCURACY = 0.15
 CPU_KEEPS = {dispatch.COMPILER: 1.45, dispatch.MATRIX: 1.4, dispatch.ONEDNN: 1.0}
 # It keeps kernels turned around for the backward pass, and in another layout.
 CPU_COPIES_OF_PARAMETERS = 2
-# The same of a forward pass, where it is more than is counted.
-CPU_KEEPS_FORWARD = {dispatch.COMPILER: 1.0, dispatch.MATRIX: 1.2, dispatch.ONEDNN: 1.2}
+CPU_KEEPS_FORWARD = 1.2  # compiled / counted of a forward pass, by any form
 # More crops than these are not asked for: of a whole scan and more.
 LARGEST_VOX = 2048**3
 
@@ -174,7 +173,7 @@ def whole_scan_vox(
     parameters = {tuple(x.shape) for x in jax.tree.leaves(variables)}
     traced = jax.make_jaxpr(forward)(variables, image)
     alive = alive_at_peak(traced, name, donated=False, shapes=parameters)
-    keeps = CPU_KEEPS_FORWARD[network.convolution] if name == "cpu" else 1.0
+    keeps = CPU_KEEPS_FORWARD if name == "cpu" else 1.0
     a_voxel = keeps * (alive.bytes - alive.of_shapes) / math.prod(shape)
     a_voxel += image.dtype.itemsize
     room = available / (1 + ACCURACY) - _bytes(variables) - alive.of_shapes
