@@ -21,7 +21,11 @@
 #SBATCH --signal=TERM@300
 #SBATCH --output=%x-%j.log
 set -uo pipefail
-cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}" || exit 2
+if [ -z "${SLURM_SUBMIT_DIR:-}" ]; then
+    echo "error: $0 is no command of its own: sbatch $0 --data=DIR --workdir=RUN" >&2
+    exit 2
+fi
+cd "$SLURM_SUBMIT_DIR" || exit 2
 python=python3
 if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
 # Huge pages of memory: a step on a CPU is faster.

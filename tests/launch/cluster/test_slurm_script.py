@@ -88,3 +88,15 @@ def test_75_is_queued_again_and_a_death_or_a_hang_a_limited_number_of_times(subm
             "--data=D", pyxis=True, leaves=leaves, SLURM_RESTART_COUNT=starts
         )
         assert (done.returncode, asked) == (leaves, requeued)
+
+
+def test_the_script_started_without_sbatch_is_one_line_and_status_2():
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    done = subprocess.run(
+        [ROOT / "launch/cluster/slurm.sh", "--data=DATA"],
+        env=outside,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "sbatch" in done.stderr
