@@ -77,22 +77,19 @@ def _text() -> Field:
 
 
 def _run() -> Field:
+    return _place("a path of this machine or gs://BUCKET/...", ("gs",))
+
+
+def _place(
+    words: str = "a path of this machine, gs://BUCKET/... or s3://BUCKET/...",
+    schemes: tuple[str, ...] = ("gs", "s3"),
+) -> Field:
     return Field(
         "text",
         str,
         lambda value: isinstance(value, str),
-        "a path of this machine or gs://BUCKET/...",
-        lambda value: not is_url(value) or problem_of(value, ("gs",)) is None,
-    )
-
-
-def _place() -> Field:
-    return Field(
-        "text",
-        str,
-        lambda value: isinstance(value, str),
-        "a path of this machine, gs://BUCKET/... or s3://BUCKET/...",
-        lambda value: not is_url(value) or problem_of(value) is None,
+        words,
+        lambda value: not is_url(value) or problem_of(value, schemes) is None,
     )
 
 

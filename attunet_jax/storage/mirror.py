@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -23,13 +22,19 @@ from typing import Any
 from tqdm import tqdm
 
 from attunet_jax.errors import BadData
-from attunet_jax.files import cache_home, is_url, replacing
-from attunet_jax.storage import names, urls
+from attunet_jax.files import is_url, replacing
+from attunet_jax.storage import names, transfer, urls
+from attunet_jax.storage.cache import (
+    check_room,
+    default_cache,
+    folder_name,
+    written_in,
+)
 from attunet_jax.storage.remote import Remote, file_and_others, files_below, remote_file
 
 TOGETHER = 8  # files copied at once
 CHUNK_BYTES = 16 << 20  # asked for at once; one is in memory for each of the files
-TRIES = 4  # of a chunk, and of a file that does not arrive as it is in the bucket
+TRIES = 4  # of a file that does not arrive as it is in the bucket
 
 
 def mirrored(
@@ -58,9 +63,13 @@ def mirrored(
     cache, path = (cache_dir or default_cache()).absolute(), urls.within(url)
     local = _local(url, cache)
     folder = local.parent.parent
-    _named(local, url)
+    names.stands_for(local, url)
     is_file = [row["name"].strip("/") for row in found] == [path]
-    with names.urls_in_errors(), _written_in(cache, url), _locked(folder, url):
+    with (
+        names.urls_in_errors(),
+        written_in(cache, f"the copy of {url}"),
+        _locked(folder, url),
+    ):
         if is_file and found[0]["type"] == "file":
             remotes = file_and_others(fs, found[0], beside)
             _update(fs, remotes, local.parent, folder / "copied.jsonl", url, cache)
@@ -81,26 +90,14 @@ def copied(place: str | os.PathLike, cache_dir: Path | None = None) -> Path | No
     for cache in filter(None, (cache_dir, default_cache())):
         local = _local(url, cache.absolute())
         if local.exists():
-            _named(local, url)
+            names.stands_for(local, url)
             return local
     return None
 
 
-def _named(local: Path, url: str) -> None:
-    for place in {local, local.resolve()}:
-        names.stands_for(place, url)
-
-
 def _local(url: str, cache: Path) -> Path:
-    path, scheme = urls.within(url), url.partition(":")[0]
-    digest = hashlib.sha256(f"{scheme}://{path}".encode()).hexdigest()[:12]
-    folder = cache / f"{scheme}-{path.partition('/')[0]}-{digest}"
-    return folder / "files" / path.rpartition("/")[2]
-
-
-def default_cache() -> Path:
-    """Returns the folder of copies where no other is named."""
-    return cache_home() / "attunet_jax" / "buckets"
+    files = cache / folder_name(url) / "files"
+    return files / urls.within(url).rpartition("/")[2]
 
 
 def _update(
@@ -123,12 +120,8 @@ def _update(
     todo = [remote for remote in remotes if not _is_there(local, remote, known)]
     if not todo:
         return
-    needed, free = sum(remote.size for remote in todo), shutil.disk_usage(cache).free
-    if needed > free:
-        raise BadData(
-            f"{url}: its copy needs {needed / 1e9:.2f} GB, {cache} has "
-            f"{free / 1e9:.2f} GB free: name another folder with --cache_dir"
-        )
+    needed = sum(remote.size for remote in todo)
+    check_room(cache, needed, f"{url}: its copy")
     start_s = time.perf_counter()
     _copy_all(fs, todo, local, journal, url)
     seconds = time.perf_counter() - start_s
@@ -246,15 +239,8 @@ def _is_encrypted(fs: Any, path: str) -> bool:
 
 def _chunk(fs: Any, path: str, first: int, last: int, name: str) -> bytes:
     """Bytes `first` to `last` of an object; tried again where a network fails."""
-    for attempt in range(1, TRIES):
-        try:
-            return fs.cat_file(path, start=first, end=last)
-        except Exception as error:  # each library has exceptions of its own
-            if urls.is_final(error):
-                break
-            time.sleep(2.0**attempt)
     with urls.answering(name):
-        return fs.cat_file(path, start=first, end=last)
+        return transfer.again(lambda: fs.cat_file(path, start=first, end=last))
 
 
 def _is_there(local: Path, remote: Remote, known: Mapping[str, Mapping]) -> bool:
@@ -300,15 +286,3 @@ def _locked(folder: Path, url: str) -> Iterator[None]:
             )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _written_in(cache: Path, url: str) -> Iterator[None]:
-    """Turns what the disk refuses within into a `BadData` naming --cache_dir."""
-    try:
-        yield
-    except OSError as error:
-        raise BadData(
-            f"{cache}: the copy of {url} cannot be written ({error.strerror}): name "
-            "another folder with --cache_dir"
-        ) from None

@@ -12,7 +12,8 @@ _urls: dict[str, str] = {}  # local folder or file -> URL
 
 def stands_for(local: Path, url: str) -> None:
     """Notes that `local`, a folder or file, stands for `url` in this process."""
-    _urls[str(local)] = url.rstrip("/")
+    for place in {local, local.resolve()}:
+        _urls[str(place)] = url.rstrip("/")
 
 
 def known() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Lists the files of a bucket that a copy consists of, and how each can be checked."""
 
-import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from attunet_jax.errors import BadData
 from attunet_jax.storage import urls
+from attunet_jax.storage.transfer import object_of
 
 
 @dataclass(frozen=True)
@@ -96,18 +96,16 @@ def _shards(fs: Any, url: str, row: Mapping | None) -> dict[str, tuple[int, str]
 def remote_file(
     row: Mapping, name: str, shards: Mapping[str, tuple[int, str]]
 ) -> Remote:
-    etag = str(row.get("ETag") or "").strip('"')
+    there = object_of(row)
     modified = row.get("LastModified") or row.get("mtime")
-    md5 = None
-    if row.get("md5Hash"):
-        md5 = base64.b64decode(row["md5Hash"]).hex()
-    elif len(etag) == 32 and "-" not in etag and not row.get("SSEKMSKeyId"):
+    md5, etag = there.md5, str(row.get("ETag") or "").strip('"')
+    if md5 is None and len(etag) == 32 and not row.get("SSEKMSKeyId"):
         md5 = etag if not etag.strip("0123456789abcdef") else None
     return Remote(
         name=name,
         path=row["name"],
-        size=int(row["size"]),
-        version=str(row.get("generation") or etag),
+        size=there.size,
+        version=there.version,
         md5=md5,
         sha256=shards[name][1] if name in shards else None,
         modified_s=modified.timestamp() if modified else None,

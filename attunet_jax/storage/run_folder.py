@@ -15,7 +15,7 @@ from typing import Any
 from attunet_jax.errors import Interrupted
 from attunet_jax.files import is_url
 from attunet_jax.storage import names, transfer, urls
-from attunet_jax.storage.mirror import default_cache
+from attunet_jax.storage.cache import default_cache
 from attunet_jax.storage.staging import Staging, staged
 
 CHECKPOINTS = "checkpoints"

@@ -19,21 +19,25 @@ file that both write, the last one stays.
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, one_line
 from attunet_jax.files import is_unfinished, is_url, replacing
 from attunet_jax.storage import names, transfer, urls
-from attunet_jax.storage.mirror import default_cache
+from attunet_jax.storage.cache import (
+    check_room,
+    default_cache,
+    folder_name,
+    written_in,
+)
 from attunet_jax.storage.sent import Known, Sent
 
 TOGETHER = 8  # files brought in at once
@@ -81,13 +85,10 @@ class Staging:
         self._base = urls.within(self.url)
         self._wanted, self._is_needed = wanted, bring
         self._cache = (cache_dir or default_cache()).absolute()
-        scheme, bucket = self.url.partition(":")[0], self._base.partition("/")[0]
-        digest = hashlib.sha256(f"{scheme}://{self._base}".encode()).hexdigest()[:12]
-        home = f"staged-{scheme}-{bucket}-{digest}" + (f"-{part}" if part else "")
+        home = f"staged-{folder_name(self.url)}" + (f"-{part}" if part else "")
         self._home = self._cache / home
         self.folder = self._home / "files" / self._base.rpartition("/")[2]
-        for folder in {self.folder, self.folder.resolve()}:
-            names.stands_for(folder, self.url)
+        names.stands_for(self.folder, self.url)
         self._changes = threading.Lock()
         with self._written():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -285,12 +286,7 @@ class Staging:
         if not chosen:
             return
         needed = sum(self._sent.files[name].size for name in chosen)
-        free = shutil.disk_usage(self._home).free
-        if needed > free:
-            raise BadData(
-                f"{self.url}: what is there needs {needed / 1e9:.2f} GB, {self._cache} "
-                f"has {free / 1e9:.2f} GB free: name another folder with --cache_dir"
-            )
+        check_room(self._cache, needed, f"{self.url}: what is there")
 
         def get(name: str) -> None:
             path, url = self._place(name)
@@ -334,16 +330,8 @@ class Staging:
             ) from None
         return file
 
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        """Turns what the disk refuses within into a `BadData` naming --cache_dir."""
-        try:
-            yield
-        except OSError as error:
-            raise BadData(
-                f"{self._cache}: files for {self.url} cannot be written there "
-                f"({error.strerror}): name another folder with --cache_dir"
-            ) from None
+    def _written(self) -> AbstractContextManager[None]:
+        return written_in(self._cache, f"files for {self.url}")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from attunet_jax.distributed.mesh import batch_shardings, replicated
 from attunet_jax.errors import BadArguments
 from attunet_jax.train.config_checks import Config, check_config, check_fits_mesh
 from attunet_jax.train.experiment import Training, compile_step, make_training
+from attunet_jax.train.hlo_types import arrays_of, bits_of
 from attunet_jax.train.state import TrainState
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -121,9 +122,7 @@ KINDS = (
     "ragged-all-to-all",
     "collective-broadcast",
 )
-_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}
 _INSTRUCTION = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
-_SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 
 
@@ -138,7 +137,7 @@ class Collective:
     @property
     def bytes(self) -> int:
         """Size of its results on one device."""
-        return sum(_bits(kind) * math.prod(shape) // 8 for kind, shape in self.arrays)
+        return sum(bits_of(kind) * math.prod(shape) // 8 for kind, shape in self.arrays)
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{t}[{','.join(map(str, s))}]" for t, s in self.arrays)
@@ -153,25 +152,13 @@ def collectives_of(hlo: str) -> list[Collective]:
         if match is None:
             continue
         result, kind, start = match.groups()
-        # Layouts and comments contain numbers and brackets too.
-        plain = re.sub(r"\{[^{}]*\}|/\*.*?\*/", "", result)
-        arrays = tuple(
-            (name, tuple(int(n) for n in sizes.split(",") if n))
-            for name, sizes in _SHAPE.findall(plain)
-        )
+        arrays = tuple(arrays_of(result))
         if start and kind in ("collective-permute", "all-gather"):
             # (operands, results, contexts), with several arrays each if combined.
             arrays = tuple(each for each in arrays if each[1])
             arrays = arrays[len(arrays) // 2 :]
-        elif start and plain.startswith("(("):  # ((operands), results) on GPUs
+        elif start and result.startswith("(("):  # ((operands), results) on GPUs
             arrays = arrays[len(arrays) // 2 :]
         source = _SOURCE.search(line)
         found.append(Collective(kind, arrays, source[1] if source else "?"))
     return found
-
-
-def _bits(name: str) -> int:
-    if name in _BITS:
-        return _BITS[name]
-    digits = re.match(r"[a-z]+(\d+)", name)
-    return int(digits[1]) if digits else 0

@@ -6,9 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 
-_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}
-_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
-_COMMENTS_AND_LAYOUTS = re.compile(r"\{[^{}]*\}|/\*.*?\*/")
+from attunet_jax.train.hlo_types import arrays_of, bits_of
+
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = ")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) (?:\(|\{).*\{$")
 _CALLED = re.compile(
@@ -104,29 +103,12 @@ def computations(hlo: str) -> dict[str, Computation]:
     return found
 
 
-def arrays_of(type_text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns (element type, shape) of each array of a type's text."""
-    plain = _COMMENTS_AND_LAYOUTS.sub("", type_text)
-    return [
-        (name, tuple(int(n) for n in sizes.split(",") if n))
-        for name, sizes in _ARRAY.findall(plain)
-    ]
-
-
 def nbytes(type_text: str) -> int:
     """Returns the bytes of all arrays of a type's text."""
     return sum(
         -(-bits_of(name) * math.prod(shape) // 8)
         for name, shape in arrays_of(type_text)
     )
-
-
-def bits_of(element: str) -> int:
-    """Returns the size of an element type; 0 for what is no array, such as a token."""
-    if element in _BITS:
-        return _BITS[element]
-    digits = re.match(r"[a-z]+(\d+)", element)
-    return int(digits[1]) if digits else 0
 
 
 def layout_of(type_text: str) -> str:

@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from attunet_jax.train.hlo_types import arrays_of, bits_of
 from launch.compile_for.hlo import (
     Computation,
     Instruction,
-    arrays_of,
-    bits_of,
     computations,
     layout_of,
 )
