@@ -66,7 +66,12 @@ def test_tasks_of_a_job_array_in_any_order_and_a_join_write_the_same_bytes(
 BEAM = importlib.util.find_spec("apache_beam") is not None
 
 
-@pytest.mark.skipif(not BEAM, reason="apache_beam is not installed: the extra 'beam'")
+needs_beam = pytest.mark.skipif(
+    not BEAM, reason="apache_beam is not installed: the extra 'beam'"
+)
+
+
+@needs_beam
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +88,27 @@ def test_beams_direct_runner_writes_the_same_bytes(
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert files(tmp_path / "beam") == files(here)
+
+
+@needs_beam
+@pytest.mark.cluster
+def test_beam_reads_from_and_writes_into_a_bucket(
+    buckets, words, here, scan_folder, tmp_path, run_program
+):
+    bucket = buckets.make()
+    buckets.upload(scan_folder, f"{bucket}/scans")
+    places = (f"--input={bucket}/scans", f"--output={bucket}/data")
+    cache, options = f"--cache_dir={tmp_path / 'cache'}", "--direct_num_workers=2"
+    beam = (f"--beam_options=--direct_running_mode=multi_processing {options}",)
+    given = (*words, *places, cache, "--runner=direct", *beam)
+    process = run_program("data_prep.prepare", *given)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    there, local = buckets.contents(f"{bucket}/data"), files(here)
+    assert there.keys() == local.keys()
+    for name, content in there.items():
+        if not name.startswith(".parts/"):  # these have the time of the copy
+            assert content == local[name], name
 
 
 @pytest.mark.skipif(BEAM, reason="apache_beam is installed")
