@@ -38,14 +38,19 @@ def names_of(
     return parse
 
 
-def named_folders(text: str) -> tuple[tuple[str, Path], ...]:
-    """Splits `NAME:FOLDER,NAME:FOLDER`; a name may be that of a folder."""
+def named_folders(text: str) -> tuple[tuple[str, Path | str], ...]:
+    """Splits `NAME:FOLDER,NAME:FOLDER`: folders that are read, here or in buckets.
+
+    A name may be that of a folder.
+    """
     found = []
     for word in filter(None, text.split(",")):
         name, colon, folder = word.partition(":")
         if not (colon and folder and _FOLDER_NAME.fullmatch(name.strip())):
             raise ValueError("must be NAME:FOLDER, or several with commas between")
-        found.append((name.strip(), Path(folder)))
+        place = readable(folder)
+        assert place is not None
+        found.append((name.strip(), place))
     if len({name for name, _ in found}) < len(found):
         raise ValueError("has a name twice")
     return tuple(found)

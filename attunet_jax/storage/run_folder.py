@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from attunet_jax.storage.staging import Staging, staged
 CHECKPOINTS = "checkpoints"
 # What a run tells of itself and its training.
 DESCRIPTION = ("config.json", "environment.json", "metrics.jsonl")
+# What is large, and read by nobody but the training that writes it.
+OF_TRAINING = (CHECKPOINTS, "logs", "profile", "tensorboard")
 # What Orbax writes last, in a bucket: without it a step is not whole.
 COMMITTED = "commit_success.txt"
 SEND_EVERY_S = 30.0
@@ -32,19 +35,23 @@ def written(
     cache_dir: Path | None = None,
     *,
     user: str,
-    files: Sequence[str],
+    files: Sequence[str] = (),
 ) -> Iterator[Staging]:
     """Yields the folder of a run for a program that writes in it, and closes it.
 
     Args:
+      workdir: the folder of a run, or one of several runs.
       cache_dir: where local folders for URLs lie.
       user: names the program and what is not to meet another in one folder.
-      files: the files and folders of the run that the program reads or writes.
+      files: the files and folders of the run that the program reads or writes; all but
+        `OF_TRAINING` unless given.
 
     Raises `BadArguments` and `BadData` as `staged`.
     """
 
     def is_named(name: str) -> bool:
+        if not files:
+            return not set(OF_TRAINING) & set(name.split("/"))
         return any(name == file or name.startswith(f"{file}/") for file in files)
 
     _open_for_epath(workdir)
@@ -56,9 +63,10 @@ def written(
 def read(
     workdir: Path | str, cache_dir: Path | None = None, *, files: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """Yields the folder of a run for a program that writes nothing in it.
+    """Yields the folder of a run, or of several, for a program that only reads.
 
-    Of a run in a bucket it has the `files` that are there, as they are now.
+    Of a bucket it has the `files` that are there, as they are now; `*` in one stands
+    for the name of any file or folder.
 
     Raises `BadArguments` and `BadData` as `urls.check_readable`.
     """
@@ -71,21 +79,34 @@ def read(
         _open_for_epath(url)
         folder = (cache_dir or default_cache()).absolute() / "runs" / urls.within(url)
         names.stands_for(folder, url)
-        for name in files:
-            _fetch(url, folder, name)
+        if files:
+            _fetch(url, folder, files)
         yield folder
 
 
-def _fetch(url: str, folder: Path, name: str) -> None:
-    """Makes a file of a run be here as it is in the bucket, or not."""
-    fs, path = urls.filesystem(url), f"{urls.within(url)}/{name}"
-    with urls.answering(f"{url}/{name}"):
-        there = transfer.again(lambda: fs.find(path, detail=True)).get(path)
-    if there is None:
-        (folder / name).unlink(missing_ok=True)
-        return
-    size = transfer.object_of(there).size
-    transfer.download(fs, path, size, folder / name, f"{url}/{name}")
+def _fetch(url: str, folder: Path, files: Sequence[str]) -> None:
+    """Makes the files of these names be here as they are in the bucket, and no more."""
+    fs, base = urls.filesystem(url), urls.within(url)
+    depth = max(name.count("/") for name in files) + 1
+    with urls.answering(url):
+        rows = transfer.again(lambda: fs.find(base, maxdepth=depth, detail=True))
+    there = {path[len(base) + 1 :]: row for path, row in rows.items()}
+    for pattern in files:
+        for local in folder.glob(pattern):
+            if local.relative_to(folder).as_posix() not in there:
+                local.unlink()
+        for name, row in there.items():
+            if _is_of(name, pattern):
+                size = transfer.object_of(row).size
+                place = f"{base}/{name}"
+                transfer.download(fs, place, size, folder / name, f"{url}/{name}")
+
+
+def _is_of(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("/"), pattern.split("/")
+    if len(parts) != len(wanted) or {"", ".", ".."} & set(parts):
+        return False
+    return all(map(fnmatchcase, parts, wanted))
 
 
 @contextmanager
@@ -131,6 +152,16 @@ def whole_steps(workdir: Path) -> list[int]:
     if isinstance(folder, Path):
         return steps
     return [step for step in steps if (folder / str(step) / COMMITTED).exists()]
+
+
+def bytes_of_step(workdir: Path, step: int) -> int:
+    """Returns the size of a run's checkpoint of a step."""
+    folder = workdir / CHECKPOINTS / str(step)
+    url = names.shown(folder)
+    if is_url(url):
+        with urls.answering(url):
+            return transfer.again(lambda: urls.filesystem(url).du(urls.within(url)))
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _open_for_epath(workdir: Path | str) -> None:

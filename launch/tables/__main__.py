@@ -28,13 +28,16 @@ rows which were asked for are missing (not with --allow_missing).
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.paper_tables import TABLES
 from attunet_jax.files import make_folder
+from attunet_jax.storage import run_folder
+from attunet_jax.storage.names import shown, with_urls
 from launch import cli
 from launch.devices import check_devices
 from launch.flag_types import named_folders, positive
@@ -42,18 +45,36 @@ from launch.tables.rows import BEGUN_ELSEWHERE, Row, rows_of
 
 if TYPE_CHECKING:
     from attunet_jax.data.dataset import Dataset
+    from attunet_jax.storage.staging import Staging
     from launch.tables.added import Added
     from launch.tables.standing import Standing
 
 FLAGS = cli.Flags(__doc__, config="attention_unet")
 FLAGS.add("table", int, 1, "Which table of the paper: 1, 2, 3 or 4.")
-FLAGS.add("workdir", Path, None, "Folder of all the table's runs.", required=True)
-FLAGS.add("data", cli.readable, None, "Prepared data set.", required=True)
+FLAGS.add(
+    "workdir",
+    cli.workdir,
+    None,
+    "Folder of all the table's runs, here or gs://.",
+    required=True,
+)
+FLAGS.add(
+    "data",
+    cli.readable,
+    None,
+    "Prepared data set, here, on gs:// or s3://.",
+    required=True,
+)
 FLAGS.add_cache_dir()
 FLAGS.add(
     "splits", cli.names, None, "Train only these splits or stages (default: all)."
 )
-FLAGS.add("sources", Path, None, "Table 3: folder of Table 1's finished runs.")
+FLAGS.add(
+    "sources",
+    cli.workdir,
+    None,
+    "Table 3: folder of Table 1's finished runs, here or gs://.",
+)
 FLAGS.add("seeds", positive, 1, "Train each network so often, from config.seed on.")
 FLAGS.add(
     "folds",
@@ -87,9 +108,26 @@ FLAGS.add("paper", bool, True, "Put the paper's numbers beside ours.")
 
 
 def main(values: cli.Values) -> None:
-    number = values.table
     requested = _requested(values)
-    sources = _sources(values, requested)
+    with ExitStack() as folders:
+        sources = _sources(values, requested)
+        if sources is not None:
+            described = [f"*/{name}" for name in run_folder.DESCRIPTION]
+            sources = folders.enter_context(
+                run_folder.read(sources, values.cache_dir, files=described)
+            )
+        files = folders.enter_context(
+            run_folder.written(values.workdir, values.cache_dir, user="tables")
+        )
+        values.workdir = files.folder
+        _make_table(values, requested, sources, files)
+
+
+def _make_table(
+    values: cli.Values, requested: Sequence[str], sources: Path | None, files: "Staging"
+) -> None:
+    """Does what is asked for with `values.workdir`, which `files` keeps."""
+    number = values.table
     rows = rows_of(
         number, values, requested=requested, seeds=values.seeds, sources=sources
     )
@@ -127,18 +165,27 @@ def main(values: cli.Values) -> None:
         [r.source for r in rows if r.source], dataset, values.cache_dir
     )
     for note in notes:
-        print(f"note: {note}", flush=True)
+        print(f"note: {with_urls(note)}", flush=True)
     from launch.tables.added import score_added
 
     added = score_added(
-        values.add, number, rows, dataset, values.config, values.workdir
+        values.add,
+        number,
+        rows,
+        dataset,
+        values.config,
+        values.workdir,
+        values.cache_dir,
     )
     if not values.assemble:
+        from launch.tables.evaluation import evaluate_all  # late: imports jax
+
         _check_sources(standings)
         check_devices()
         make_folder(values.workdir)
-        _train(standings, [*rows, *others], values)
-        _evaluate(standings_now(), dataset, values)
+        _train(standings, [*rows, *others], values, files.refresh)
+        with run_folder.sending(files):
+            evaluate_all(standings_now(), dataset, values)
         standings = standings_now()
     _write(values, standings, dataset, notes, added)
 
@@ -167,7 +214,7 @@ def _requested(values: cli.Values) -> Sequence[str]:
     return requested
 
 
-def _sources(values: cli.Values, requested: Sequence[str]) -> Path | None:
+def _sources(values: cli.Values, requested: Sequence[str]) -> Path | str | None:
     if set(BEGUN_ELSEWHERE).isdisjoint(requested):
         return values.sources
     return values.required("sources")
@@ -213,7 +260,10 @@ def _print_commands(standings: Sequence["Standing"], values: cli.Values) -> None
 
 
 def _train(
-    standings: Sequence["Standing"], everything: Sequence[Row], values: cli.Values
+    standings: Sequence["Standing"],
+    everything: Sequence[Row],
+    values: cli.Values,
+    look_again: Callable[[], None],
 ) -> None:
     from launch.tables.training import train_all
 
@@ -226,52 +276,7 @@ def _train(
             print(f"== {row.name}: finished: at step {standing.done}", flush=True)
         else:
             to_do.append(standing)
-    train_all(values.table, to_do, everything, values.launcher)
-
-
-def _evaluate(
-    standings: Sequence["Standing"], dataset: "Dataset", values: cli.Values
-) -> None:
-    """Evaluates the rows that are asked for, in this process."""
-    for standing in standings:
-        row = standing.row
-        if not row.requested or standing.record:
-            continue
-        from attunet_jax.evaluate.cases import Scoring
-        from attunet_jax.evaluate.evaluation_record import write_record
-        from attunet_jax.evaluate.report import evaluate_into_folder
-        from attunet_jax.predict.predictor import load_predictor
-        from attunet_jax.storage.mirror import mirrored
-        from data_prep.original import OriginalCases
-
-        print(f"\n== evaluation of {row.name}", flush=True)
-        tested = dataset.split(row.split)["test"]
-        original = None
-        if row.scans is not None:
-            original = OriginalCases(
-                mirrored(row.scans, values.cache_dir), dataset, tested
-            )
-        predictor = load_predictor(row.trained, row.config.predict.to_dict())
-        _, text = evaluate_into_folder(
-            predictor,
-            dataset,
-            tested,
-            row.evaluation,
-            pictures=values.pictures,
-            label_maps=values.label_maps,
-            replace=True,
-            scoring=Scoring(original=original),
-        )
-        write_record(
-            row.evaluation,
-            predictor,
-            dataset,
-            workdir=row.trained,
-            split=row.split,
-            part="test",
-            timing=True,
-        )
-        print(text, flush=True)
+    train_all(values.table, to_do, everything, values.launcher, look_again)
 
 
 def _write(
@@ -290,7 +295,7 @@ def _write(
 
     missing = missing_text([s for s in standings if s.row.requested])
     results = assembly.results_of(standings)
-    what = f"table {values.table} in {values.workdir}"
+    what = f"table {values.table} in {shown(values.workdir)}"
     if not results:
         raise BadData(
             f"{what}: no row can be filled: {missing}: leave out --assemble, or run "
@@ -319,14 +324,14 @@ def _write(
     text, files = assembly.write_table(values.workdir, table, results | theirs)
     files.append(write_provenance(values.workdir, table, evaluated, dataset, added))
     print(f"\n{text}")
-    print(f"written: {', '.join(map(str, files))}")
+    print(f"written: {', '.join(map(shown, files))}")
     pages, failed = write_reports(
         values.workdir, table, results | theirs, evaluated, dataset.directory, remarks
     )
     for line in pages:
-        print(line)
+        print(with_urls(line))
     for error in failed[:-1] if not missing else failed:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {with_urls(str(error))}", file=sys.stderr, flush=True)
     if failed and (not missing or values.allow_missing):
         raise failed[-1]
     if missing and not values.allow_missing:

@@ -15,6 +15,7 @@ from attunet_jax.evaluate.label_maps.prepared import (
 from attunet_jax.evaluate.paper_tables import TABLES
 from attunet_jax.evaluate.tables import Result
 from attunet_jax.files import make_folder
+from attunet_jax.storage.mirror import mirrored
 from launch.tables.rows import STAGES, Row
 
 FOLDER = "added"
@@ -26,7 +27,7 @@ class Added:
 
     name: str
     split: str  # as an entry of the table has it
-    place: Path  # of the label maps
+    place: Path | str  # of the label maps
     cases: Path  # cases.jsonl
     rows: Sequence[Mapping]
 
@@ -46,12 +47,13 @@ class Added:
 
 
 def score_added(
-    given: Iterable[tuple[str, Path]],
+    given: Iterable[tuple[str, Path | str]],
     number: int,
     rows: Iterable[Row],
     dataset: Dataset,
     config: Any,
     workdir: Path,
+    cache_dir: Path | None = None,
 ) -> list[Added]:
     """Scores label maps on the test cases of each split of which they are whole.
 
@@ -71,12 +73,13 @@ def score_added(
     for name, place in given:
         if name in reserved:
             raise BadArguments(f"--add={name}:{place}: is one of our networks' names")
+        folder = mirrored(place, cache_dir)
         whole, missing = [], []
         for split, case_ids in tests.items():
             path = workdir / FOLDER / name / split / "cases.jsonl"
             try:
                 scored = score_against_dataset(
-                    place, dataset, case_ids, window=window, path=path
+                    folder, dataset, case_ids, window=window, path=path
                 )
             except MissingCases as error:
                 missing.append((split, error))

@@ -9,6 +9,7 @@ from attunet_jax.evaluate import tables
 from attunet_jax.evaluate.paper_tables import CROSS_VALIDATION
 from attunet_jax.evaluate.tables import Result
 from attunet_jax.files import write_text
+from attunet_jax.storage.names import shown
 from launch.tables.standing import Standing
 
 Key = tuple[str, str]
@@ -84,8 +85,8 @@ def _note(there: Sequence[Standing], of_entry: Sequence[Standing], seeds: int) -
     steps = sorted({s.record["step"] for s in there if s.record})
     step = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
     if len(of_entry) == 1:
-        return f"{there[0].row.trained}, checkpoint of {step}"
-    first = there[0].row.folder
+        return f"{shown(there[0].row.trained)}, checkpoint of {step}"
+    first = shown(there[0].row.folder)
     note = f"{len(there)} runs such as {first}, checkpoints of {step}"
     if seeds > 1:
         note += f", {seeds} seeds"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from attunet_jax.evaluate.evaluation_record import newest_step
 from attunet_jax.files import temporary_folder
+from attunet_jax.storage.names import shown
+from attunet_jax.storage.run_folder import bytes_of_step
 from launch.child import run_program
 from launch.tables.rows import Row, started_here
 from launch.tables.standing import Standing
@@ -49,7 +51,7 @@ def cost_text(
                 f"{pace.step_s:.3f}" if pace else "-",
                 f"{row_hours:.2f}",
                 f"{row_disk / 1e6:.1f}",
-                str(pace.place) if pace else "-",
+                shown(pace.place) if pace else "-",
             )
         )
     lines.append(("all", str(steps), "", f"{hours:.2f}", f"{disk / 1e6:.1f}", ""))
@@ -71,7 +73,7 @@ def _bytes_of_checkpoint(row: Row, others: Sequence[Row]) -> int | None:
     for candidate in (row, *(r for r in others if kind_of(r) == kind_of(row))):
         step = newest_step(candidate.folder)
         if step is not None:
-            return _bytes_in(candidate.folder / "checkpoints" / str(step))
+            return bytes_of_step(candidate.folder, step)
     return None
 
 
@@ -86,10 +88,6 @@ def _tried(row: Row, launcher: str) -> tuple[Measured, int]:
         print(f"{row.name}: {TRIED_STEPS} steps in {trial.folder}", flush=True)
         run_program(started_here(trial.train_command(launcher)))
         step_s = measured_step_s(trial.folder)
-        size = _bytes_in(trial.folder / "checkpoints" / str(TRIED_STEPS))
+        size = bytes_of_step(trial.folder, TRIED_STEPS)
     assert step_s is not None, "a training without a logged step"
     return Measured(step_s, Path(f"{TRIED_STEPS} steps now")), size
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

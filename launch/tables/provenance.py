@@ -16,6 +16,7 @@ from attunet_jax.data.dataset import Dataset
 from attunet_jax.errors import BadData
 from attunet_jax.evaluate.tables import name_of
 from attunet_jax.files import read_json, sha256, write_text
+from attunet_jax.storage.names import shown
 from launch.tables.added import Added
 from launch.tables.standing import Standing, stored_run
 
@@ -149,7 +150,8 @@ def _numbers(
 
 def _place(path: Path, workdir: Path) -> str:
     """The path from the tables' folder where it lies in there."""
-    return str(path.relative_to(workdir) if path.is_relative_to(workdir) else path)
+    is_inside = path.is_relative_to(workdir)
+    return str(path.relative_to(workdir)) if is_inside else shown(path)
 
 
 def _json_or_none(path: Path) -> Any:

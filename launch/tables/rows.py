@@ -11,6 +11,7 @@ from typing import Any
 from attunet_jax.config_fields import FIELDS, as_typed
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.paper_tables import CROSS_VALIDATION, FOLDS, TABLES, Entry
+from attunet_jax.storage.names import shown
 from configs.base import PAPER_CLASSES
 from launch.cli import Values
 from launch.config_file import fields_of, load_config
@@ -32,7 +33,7 @@ class Row:
     entry: Entry
     config: Any  # resolved, of this network
     config_name: str  # the file that it is derived from
-    folder: Path  # of its training and evaluation
+    folder: Path  # of its training and evaluation; may stand for one of a bucket
     source: Path | None  # the run that it begins from, or that is evaluated as it is
     requested: bool  # otherwise it is taken into the table where it is there
     # Where its own grid is scored: the original scans, here or in a bucket.
@@ -83,7 +84,7 @@ class Row:
             f"--config={self.config_name}",
             *given,
             f"--data={self.config.data.directory}",
-            f"--workdir={self.folder}",
+            f"--workdir={shown(self.folder)}",
             *self._cache_words(),
         ]
 
@@ -106,9 +107,12 @@ class Row:
         settings = self.config.predict.to_dict()
         stored = settings if stored_predict is None else stored_predict
         other = [k for k, x in settings.items() if _plain(stored.get(k)) != _plain(x)]
-        words = [f"--workdir={self.trained}", f"--data={self.config.data.directory}"]
+        words = [
+            f"--workdir={shown(self.trained)}",
+            f"--data={self.config.data.directory}",
+        ]
         if not self.trains:  # another's run, on a split that is not its own
-            words += [f"--output={self.evaluation}", f"--split={self.split}"]
+            words += [f"--output={shown(self.evaluation)}", f"--split={self.split}"]
         words += [f"--pictures={pictures}", "--timing"]
         if self.scans is not None:
             words += ["--grid=scan", f"--truth={self.scans}"]
@@ -129,10 +133,11 @@ def rows_of(
     seeds: int = 1,
     sources: Path | None = None,
 ) -> list[Row]:
-    """Returns the rows of a table of the paper in `values.workdir`.
+    """Returns the rows of a table of the paper in `values.workdir`, of this machine.
 
     Those of the splits (or stages) and the seeds that are `requested`, and the others
-    of which a folder is there.
+    of which a folder is there. `sources` is the folder of the runs that rows of Table 3
+    begin from.
 
     Raises `BadArguments` where the config is not that of an Attention U-Net.
     """
@@ -183,7 +188,7 @@ def config_of(
     elif not copy.classes:
         copy.classes = PAPER_CLASSES
     if source is not None:
-        copy.init_from = str(source)
+        copy.init_from = shown(source)
     return copy
 
 

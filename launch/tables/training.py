@@ -7,12 +7,13 @@ the devices and their memory are free again before the next, and it is the comma
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from attunet_jax.errors import BadData, Interrupted
 from attunet_jax.evaluate.evaluation_record import newest_step
 from launch.child import run_program
 from launch.tables.rows import Row, started_here
@@ -31,22 +32,28 @@ class Measured:
 
 
 def train_all(
-    number: int, standings: Sequence[Standing], everything: Sequence[Row], launcher: str
+    number: int,
+    standings: Sequence[Standing],
+    everything: Sequence[Row],
+    launcher: str,
+    look_again: Callable[[], None],
 ) -> None:
     """Trains what is missing of table `number`, in order.
 
-    `everything` are rows whose runs may tell how long a step takes. Ends the program
-    with the status of a training that fails.
+    `everything` are rows whose runs may tell how long a step takes, `look_again` brings
+    what trainings have written into their folders. Ends the program with the status of
+    a training that fails.
     """
     for i, standing in enumerate(standings, start=1):
         row = standing.row
         which = f"training {i} of {len(standings)} of table {number}"
         print(f"\n== {which}: {row.name}", flush=True)
-        left = _TimeLeft(standings[i - 1 :], everything)
+        left = _TimeLeft(standings[i - 1 :], everything, look_again)
         if text := left.text():
             print(text, flush=True)
         with left.said_meanwhile(which):
             run_program(started_here(row.train_command(launcher)))
+        look_again()
 
 
 def pace_of(row: Row, others: Sequence[Row]) -> Measured | None:
@@ -82,9 +89,13 @@ class _TimeLeft:
     """The time that a training and those after it will take."""
 
     def __init__(
-        self, standings: Sequence[Standing], everything: Sequence[Row]
+        self,
+        standings: Sequence[Standing],
+        everything: Sequence[Row],
+        look_again: Callable[[], None],
     ) -> None:
         self._standings, self._everything = standings, everything
+        self._look_again = look_again
 
     def text(self) -> str:
         """Returns `4 trainings left: about 12:00 of steps`, or "" where none knows."""
@@ -107,6 +118,10 @@ class _TimeLeft:
 
         def say() -> None:
             while not ended.wait(SAID_EVERY_S):
+                try:
+                    self._look_again()
+                except (BadData, Interrupted):
+                    continue  # a bucket does not answer: later, perhaps
                 if text := self.text():
                     print(f"{which}: {text}", flush=True)
 
@@ -116,6 +131,7 @@ class _TimeLeft:
             yield
         finally:
             ended.set()
+            thread.join()
 
     def _done(self, standing: Standing) -> int:
         """Steps by the last line of the metrics: there are fewer checkpoints."""
