@@ -12,6 +12,8 @@ from attunet_jax.errors import BadData
 from attunet_jax.evaluate.page import write
 from attunet_jax.evaluate.page.case_table import case_section
 from attunet_jax.evaluate.page.groups import read_groups
+from attunet_jax.evaluate.page.study.facts import training_time
+from attunet_jax.evaluate.page.study.runs import read_run
 from attunet_jax.evaluate.page.write import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)></script>]]>"
@@ -114,6 +116,20 @@ def test_the_first_words_claim_a_difference_only_where_it_is_shown(written):
     same = written({"a": good, "b": rows_of(cases, ["liver"], seed=7)})
     first = same[: same.index("<nav")]
     assert " over " not in first and "no difference shown" in first
+
+
+def test_the_time_of_a_training_is_that_of_its_last_account(tmp_path):
+    account = {"step": 4, "goodput": 0.75, "starts": 2.0, "unix_time_s": 1e9}
+    account |= {"time_steps_s": 5400.0, "time_start_s": 1800.0}
+    rows = [account | {"goodput": 0.1}, account | {"time_not_running_s": 9e9}, {}]
+    (tmp_path / "config.json").write_text('{"config": {}}')
+    for last, expected in (
+        ({"step": 5}, ("2.00 h in 2 starts, 75.0% of it in steps (goodput)",)),
+        ({"goodput": "most"}, ()),
+    ):
+        text = "".join(json.dumps(row) + "\n" for row in [*rows, last])
+        (tmp_path / "metrics.jsonl").write_text(text)
+        assert training_time({"unet": read_run(tmp_path)}) == expected
 
 
 def test_plots_that_do_not_fit_are_counted(written, monkeypatch):

@@ -96,6 +96,7 @@ def checklist(
         Item("25", "12c", "Length of training, batches", of_runs(*_TRAINING)),
         Item("25", "12c", "Seeds", (*of_runs("seed"), *facts.seeds(networks))),
         Item("25", "12c", "Hardware", facts.hardware(known)),
+        Item("25", "12c", "Training time", facts.training_time(known)),
         Item("26", "12c", "Choice of the final weights", of_runs("predict.checkpoint")),
         Item("27", "12c", "Ensemble of networks"),
         Item(

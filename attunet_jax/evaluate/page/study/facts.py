@@ -228,6 +228,31 @@ def hardware(runs: Mapping[str, Run]) -> tuple[str, ...]:
     return agreed({name: of(run) for name, run in runs.items()})
 
 
+def training_time(runs: Mapping[str, Run]) -> tuple[str, ...]:
+    """How long each run trained, of the last account in metrics.jsonl."""
+
+    def of(run: Run) -> str:
+        accounts = [row for row in run.metrics if "goodput" in row]
+        if not accounts:
+            return ""
+        last = accounts[-1]
+        try:
+            seconds = sum(
+                float(value)
+                for name, value in last.items()
+                if name.startswith("time_") and name != "time_not_running_s"
+            )
+            share, starts = float(last["goodput"]), int(last["starts"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return ""  # anybody may have edited the file
+        return (
+            f"{seconds / 3600:.2f} h in {starts} start{'s' * (starts != 1)}, "
+            f"{share:.1%} of it in steps (goodput)"
+        )
+
+    return agreed({name: of(run) for name, run in runs.items()})
+
+
 def code(runs: Mapping[str, Run]) -> tuple[str, ...]:
     return agreed(
         {
