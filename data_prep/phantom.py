@@ -5,11 +5,13 @@
 
 SCANS gets images/phantom_000.nii.gz, labels/phantom_000.nii.gz and so on (labels: 1
 spleen, 2 pancreas, 3 kidney), in the layout of data_prep.prepare --source=nifti. Sizes,
-spacings and axis orders differ from scan to scan. Existing scans are kept.
+spacings and axis orders differ from scan to scan. Existing scans are kept. SCANS may be
+in a bucket, gs:// or s3://: each scan is uploaded when it is written.
 """
 
 import json
 import os
+import re
 from itertools import permutations
 from pathlib import Path
 
@@ -19,12 +21,15 @@ from tqdm import tqdm
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
 from attunet_jax.interrupts import leave
+from attunet_jax.storage.names import shown
+from attunet_jax.storage.staging import Staging, staged
 from attunet_jax.volume import write_nifti
 from attunet_jax.workers import run_in_processes
 from data_prep.phantoms.patient import make_patient
 from launch import cli
 
-VERSION = 1
+VERSION, SETTINGS = 1, "phantom.json"
+_OURS = re.compile(r"phantom\.json|(images|labels)/phantom_\d+\.nii\.gz")
 # Field of view [D, H, W] in mm, and ranges of slice and in-plane spacing in mm.
 SIZES = {
     "small": ((176, 216, 300), (2.5, 5.0), (2.6, 3.4)),
@@ -32,7 +37,8 @@ SIZES = {
 }
 
 FLAGS = cli.Flags(__doc__)
-FLAGS.add("output", Path, None, "Folder for the scans.", required=True)
+FLAGS.add("output", cli.writable, None, "Folder for the scans.", required=True)
+FLAGS.add_cache_dir()
 FLAGS.add("cases", int, 40, "How many.")
 FLAGS.add("seed", int, 0, "Of everything random.")
 FLAGS.add(
@@ -47,9 +53,20 @@ FLAGS.add("workers", int, None, "Processes (default: as many as cores).")
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    output = arguments.output
+    with staged(
+        arguments.output,
+        arguments.cache_dir,
+        bring=lambda name: name == SETTINGS,
+        wanted=lambda name: _OURS.fullmatch(name) is not None,
+    ) as stage:
+        return _write_all(arguments, stage)
+
+
+def _write_all(arguments: cli.Values, stage: Staging) -> int:
+    output = stage.folder
     _acquire_output(output, {"version": VERSION, **_settings(arguments)})
-    stale = [*output.glob("*/.phantom_*.part"), *output.glob(".phantom.json.*.new")]
+    stage.send(output / SETTINGS)
+    stale = [*output.glob("*/.phantom_*.part"), *output.glob(f".{SETTINGS}.*.new")]
     for path in stale:
         path.unlink()
     todo = [
@@ -60,15 +77,19 @@ def main(argv: list[str] | None = None) -> int:
     done = arguments.cases - len(todo)
     work = [(output, number, arguments.seed, arguments.size) for number in todo]
     with tqdm(total=arguments.cases, initial=done, unit="scan", desc="phantoms") as bar:
+
+        def on_written(number: int, _: None) -> None:
+            paths = _paths(output, todo[number])
+            stage.send(*paths)
+            stage.drop(*paths)
+            bar.update()
+
         if arguments.workers == 1 or len(work) < 2:
-            for words in work:
-                write_case(*words)
-                bar.update()
+            for number, words in enumerate(work):
+                on_written(number, write_case(*words))
         else:
-            run_in_processes(
-                write_case, work, arguments.workers, output, lambda *_: bar.update()
-            )
-    print(f"{arguments.cases} phantoms in {output} ({done} were there)")
+            run_in_processes(write_case, work, arguments.workers, output, on_written)
+    print(f"{arguments.cases} phantoms in {shown(output)} ({done} were there)")
     if more := len([*(output / "images").glob("phantom_*.nii.gz")]) - arguments.cases:
         print(f"{more} more are there; --source=nifti takes all of the folder")
     return 0
@@ -134,7 +155,7 @@ def _acquire_output(output: Path, settings: dict) -> None:
     Raises `BadArguments` where the folder holds phantoms of other settings, `BadData`
     where it cannot be written.
     """
-    path = output / "phantom.json"
+    path = output / SETTINGS
     try:
         for name in ("images", "labels"):
             (output / name).mkdir(parents=True, exist_ok=True)

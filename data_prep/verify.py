@@ -24,7 +24,8 @@ from attunet_jax import interrupts
 from attunet_jax.errors import BadArguments, BadData, exit_status
 from attunet_jax.files import write_text
 from attunet_jax.storage.mirror import mirrored
-from attunet_jax.storage.names import shown, with_urls
+from attunet_jax.storage.names import lies_within, shown, with_urls
+from attunet_jax.storage.outputs import staged_files
 from attunet_jax.workers import choose_workers, run_in_processes
 from data_prep.manifest import passed_over_line
 from data_prep.resources import verify_bytes
@@ -52,7 +53,12 @@ FLAGS.add(
     required=True,
 )
 FLAGS.add_cache_dir()
-FLAGS.add("output", Path, Path("verify"), "Folder for verify.html and verify.json.")
+FLAGS.add(
+    "output",
+    cli.writable,
+    Path("verify"),
+    "Folder for verify.html and verify.json, also of gs:// or s3://.",
+)
 FLAGS.add(
     "labels",
     str,
@@ -75,6 +81,20 @@ FLAGS.add(
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
+    with staged_files(
+        arguments.output, arguments.cache_dir, user="verify", files=("verify.*",)
+    ) as output:
+        arguments.input = mirrored(arguments.input, arguments.cache_dir)
+        arguments.output = output
+        if lies_within(output, arguments.input):
+            raise BadArguments(
+                f"--output={output} lies within --input={arguments.input}, which is "
+                "only read: name another folder"
+            )
+        return _verify(arguments)
+
+
+def _verify(arguments: cli.Values) -> int:
     layout = find_cases(arguments.source, arguments.input)
     organs, ignored = layout.chosen(arguments.labels)
     if layout.no_organs and not organs:
@@ -118,12 +138,6 @@ def parse(argv: list[str] | None) -> cli.Values:
     arguments = FLAGS.parse(argv)
     if arguments.workers is not None and arguments.workers < 1:
         raise BadArguments(f"--workers={arguments.workers} must be 1 or more")
-    arguments.input = mirrored(arguments.input, arguments.cache_dir)
-    if arguments.output.resolve().is_relative_to(arguments.input.resolve()):
-        raise BadArguments(
-            f"--output={arguments.output} lies within --input={arguments.input}, which "
-            "is only read: name another folder"
-        )
     return arguments
 
 
@@ -195,7 +209,7 @@ def _print_results(reports: Sequence[Mapping], organs: list[str], arguments) -> 
         print(
             "labels have no names yet: give --labels=spleen=1,... here and to prepare"
         )
-    print(f"pictures: {html}", flush=True)
+    print(f"pictures: {shown(html)}", flush=True)
     if listed := table.unusable(reports):
         print(with_urls(listed), end="", file=sys.stderr)
         bad = sum(not report["usable"] for report in reports)

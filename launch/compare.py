@@ -9,14 +9,18 @@ of launch.evaluate or launch.score; NAME=FOLDER gives it a name, and folders of 
 are one network trained with several seeds. Prints mean ± deviation with a 95 % interval
 of each network; of each pair the mean difference with its interval, Wilcoxon's p, the
 probability that "the second is better" is false, and the smallest difference that so
-many cases could have shown. From three networks on they are ranked.
+many cases could have shown. From three networks on they are ranked. RUN and --output
+may be in a bucket, gs:// or s3://: of a run there only the scores are copied here.
 """
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.definitions import METRICS
+from attunet_jax.storage.names import shown
+from attunet_jax.storage.outputs import staged_files
 from launch import cli
 from launch.flag_types import names_of
 
@@ -25,7 +29,8 @@ USUAL_METRICS = ("dice", "precision", "recall", "surface_distance_mm", "hausdorf
 
 FLAGS = cli.Flags(__doc__)
 FLAGS.add_words("runs", "RUN", 2, "Evaluated runs, or folders with cases.jsonl.")
-FLAGS.add("output", Path, None, "Folder for compare.md, .csv, .json and .tex.")
+FLAGS.add("output", cli.writable, None, "Folder for compare.md, .csv, .json and .tex.")
+FLAGS.add_cache_dir()
 FLAGS.add("organs", cli.names, None, "Only these organs (default: all).")
 FLAGS.add(
     "metrics",
@@ -41,6 +46,16 @@ FLAGS.add("seed", int, 0, "Of the bootstrap.")
 
 
 def main(values: cli.Values) -> None:
+    output = nullcontext()
+    if values.output:
+        output = staged_files(
+            values.output, values.cache_dir, user="compare", files=("compare*",)
+        )
+    with output as folder:
+        _compare(values, folder)
+
+
+def _compare(values: cli.Values, output: Path | None) -> None:
     # Late: scipy takes a moment that --help does not need.
     from attunet_jax.evaluate.comparable import comparable
     from attunet_jax.evaluate.networks import read_networks
@@ -54,7 +69,9 @@ def main(values: cli.Values) -> None:
 
     organs = tuple(values.organs) if values.organs else None
     networks = read_networks(
-        values.runs, partial(comparable, common=values.common, organs=organs)
+        values.runs,
+        partial(comparable, common=values.common, organs=organs),
+        values.cache_dir,
     )
     rows = {network.name: network.rows for network in networks}
     if len(rows) < 2:
@@ -65,17 +82,17 @@ def main(values: cli.Values) -> None:
                 f"{name}: evaluated by an older version, without {', '.join(missing)}: "
                 "evaluate it again, or leave them out of --metrics"
             )
-    if values.output:
-        make_folder(values.output)
+    if output:
+        make_folder(output)
     filled = compared(
         rows, metrics=values.metrics, interval=values.interval, seed=values.seed
     )
     print(compared_markdown(filled))
-    if values.output:
+    if output:
         files = compared_files(filled, rows)
         for name, text in files.items():
-            write_text(values.output / name, text)
-        print(f"written to {values.output}: {', '.join(files)}")
+            write_text(output / name, text)
+        print(f"written to {shown(output)}: {', '.join(files)}")
 
 
 if __name__ == "__main__":

@@ -24,19 +24,14 @@ from pathlib import Path
 
 from attunet_jax.distributed import processes
 from attunet_jax.errors import BadArguments
+from attunet_jax.evaluate.results_folder import open_results
 from attunet_jax.storage import run_folder
 from attunet_jax.storage.names import with_urls
 from launch import cli
 from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
-FLAGS.add(
-    "workdir",
-    cli.workdir,
-    None,
-    "Folder of a trained run, here or gs://.",
-    required=True,
-)
+FLAGS.add("workdir", cli.workdir, None, "A trained run, or gs://.", required=True)
 FLAGS.add(
     "data",
     cli.readable,
@@ -45,7 +40,7 @@ FLAGS.add(
     required=True,
 )
 FLAGS.add_cache_dir()
-FLAGS.add("output", Path, None, "Folder for the results.")
+FLAGS.add("output", cli.writable, None, "Folder for the results, or gs://, s3://.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")
 FLAGS.add("grid", str, "prepared", "Grid of the scores.", choices=("prepared", "scan"))
@@ -146,7 +141,7 @@ def main(values: cli.Values) -> None:
             part=values.part,
             timing=values.timing,
         )
-        print(text)
+        print(with_urls(text))
         line = write_beside(
             output / "report.html",
             {workdir.resolve().name: rows},
@@ -167,7 +162,8 @@ def _folders(
     described = run_folder.DESCRIPTION
     if values.output:
         run = run_folder.read(values.workdir, values.cache_dir, files=described)
-        return open_folders.enter_context(run), values.output
+        results = open_results(values.output, values.cache_dir)
+        return open_folders.enter_context(run), open_folders.enter_context(results)
     folder = f"evaluation/{name}"
     files = (*described, folder)
     staged = run_folder.written(

@@ -10,7 +10,7 @@ that of --workdir, and what the first one missed. 4: coefficients as training we
 the steps whose checkpoints --config.train.keep_steps=100,500 of launch.train kept.
 OUTPUT (default RUN/figures) receives figure_3a.png and .pdf and so on, each with a
 caption in it. Without --figures all are drawn that RUN has what it takes for, and the
-others are named.
+others are named. OUTPUT may be in a bucket, gs:// or s3://.
 """
 
 from contextlib import ExitStack
@@ -21,6 +21,7 @@ from attunet_jax.errors import BadArguments
 from attunet_jax.files import is_url, make_folder
 from attunet_jax.storage import run_folder
 from attunet_jax.storage.names import with_urls
+from attunet_jax.storage.outputs import staged_files
 from launch import cli
 from launch.devices import check_devices
 
@@ -36,7 +37,7 @@ FLAGS.add("case", str, None, "Case to draw (default: the first test case).")
 FLAGS.add("organ", str, None, "Organ to show (default: pancreas, or the first).")
 FLAGS.add("figures", cli.names, (), "Some of 3a,3b,4 (default: all that can be).")
 FLAGS.add("steps", cli.names, (), "Steps of Figure 4 (default: six of those kept).")
-FLAGS.add("output", Path, None, "Folder for the figures.")
+FLAGS.add("output", cli.writable, None, "Folder for the figures.")
 
 
 def main(values: cli.Values) -> None:
@@ -51,18 +52,23 @@ def main(values: cli.Values) -> None:
         if values.output:
             run = run_folder.read(values.workdir, values.cache_dir)
             workdir = folders.enter_context(run)
+            staged = staged_files(
+                values.output, values.cache_dir, user="figures", files=("figure_*",)
+            )
+            output = folders.enter_context(staged)
         else:
             staged = run_folder.written(
                 values.workdir, values.cache_dir, user="figures", files=("figures",)
             )
             workdir = folders.enter_context(staged).folder
+            output = workdir / "figures"
         if values.against:
             run = run_folder.read(values.against, values.cache_dir)
             values.against = folders.enter_context(run)
-        _draw_figures(values, workdir)
+        _draw_figures(values, workdir, output)
 
 
-def _draw_figures(values: cli.Values, workdir: Path) -> None:
+def _draw_figures(values: cli.Values, workdir: Path, output: Path) -> None:
     asked = values.figures
 
     from attunet_jax.predict.attention import sub_gates_of  # late: imports jax
@@ -91,7 +97,6 @@ def _draw_figures(values: cli.Values, workdir: Path) -> None:
         fields_against = {k: v for k, v in fields.items() if k != "checkpoint"}
         against = load_predictor(values.against, fields_against)
         _check_against(values.against, against, dataset, case.organ)
-    output = values.output or workdir / "figures"
     make_folder(output)
     for name in names:
         figure = _draw(

@@ -11,7 +11,7 @@ from typing import Any
 
 from attunet_jax.config_fields import BOOLEANS
 from attunet_jax.errors import BadArguments
-from attunet_jax.files import OF_THIS_MACHINE, is_url, local_path
+from attunet_jax.files import is_url, local_path
 from attunet_jax.storage.urls import check_url
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,60}")
@@ -156,15 +156,21 @@ class Words:
         return f"{self.shown}: {self.help} ({self.at_least} or more)"
 
     def check(self, words: list[str]) -> list[str]:
-        """Returns the words. Raises `BadArguments` for too few, or for a URL."""
+        """Returns the words: places, or NAME=PLACE.
+
+        Raises `BadArguments` for too few, or a URL that cannot be one here.
+        """
         if len(words) < self.at_least:
             raise BadArguments(
                 f"{len(words)} {self.shown} given, {self.at_least} or more are needed "
                 "(--help shows an example)"
             )
         for word in words:
-            if not word or is_url(word):
-                raise BadArguments(f"{self.shown} {word!r}: must be {OF_THIS_MACHINE}")
+            if not word:
+                raise BadArguments(f"{self.shown} '': must be the name of a folder")
+            place = word if is_url(word) else word.partition("=")[2]
+            if is_url(place):
+                check_url(place)
         return words
 
 

@@ -69,13 +69,7 @@ from launch import cli
 from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
-FLAGS.add(
-    "workdir",
-    cli.workdir,
-    None,
-    "Folder of a trained run, here or gs://.",
-    required=True,
-)
+FLAGS.add("workdir", cli.workdir, None, "A trained run, or gs://.", required=True)
 FLAGS.add(
     "input",
     cli.readable,

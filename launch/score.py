@@ -25,9 +25,10 @@ import sys
 from pathlib import Path
 
 from attunet_jax.errors import BadArguments, BadData
+from attunet_jax.evaluate.results_folder import open_results
 from attunet_jax.files import is_url
 from attunet_jax.storage.mirror import mirrored
-from attunet_jax.storage.names import with_urls
+from attunet_jax.storage.names import shown, with_urls
 from attunet_jax.volume import split_ending
 from launch import cli
 
@@ -49,9 +50,9 @@ FLAGS.add(
 FLAGS.add("prediction_labels", str, None, "The same of the predictions.")
 FLAGS.add(
     "output",
-    Path,
+    cli.writable,
     None,
-    "Folder for the results (default: PREDICTION_score).",
+    "Folder for the results, also of gs:// or s3:// (default: PREDICTION_score).",
 )
 FLAGS.add("resample", bool, False, "Put predictions onto their truth's grid, nearest.")
 FLAGS.add(
@@ -87,15 +88,20 @@ def main(values: cli.Values) -> None:
         raise BadArguments(
             f"--prediction={values.prediction}: needs --output=FOLDER for the results"
         )
-    from attunet_jax.evaluate.score import score_folders  # late: imports SciPy
-
     beside = ("labels.json", "dataset.json")
     truth, prediction = (
         mirrored(place, values.cache_dir, beside=beside)
         for place in (values.truth, values.prediction)
     )
+    place = values.output or default_output(prediction)
+    with open_results(place, values.cache_dir) as output:
+        _score(values, truth, prediction, output)
+
+
+def _score(values: cli.Values, truth: Path, prediction: Path, output: Path) -> None:
+    from attunet_jax.evaluate.score import score_folders  # late: imports SciPy
+
     images = values.images and mirrored(values.images, values.cache_dir)
-    output = values.output or default_output(prediction)
     scores = score_folders(
         truth,
         prediction,
@@ -118,10 +124,11 @@ def main(values: cli.Values) -> None:
 
         name, page = output.resolve().name, output / "report.html"
         try:
-            print(write_beside(page, {name: scores.rows}, folders={name: [output]}))
+            line = write_beside(page, {name: scores.rows}, folders={name: [output]})
+            print(with_urls(line))
         except NoReport as error:
             no_report = error
-    print(f"written to {output}", flush=True)
+    print(f"written to {shown(output)}", flush=True)
     left_out = scores.left_out + ([] if values.only_common else scores.unmatched)
     if no_report and not left_out:
         raise no_report

@@ -13,6 +13,8 @@ from pathlib import Path
 from attunet_jax.errors import BadArguments, BadData, one_line
 from attunet_jax.evaluate.definitions import METRICS
 from attunet_jax.files import local_path
+from attunet_jax.storage.names import shown
+from attunet_jax.storage.run_folder import DESCRIPTION
 
 CASES = "cases.jsonl"
 
@@ -78,7 +80,8 @@ def _why_not_evaluated(given: Path, of_run: Path) -> str:
     if others:
         names = ", ".join(map(str, others))
         return f"has no evaluation/test; name one of its others: {names}"
-    if (given / "checkpoints").is_dir():
+    described = all((given / name).is_file() for name in DESCRIPTION)
+    if (given / "checkpoints").is_dir() or described:
         return (
             "not evaluated yet: run python -m launch.evaluate "
             f"--workdir={given} --data=DIR"
@@ -91,7 +94,7 @@ def _why_not_evaluated(given: Path, of_run: Path) -> str:
 
 def _name(folder: Path) -> str:
     """RUN for RUN/evaluation/test, `RUN (PART)` for another part, else the folder's."""
-    folder = folder.resolve()
+    folder = Path(shown(folder.resolve()))
     if folder.parent.name != "evaluation":
         return folder.name
     run = folder.parent.parent.name
@@ -114,10 +117,10 @@ def _with_different_names(evaluations: list[Evaluation]) -> list[Evaluation]:
 
 
 def _longer(evaluation: Evaluation, depth: int) -> str:
-    folder = evaluation.folder.resolve()
+    folder = Path(shown(evaluation.folder.resolve()))
     if folder.parent.name == "evaluation":
         folder = folder.parent.parent
-    parents = folder.parts[1:-1][-(depth - 1) :]
+    parents = [part for part in folder.parts[:-1] if part != "/"][-(depth - 1) :]
     return "/".join((*parents, evaluation.name))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attunet_jax.errors import BadArguments
 from attunet_jax.evaluate.evaluations import Evaluation, read_evaluations
+from attunet_jax.evaluate.evaluations_in_buckets import local_evaluation
+from attunet_jax.files import is_url
 
 
 @dataclass(frozen=True)
@@ -23,22 +25,31 @@ class Network:
 def read_networks(
     words: Sequence[str],
     prepared: Callable[[list[Evaluation]], list[Evaluation]] = list,
+    cache_dir: Path | None = None,
+    *,
+    pictures: bool = False,
 ) -> list[Network]:
     """Reads the networks that `words` name, in their order.
 
     Args:
       words: a run's workdir or a folder with cases.jsonl each, or NAME=FOLDER; folders
-        of one name are one network trained with several seeds.
+        of one name are one network trained with several seeds. Also URLs.
       prepared: applied to all evaluations before those of one name are put together.
+      cache_dir: where copies of buckets lie.
+      pictures: whether of URLs label maps and pictures are copied too.
 
     Raises:
       BadArguments: a folder's own name is one that was given to another, or one of
-        several folders of a network has several seeds itself; as `read_evaluations`.
-      BadData: as `read_evaluations`.
+        several folders of a network has several seeds itself; as `read_evaluations`
+        and `mirrored`.
+      BadData: as these.
     """
     given = [_named(word) for word in words]
     names = [name for name, _ in given]
-    evaluations = prepared(read_evaluations(path for _, path in given))
+    folders = [
+        local_evaluation(place, cache_dir, pictures=pictures) for _, place in given
+    ]
+    evaluations = prepared(read_evaluations(folders))
     of_name: dict[str, list[Evaluation]] = {}
     for name, evaluation in zip(names, evaluations, strict=True):
         if name is None and evaluation.name in names:
@@ -50,12 +61,13 @@ def read_networks(
     return [_network(name, found) for name, found in of_name.items()]
 
 
-def _named(word: str) -> tuple[str | None, Path]:
-    """Splits NAME=FOLDER; a folder that is there needs no name."""
+def _named(word: str) -> tuple[str | None, str]:
+    """Splits NAME=FOLDER; a folder that is there, or a URL, needs no name."""
     name, equals, folder = word.partition("=")
-    if equals and name and folder and not Path(word).exists():
-        return name, Path(folder)
-    return None, Path(word)
+    is_folder = is_url(word) or Path(word).exists()
+    return (
+        (name, folder) if equals and name and folder and not is_folder else (None, word)
+    )
 
 
 def _network(name: str, evaluations: Sequence[Evaluation]) -> Network:

@@ -32,6 +32,7 @@ from attunet_jax.evaluate.summary import markdown_summary, short_summary, summar
 from attunet_jax.files import make_folder, write_text
 from attunet_jax.predict.outputs import write_labels
 from attunet_jax.predict.predictor import Predictor
+from attunet_jax.storage.names import shown, with_urls
 
 SUMMARIES = ("summary.json", "summary.md", RECORD)
 
@@ -232,7 +233,7 @@ def _make_way(
     if same_predictions and not row.keys() & {"grid", "definition"}:
         _refuse_other_cases(folder, {row["case_id"] for row in others}, case_ids)
         print(
-            f"{folder}: holds scores of an earlier version, without "
+            f"{shown(folder)}: holds scores of an earlier version, without "
             f"{', '.join(name for name in METRICS if name not in row)}: they are made "
             "again",
             flush=True,
@@ -246,7 +247,7 @@ def _make_way(
         holds = f"{folder}: holds an evaluation with another {', '.join(names)}"
         if not replace:
             raise BadArguments(f"{holds}: use another --output, or remove it")
-        print(f"{holds}: it is made again", flush=True)
+        print(f"{with_urls(holds)}: it is made again", flush=True)
     made = ["cases.jsonl", ".cases.jsonl.new"]
     for case_id in {str(row["case_id"]) for row in others}:
         made.append(f"{case_id}.png")

@@ -74,7 +74,7 @@ def open_output(
         folder if is_url(place) else place,
         cache_dir,
         bring=lambda name: name.endswith(".json"),
-        wanted=lambda name: not file or "/" not in name,
+        flat=bool(file),
     ) as stage:
         yield stage, stage.folder / file if file else stage.folder
 

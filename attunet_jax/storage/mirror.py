@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from attunet_jax.errors import BadData
-from attunet_jax.files import is_url, replacing
+from attunet_jax.files import is_unfinished, is_url, replacing
 from attunet_jax.storage import names, transfer, urls
 from attunet_jax.storage.cache import (
     check_room,
@@ -42,6 +42,7 @@ def mirrored(
     cache_dir: Path | None = None,
     *,
     beside: Sequence[str] = (),
+    wanted: Callable[[str], bool] = lambda name: True,
 ) -> Path:
     """Returns a local folder (or file) with what is at `place`; a local path as it is.
 
@@ -50,7 +51,8 @@ def mirrored(
     unchanged in the bucket is not copied again. Each file is checked: the shards of
     prepared data against manifest.json's SHA-256, others against the bucket's size and
     MD5. Prepared data are copied without what is in folders below them. Of a single
-    file also those named in `beside` are copied that lie in its folder.
+    file also those named in `beside` are copied that lie in its folder. Files whose
+    name below the URL is not `wanted` stay as they are here: not there, or old.
 
     Raises `BadArguments` and `BadData` of `storage.urls`, and `BadData` where the copy
     would not fit the disk, cannot be written, or is not what the bucket says.
@@ -71,11 +73,12 @@ def mirrored(
         _locked(folder, url),
     ):
         if is_file and found[0]["type"] == "file":
-            remotes = file_and_others(fs, found[0], beside)
-            _update(fs, remotes, local.parent, folder / "copied.jsonl", url, cache)
+            remotes, into = file_and_others(fs, found[0], beside), local.parent
         else:
-            remotes = files_below(fs, url, found)
-            _update(fs, remotes, local, folder / "copied.jsonl", url, cache)
+            remotes, into = files_below(fs, url, found), local
+            local.mkdir(parents=True, exist_ok=True)
+        remotes = [remote for remote in remotes if wanted(remote.name)]
+        _update(fs, remotes, into, folder / "copied.jsonl", url, cache, wanted)
     return local
 
 
@@ -107,16 +110,18 @@ def _update(
     journal: Path,
     url: str,
     cache: Path,
+    wanted: Callable[[str], bool],
 ) -> None:
-    """Makes the folder `local` hold `remotes` and nothing else."""
+    """Makes the folder `local` hold `remotes`, and nothing else that is wanted."""
     known = _read(journal)
-    wanted = {remote.name for remote in remotes}
+    there = {remote.name for remote in remotes}
     for path in sorted(local.rglob("*"), reverse=True) if local.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.relative_to(local).as_posix() not in wanted:
-            path.unlink()  # no longer in the bucket, or half of a file
+        elif (name := path.relative_to(local).as_posix()) not in there:
+            if wanted(name) or is_unfinished(path.name):
+                path.unlink()  # no longer in the bucket, or half of a file
     todo = [remote for remote in remotes if not _is_there(local, remote, known)]
     if not todo:
         return

@@ -30,6 +30,12 @@ def shown(place: str | os.PathLike) -> str:
     return text
 
 
+def lies_within(place: Path, folder: Path) -> bool:
+    """Whether a place is in a folder, or is it; by URLs where they stand for such."""
+    inner, outer = (Path(shown(path.resolve())) for path in (place, folder))
+    return inner.is_relative_to(outer)
+
+
 def with_urls(text: str) -> str:
     """Returns `text` with URLs in the place of the folders that stand for them."""
     for local in sorted(_urls, key=len, reverse=True):

@@ -58,6 +58,7 @@ class Staging:
         bring: Callable[[str], bool] = lambda name: True,
         wanted: Callable[[str], bool] = lambda name: True,
         part: str = "",
+        flat: bool = False,
     ) -> None:
         """Opens the folder, with what is in the bucket.
 
@@ -69,6 +70,7 @@ class Staging:
           wanted: for each name, whether it is there at all for this program.
           part: names one of several folders for one URL, for processes that write
             different files of it at once.
+          flat: whether what is in folders below the URL is passed over, unlisted.
 
         Raises `BadArguments` and `BadData` as `urls.check_writable`, `BadArguments`
         where another program of this machine writes there, `BadData` where the disk is
@@ -83,7 +85,7 @@ class Staging:
         urls.check_writable(self.url)
         self._fs = urls.filesystem(self.url)
         self._base = urls.within(self.url)
-        self._wanted, self._is_needed = wanted, bring
+        self._wanted, self._is_needed, self._flat = wanted, bring, flat
         self._cache = (cache_dir or default_cache()).absolute()
         home = f"staged-{folder_name(self.url)}" + (f"-{part}" if part else "")
         self._home = self._cache / home
@@ -223,7 +225,7 @@ class Staging:
         """What is in the bucket and can be a file of the folder."""
         assert self.url is not None
         with urls.answering(self.url):
-            rows = transfer.again(lambda: self._fs.find(self._base, detail=True))
+            rows = transfer.listed(self._fs, self._base, self._flat)
         found = {}
         for path, row in sorted(rows.items()):
             name = path[len(self._base) + 1 :]
@@ -342,6 +344,7 @@ def staged(
     bring: Callable[[str], bool] = lambda name: True,
     wanted: Callable[[str], bool] = lambda name: True,
     part: str = "",
+    flat: bool = False,
 ) -> Iterator[Staging]:
     """Yields the `Staging` of an output, whose arguments these are; closes it.
 
@@ -349,7 +352,9 @@ def staged(
     them is uploaded as well.
     """
     with names.urls_in_errors():
-        stage = Staging(place, cache_dir, bring=bring, wanted=wanted, part=part)
+        stage = Staging(
+            place, cache_dir, bring=bring, wanted=wanted, part=part, flat=flat
+        )
         try:
             yield stage
         except Exception as error:

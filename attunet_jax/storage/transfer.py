@@ -39,6 +39,20 @@ def object_of(row: Mapping[str, Any]) -> Object:
     return Object(int(row["size"]), str(row.get("generation") or etag), md5)
 
 
+def listed(fs: Any, path: str, flat: bool = False) -> dict[str, dict[str, Any]]:
+    """Returns BUCKET/KEY -> entry of what is below a path, `flat` right below it.
+
+    Raises what the library does.
+    """
+    if not flat:
+        return again(lambda: fs.find(path, detail=True))
+    try:
+        rows = again(lambda: fs.ls(path, detail=True))
+    except FileNotFoundError:
+        return {}
+    return {row["name"]: row for row in rows if row["type"] == "file"}
+
+
 def download(fs: Any, path: str, size: int, local: Path, url: str) -> None:
     """Writes the object `path` (BUCKET/KEY) to the file `local`; `url` is its name.
 

@@ -39,7 +39,7 @@ class Scan(NamedTuple):
         return self.points_mm(mask).mean(0)
 
 
-def make(folder: Path, *words: object) -> int:
+def make(folder: Path | str, *words: object) -> int:
     return exit_status(
         lambda: phantom.main([f"--output={folder}", "--workers=1", *map(str, words)])
     )
@@ -273,6 +273,28 @@ def test_scans_that_are_there_are_kept_and_the_missing_ones_made(
     capfd.readouterr()
     assert make(tmp_path, "--cases=1", "--seed=3") == 0
     assert f"{CASES - 1} more are there" in capfd.readouterr().out
+
+
+def test_a_bucket_gets_each_phantom_when_it_is_made_and_keeps_those_it_has(
+    s3, folders, tmp_path, capfd
+):
+    url, theirs = f"{s3.make()}/scans", folders[3]
+    for name in ("phantom.json", "images/phantom_000.nii.gz"):  # of a killed program
+        s3.write(f"{url}/{name}", (theirs / name).read_bytes())
+    s3.write(f"{url}/images/other.nii.gz", b"stays")
+    words = ("--cases=1", f"--cache_dir={tmp_path}")
+    assert make(url, *words, "--seed=3") == 0
+    assert f"1 phantoms in {url} (0 were there)" in capfd.readouterr().out
+    there = s3.contents(url)
+    assert there.pop("images/other.nii.gz") == b"stays"
+    names = {f"{kind}/phantom_000.nii.gz" for kind in ("images", "labels")}
+    assert there.keys() == {"phantom.json", *names}
+    assert all(there[name] == (theirs / name).read_bytes() for name in there)
+    assert make(url, *words, "--seed=3") == 0
+    assert f"1 phantoms in {url} (1 were there)" in capfd.readouterr().out
+    assert make(url, *words, "--seed=4") == 2
+    assert f"error: {url} holds phantoms of" in capfd.readouterr().err
+    assert s3.contents(url).keys() == {*there, "images/other.nii.gz"}
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, capfd):

@@ -1,6 +1,7 @@
 """Programs whose data lies in buckets do what they do with a local folder."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,9 +70,11 @@ def test_evaluation_on_a_bucket_has_the_scores_of_a_local_one(
     url = gs.make()
     gs.upload(prepared, f"{url}/prepared")
     gs.upload(scan_folder, f"{url}/scans")
-    rows = []
-    for data, scans in ((prepared, scan_folder), (f"{url}/prepared", f"{url}/scans")):
-        output = tmp_path / f"scores_{len(rows)}"
+    rows, files = [], []
+    for data, scans, output in (
+        (prepared, scan_folder, tmp_path / "scores"),
+        (f"{url}/prepared", f"{url}/scans", f"{url}/scores"),
+    ):
         words = [
             f"--workdir={trained[0]}",
             f"--data={data}",
@@ -82,13 +85,20 @@ def test_evaluation_on_a_bucket_has_the_scores_of_a_local_one(
             "--config.predict.region=whole",
         ]
         evaluate.main(evaluate.FLAGS.parse(words))
-        lines = (output / "cases.jsonl").read_text().splitlines()
+        there = gs.contents(f"{url}/scores") or {
+            path.name: path.read_bytes() for path in Path(output).iterdir()
+        }
+        lines = there["cases.jsonl"].decode().splitlines()
         rows.append([json.loads(line) | {"seconds": None} for line in lines])
-    assert rows[0] and rows[0] == rows[1]
-    assert f"cases in {url}/prepared" in (output / "report.html").read_text()
+        files.append(there.keys())
+    assert rows[0] and rows[0] == rows[1] and files[0] == files[1]
+    assert f"cases in {url}/prepared" in there["report.html"].decode()
+    printed = capsys.readouterr().out
+    assert f"report: {url}/scores/report.html" in printed
+    assert f"definitions: {url}/scores/summary.md" in printed
     assert not cache.exists()  # --cache_dir was named
     page = tmp_path / "page.html"
-    words = [str(output), f"--data={url}/prepared", f"--output={page}"]
+    words = [output, f"--data={url}/prepared", f"--output={page}"]
     report.main(report.FLAGS.parse(words))
     assert f"cases in {url}/prepared" in page.read_text()
 
@@ -142,11 +152,16 @@ def test_scans_in_a_bucket_become_the_same_prepared_data(
     reason = json.loads((data / "rejected.json").read_text())["rejected"][0]["reason"]
     assert reason.startswith(f"{bucket}/balls/labels/ball_3.nii.gz: ")
     with pytest.raises(BadData, match="1 of 10 cases cannot be used"):
-        verify.main([*words, f"--output={tmp_path / 'verify'}"])
+        verify.main([*words, f"--output={bucket}/verify"])
+    found = gs.contents(f"{bucket}/verify")
     for name in ("verify.json", "verify.html"):
-        text = (tmp_path / "verify" / name).read_text()
+        text = found[name].decode()
         assert f"{bucket}/balls" in text and str(cache) not in text
-    assert str(cache) not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"pictures: {bucket}/verify/verify.html" in printed
+    assert str(cache) not in printed
+    with pytest.raises(BadArguments, match=f"{bucket}/balls/x lies within .*/balls,"):
+        verify.main([*words, f"--output={bucket}/balls/x"])
 
 
 def test_label_maps_in_buckets_are_scored_as_those_of_folders(

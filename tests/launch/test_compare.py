@@ -101,7 +101,9 @@ def test_what_cannot_be_compared_is_refused_in_one_line(runs, tmp_path):
     unet, attention = runs
     test = Path("evaluation") / "test"
     assert "1 RUN given, 2 or more are needed" in reason(unet)
-    assert "must be of this machine, no URL" in reason(unet, "gs://bucket/run")
+    for word in ("hf://bucket/run", "second=hf://bucket/run"):
+        text = reason(unet, word)
+        assert text.startswith("hf://bucket/run: must be a path of this machine")
     assert "is the same evaluation as" in reason(unet, unet / test)
     assert "is the same evaluation as" in reason(unet, f"second={unet}")
     assert "no such folder" in reason(unet, tmp_path / "none")

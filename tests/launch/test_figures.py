@@ -25,28 +25,31 @@ def draw(capsys, loaded_once):
 
 
 def test_all_three_figures_are_drawn_of_a_test_case(
-    draw, gated, prepared, tmp_path, monkeypatch
+    draw, gated, prepared, s3, tmp_path, monkeypatch
 ):
-    """Without writing them, which takes a second each."""
-    captions = {}
+    """Into a bucket; without the figures themselves, which take a second each."""
 
     def save(figure, path, **_):
         texts = figure.subfigs[1].texts[0].get_text().split()
-        captions[path.relative_to(tmp_path).as_posix()] = " ".join(texts)
+        path.write_text(" ".join(texts))
 
     monkeypatch.setattr(slices, "save", save)
+    url = f"{s3.make()}/out"
     status, said = draw(
-        *(f"--workdir={gated}", f"--against={gated}", f"--output={tmp_path}/out")
+        *(f"--workdir={gated}", f"--against={gated}", f"--output={url}"),
+        f"--cache_dir={tmp_path}",
     )
-    assert status == 0 and said.count("wrote ") == 6 and "left out" not in said
+    assert status == 0 and said.count(f"wrote {url}/figure_") == 6
+    assert "left out" not in said
+    captions = {name: text.decode() for name, text in s3.contents(url).items()}
     assert captions.keys() == {
-        f"out/figure_{name}.{ending}"
+        f"figure_{name}.{ending}"
         for name in ("3a", "3b", "4")
         for ending in ("png", "pdf")
     }
     splits = json.loads((prepared / "splits.json").read_text())["splits"]["80_20"]
     for path, text in captions.items():
-        assert text.startswith(f"Figure {path[11:].partition('.')[0]}. Case "), text
+        assert text.startswith(f"Figure {path[7:].partition('.')[0]}. Case "), text
         assert text.split()[3].rstrip(",") in splits["test"]
 
 

@@ -15,7 +15,7 @@ from attunet_jax.evaluate.label_maps.nnunet import nnunet_summary_text
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.summary import markdown_summary, short_summary, summary
 from attunet_jax.files import read_json, write_text
-from attunet_jax.storage.names import shown
+from attunet_jax.storage.names import lies_within, shown
 
 FORMAT, FORMAT_VERSION = "attunet_jax.score", 1
 CASES, RECORD = "cases.jsonl", "score.json"
@@ -47,7 +47,7 @@ def check_output(output: Path, truth: Path, prediction: Path) -> None:
     Also where the folder holds the scores of something else.
     """
     for place in (truth, prediction):
-        if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
+        if place.is_dir() and lies_within(output, place):
             raise BadArguments(
                 f"--output={output} lies within {place}, which is only read: name "
                 "another folder"

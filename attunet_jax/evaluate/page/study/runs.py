@@ -11,6 +11,7 @@ from attunet_jax.data.dataset import Dataset, open_dataset
 from attunet_jax.errors import BadArguments, BadData
 from attunet_jax.evaluate.page.room import RUN_BYTES, fitting, left_out_text
 from attunet_jax.storage.mirror import copied
+from attunet_jax.storage.names import shown
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def labelled(sources: Mapping[str, Sequence[Source]]) -> dict[str, Source]:
 
 
 def _run_name(run: Run) -> str:
-    return f"{run.workdir.parent.name}/{run.workdir.name}"
+    return "/".join(Path(shown(run.workdir)).parts[-2:])
 
 
 def read_run(folder: Path) -> Run | None:
