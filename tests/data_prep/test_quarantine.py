@@ -161,7 +161,7 @@ def begin(words, workers: int) -> "subprocess.Popen[bytes]":
     )
     assert process.stderr
     first = process.stderr.readline()
-    assert first.startswith(b"prepare: memory") or (not first and not process.wait(60))
+    assert first.startswith(b"prepare: memory") or process.wait(60) == 0, first
     return process
 
 
