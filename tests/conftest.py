@@ -2,12 +2,15 @@
 
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 # Before jax is imported anywhere: the device count is fixed at its first use.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Optimised machine code takes longer to make than these tests run it.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if version("jaxlib").startswith("0.10."):  # later ones end at a flag they do not know
+    QUICK += " --xla_cpu_use_fusion_emitters=false"  # a third of the time to compile
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK}")
 
 import pytest  # noqa: E402
@@ -30,6 +33,36 @@ flags.FLAGS.mark_as_parsed()
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+# What lasts longest begins first: begun last, it would leave the other process idle.
+LONGEST = (
+    "launch/test_demo.py",
+    "launch/test_fine_tuning.py",
+    "launch/test_gpu_check.py",
+    "train/test_resume.py",
+    "train/test_sharded_step.py",
+    "ops/test_cpu_forms.py",
+    "launch/cluster/test_several_processes.py",
+    "data_prep/test_stopped_runs.py",
+    "launch/benchmark/test_benchmark.py",
+    "test_tutorial.py",
+    "train/test_split_depth.py",
+    "launch/test_evaluate.py",
+    "launch/test_predict_attention.py",
+    "launch/test_train.py",
+    "launch/test_predict.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # xdist: files with most tests first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -187,24 +220,52 @@ def tiny_flags() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def run_program(tmp_path_factory):
-    """Starts a program as a user would, on one CPU device; returns the process."""
-    import subprocess
-    import sys
+def quick_program(tmp_path_factory) -> dict[str, str]:
+    """The environment of a program that compiles fast, and nothing a second time.
 
-    cache = tmp_path_factory.mktemp("compilation_cache")
-    fixed = {
+    What it compiled is kept for the programs of all the suite's processes.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return {
         "XLA_FLAGS": QUICK,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compilation_cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@pytest.fixture(scope="module")
+def compiled_once(quick_program):
+    """What the tests of a file compile in this process is kept for all the others."""
+    import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    kept = {
+        "jax_compilation_cache_dir": quick_program["JAX_COMPILATION_CACHE_DIR"],
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    before = {name: jax.config.values[name] for name in kept}
+    for name, value in kept.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()  # or the files after this one would use it too
+
+
+@pytest.fixture(scope="session")
+def run_program(quick_program):
+    """Starts a program as a user would, on one CPU device; returns the process."""
+    import subprocess
+    import sys
 
     def start(module: str, *words: object) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-m", module, *map(str, words)],
             cwd=Path(__file__).resolve().parents[1],
-            env=os.environ | fixed,
+            env=os.environ | quick_program,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,13 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Three steps need no fast code: compiling it would be most of the time.
-ENVIRONMENT = {
-    "MPLBACKEND": "Agg",
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true",
-}
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 
@@ -22,13 +15,13 @@ def code_cells() -> list[dict]:
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_the_cells_run_where_a_notebook_in_docs_would_run_them():
+def test_the_cells_run_where_a_notebook_in_docs_would_run_them(quick_program):
     code = "\n\n".join("".join(cell["source"]) for cell in code_cells())
     assert code.count("STEPS = 150\n") == 1
     done = subprocess.run(
         [sys.executable, "-c", code.replace("STEPS = 150", "STEPS = 3")],
         cwd=NOTEBOOK.parent,
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | quick_program | {"MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
         timeout=1800,

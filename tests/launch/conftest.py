@@ -1,7 +1,14 @@
 """A tiny network trained once by the real program, for the programs that need one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(compiled_once):
+    """Many tests load the same network."""
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +103,9 @@ def loaded_once():
         known = {}
 
         def load(workdir, fields):
-            key = (str(workdir), *fields.items())
+            made = (Path(workdir) / "checkpoints").glob("*/_CHECKPOINT_METADATA")
+            sizes = sorted((path.name, path.stat().st_size) for path in made)
+            key = (str(workdir), *fields.items(), *sizes)
             if key not in known:
                 known[key] = load_predictor(workdir, fields)
             return known[key]

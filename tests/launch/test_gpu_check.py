@@ -27,9 +27,6 @@ def check(folder: Path, *steps: str, **environment: str) -> tuple[int, str]:
             "PYTHON": sys.executable,
             "WORK": str(folder / "work"),
             "OUT": str(folder / "out"),
-            # Compiling is most of a dry run.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
         }
         | environment,
         stdout=subprocess.PIPE,
@@ -44,8 +41,9 @@ def every_step() -> list[str]:
     return [step.partition(":")[0] for step in listed.split()]
 
 
-def test_a_dry_run_judges_the_network_and_times_a_step(tmp_path):
-    status, printed = check(tmp_path, "about", "smoke", "att_bf16")
+def test_a_dry_run_judges_the_network_and_times_a_step(quick_program, tmp_path):
+    quick = {"XLA_FLAGS": quick_program["XLA_FLAGS"]}
+    status, printed = check(tmp_path, "about", "smoke", "att_bf16", **quick)
     assert status == 0, printed
     results, out = tmp_path / "work" / "results", tmp_path / "out"
     smoke = json.loads((results / "smoke.json").read_text())
@@ -84,8 +82,9 @@ def test_a_step_that_does_not_exist_is_named_before_anything_starts(tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_dry_run_goes_through_every_step(tmp_path):
-    status, printed = check(tmp_path, BUDGET_S="7200", WORKERS="2")
+def test_a_dry_run_goes_through_every_step(quick_program, tmp_path):
+    quick = {"XLA_FLAGS": quick_program["XLA_FLAGS"]}
+    status, printed = check(tmp_path, BUDGET_S="7200", WORKERS="2", **quick)
     assert status == 0, printed
     report = (tmp_path / "out" / "report.txt").read_text()
     told = dict(re.findall(r"(?m)^== (\w+): status (\d+)", report))

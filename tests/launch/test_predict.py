@@ -130,18 +130,16 @@ def test_a_scan_of_itks_format_gets_its_label_map_in_that_format(predicted, scan
 
 
 def test_one_of_two_series_in_a_folder_is_predicted_when_it_is_named(
-    run_program, finish, trained, write_series, tmp_path
+    predict_here, trained, write_series, tmp_path
 ):
     shape = (30, 40, 36)  # that of the balls: nothing is compiled anew
     noise = np.random.default_rng(0).integers(-90, 90, shape)
     for uid in ("1.2.3", "1.2.4"):
         write_series(tmp_path / "both", noise, name=uid + ".{}", uid=uid)
-    words = (f"--workdir={trained[0]}", f"--input={tmp_path / 'both'}")
     output = tmp_path / "out"
-    status, _, errors = finish(
-        run_program("launch.predict", *words, f"--output={output}", "--series=1.2.4")
-    )
-    assert status == 0, errors
+    words = (f"--input={tmp_path / 'both'}", f"--output={output}", "--series=1.2.4")
+    status, said = predict_here(trained[0], *words)
+    assert status == 0, said
     (written,) = output.glob("*.nii.gz")
     assert written.name == "both_1.2.4.nii.gz"
     assert nib.Nifti1Image.from_filename(written).shape == shape[::-1]
@@ -167,22 +165,19 @@ def test_what_is_there_is_kept_without_loading_the_network(
 
 
 def test_windows_and_flips_come_from_the_command_line(
-    run_program, finish, predicted, scans, tmp_path
+    predict_here, trained, predicted, scans, tmp_path
 ):
-    output, words, _ = predicted
-    status, _, errors = finish(
-        run_program(
-            "launch.predict",
-            words[0],
-            f"--input={scans / 'plain.nii.gz'}",
-            f"--output={tmp_path}",
-            "--config.predict.whole_volume_limit_vox=1",
-            "--config.predict.window_shape=(8,8,8)",
-            "--config.predict.average_flips=True",
-            "--config.predict.checkpoint=latest",
-        )
+    output, _, _ = predicted
+    status, said = predict_here(
+        trained[0],
+        f"--input={scans / 'plain.nii.gz'}",
+        f"--output={tmp_path}",
+        "--config.predict.whole_volume_limit_vox=1",
+        "--config.predict.window_shape=(8,8,8)",
+        "--config.predict.average_flips=True",
+        "--config.predict.checkpoint=latest",
     )
-    assert status == 0, errors
+    assert status == 0, said
     maps = [
         np.asarray(nib.Nifti1Image.from_filename(f / "plain.nii.gz").dataobj)
         for f in (output, tmp_path)
@@ -190,32 +185,27 @@ def test_windows_and_flips_come_from_the_command_line(
     assert maps[0].shape == maps[1].shape and (maps[0] != maps[1]).any()
 
 
-@pytest.mark.parametrize(
-    "change, said, status",
-    [
-        ({"--input": "nowhere.nii.gz"}, "nowhere.nii.gz: no such file", 3),
-        ({"--input": "{tmp}"}, "or DICOM files in it (only 1 files without", 3),
-        ({"--workdir": "{tmp}"}, "no checkpoints here", 3),
-        ({"--output": "{tmp}/file/x"}, "cannot be written", 3),
-        ({"--config.predict.checkpoint": "7"}, "--config.predict.checkpoint=7", 2),
-        (
-            {"--config.predict.windows": "7"},
-            "--config.predict.windows: no such field",
-            2,
-        ),
-        ({"--config.model.sub_gates": "1"}, "--config.model.sub_gates", 2),
-        ({"--output": ""}, "--output=... is needed", 2),
-    ],
-    ids=str,
-)
-def test_bad_input_is_one_line(refused, trained, scans, tmp_path, change, said, status):
+def test_bad_input_is_one_line(refused, refused_here, trained, scans, tmp_path):
     (tmp_path / "file").touch()
     words = {
-        "--workdir": str(trained[0]),
-        "--input": str(scans / "plain.nii.gz"),
-        "--output": str(tmp_path / "output"),
+        "--workdir": trained[0],
+        "--input": scans / "plain.nii.gz",
+        "--output": tmp_path / "output",
     }
-    words |= {k: v.format(tmp=tmp_path) for k, v in change.items()}
-    got, line = refused("launch.predict", *(f"{k}={v}" for k, v in words.items()))
-    assert got == status and said in line
-    assert not (tmp_path / "output").exists()
+    for change, said, status in (
+        ({"--input": "nowhere.nii.gz"}, "nowhere.nii.gz: no such file", 3),
+        ({"--input": tmp_path}, "or DICOM files in it (only 1 files without", 3),
+        ({"--workdir": tmp_path}, "no checkpoints here", 3),
+        ({"--output": tmp_path / "file/x"}, "cannot be written", 3),
+        ({"--config.predict.checkpoint": 7}, "--config.predict.checkpoint=7", 2),
+        ({"--config.predict.windows": 7}, "--config.predict.windows: no such field", 2),
+        ({"--config.model.sub_gates": 1}, "--config.model.sub_gates", 2),
+        ({"--output": ""}, "--output=... is needed", 2),
+    ):
+        given = [f"{k}={v}" for k, v in (words | change).items()]
+        got, line = refused_here("launch.predict", *given)
+        assert got == status and said in line
+        if "--workdir" in change:  # one of them as a program
+            got, line = refused("launch.predict", *given)
+            assert got == status and said in line
+        assert not (tmp_path / "output").exists()

@@ -27,12 +27,12 @@ def cases(scan_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, predict_here):
+def run(trained, predict_here, loaded_once):
     return lambda *words: predict_here(trained[0], *words)
 
 
 @pytest.fixture(scope="module")
-def mapped(trained, cases, tmp_path_factory):
+def mapped(trained, cases, loaded_once, tmp_path_factory):
     """Label maps of both, which a test copies before it changes them."""
     output = tmp_path_factory.mktemp("mapped") / "out"
     words = (f"--workdir={trained[0]}", f"--input={cases}", f"--output={output}")

@@ -26,7 +26,9 @@ class WithoutBatchStatistics:
 
 
 def test_four_micro_batches_make_the_update_of_the_large_batch(tiny, host_batch):
-    network, _, step, _ = tiny(sub_gates=1)
+    network, _, step, _ = tiny(widths=(4, 6), sub_gates=0)
+    key = jax.random.key(0)
+    quick: Any = {"xla_backend_optimization_level": 0}
 
     def update(grad_accum_steps: int) -> tuple[TrainState, Any]:
         optimizer = make_optimizer(
@@ -37,9 +39,7 @@ def test_four_micro_batches_make_the_update_of_the_large_batch(tiny, host_batch)
             decay_every_steps=100,
             grad_accum_steps=grad_accum_steps,
         )
-        quick: Any = {"xla_backend_optimization_level": 0}
         begin = jax.jit(lambda key: create_state(key, network, optimizer))
-        key = jax.random.key(0)
         state = begin.lower(key).compile(compiler_options=quick)(key)
         first = state.params
 

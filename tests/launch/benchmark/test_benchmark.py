@@ -168,7 +168,9 @@ def test_the_gain_of_a_cpu_form_is_the_ratio_within_each_round():
     ]
 
 
-def test_the_program_measures_everything_and_writes_what_it_prints(tmp_path):
+def test_the_program_measures_everything_and_writes_what_it_prints(
+    quick_program, tmp_path
+):
     """With PyTorch in turn where it is installed."""
     with_torch = importlib.util.find_spec("torch") is not None
     done = subprocess.run(
@@ -178,12 +180,7 @@ def test_the_program_measures_everything_and_writes_what_it_prints(tmp_path):
             *(f"--output={tmp_path}", "--against=" + "torch" * with_torch),
         ],
         cwd=ROOT,
-        env=os.environ
-        | {
-            # Compiling takes most of the time.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
-        },
+        env=os.environ | quick_program,
         capture_output=True,
         text=True,
     )
