@@ -172,8 +172,8 @@ def demo_flags():
         "--config.model.widths=(4,6,8)",  # the finest of three scales has no gate
         "--config.model.gating_channels=6",
         "--config.train.keep_steps=1,2",
-        "--config.data.crop_shape=(16,24,32)",
-        "--config.data.read_shape=(16,24,32)",
+        "--config.data.crop_shape=(8,12,16)",
+        "--config.data.read_shape=(8,12,16)",
         # What one start compiles the next has.
         "--config.model.convolution=compiler",
         "--config.train.steps=3",

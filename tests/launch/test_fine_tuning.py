@@ -129,7 +129,7 @@ def test_a_source_that_does_not_fit_is_one_line_and_nothing_is_written(
 
 
 def test_imported_weights_predict_and_can_be_fine_tuned(
-    run_program, finish, published_file, scan_folder, prepared, tmp_path
+    run_program, finish, predict_here, published_file, scan_folder, prepared, tmp_path
 ):
     workdir = tmp_path / "imported"
     words = (f"--input={published_file}", f"--workdir={workdir}", "--spacing_mm=4")
@@ -138,9 +138,8 @@ def test_imported_weights_predict_and_can_be_fine_tuned(
     assert "widths (2, 3, 4), 0 sub-gates" in output
     scan = scan_folder / "images" / "ball_0.nii.gz"
     place = (f"--input={scan}", f"--output={tmp_path / 'maps'}")
-    words = (f"--workdir={workdir}", *place)
-    status, _, errors = finish(run_program("launch.predict", *words))
-    assert status == 0, errors
+    status, said = predict_here(workdir, *place)
+    assert status == 0, said
     assert (tmp_path / "maps" / "ball_0.nii.gz").exists()
     words = (
         "--config=configs/published.py",

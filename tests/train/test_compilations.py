@@ -17,7 +17,8 @@ def test_nothing_is_compiled_twice_in_a_run_and_another_convolution_is_reported(
     config.data.directory = str(prepared)
     config.model.widths = (2, 3)
     config.model.gating_channels = 2
-    config.model.sub_gates = 1
+    config.model.sub_gates = 0
+    config.model.deep_supervision = "none"
     config.model.convolution = "compiler"
     config.data.crop_shape = config.data.read_shape = (16, 16, 16)
     config.mesh.data = 1

@@ -30,7 +30,7 @@ def leaves_of(tree: Any) -> dict[tuple[str, ...], np.ndarray]:
 def run(tiny, deep_host_batch, step_key):
     """Runs steps on a mesh in a type; returns metrics and states of each as NumPy."""
     results = {}
-    network, _, step, create = tiny(crop_shape=(32, 8, 8), sub_gates=1)
+    network, _, step, create = tiny(crop_shape=(32, 8, 8))
 
     def on(data: int, spatial: int, dtype: Any, steps: int = STEPS):
         if (data, spatial, dtype) in results:
