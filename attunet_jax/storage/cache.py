@@ -1,10 +1,12 @@
 """The folder of --cache_dir, in which local folders for URLs lie."""
 
+import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from attunet_jax.errors import BadData
 from attunet_jax.files import cache_home
@@ -31,6 +33,21 @@ def check_room(cache: Path, needed: int, what: str) -> None:
             f"{what} needs {needed / 1e9:.2f} GB, {cache} has {free / 1e9:.2f} GB "
             "free: name another folder with --cache_dir"
         )
+
+
+def lock(folder: Path, *, wait: bool = False) -> IO[str]:
+    """Takes the lock of a local folder for a URL; closing the file gives it back.
+
+    The system takes it back from a killed process. Raises `BlockingIOError` where
+    another process has it, unless it is to `wait`.
+    """
+    file = (folder / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 @contextmanager

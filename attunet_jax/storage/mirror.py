@@ -6,7 +6,6 @@ copy that was stopped goes on with the others. Nothing else is ever removed from
 CACHE_DIR than what is no longer in the bucket.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,8 +27,10 @@ from attunet_jax.storage.cache import (
     check_room,
     default_cache,
     folder_name,
+    lock,
     written_in,
 )
+from attunet_jax.storage.journal import entries
 from attunet_jax.storage.remote import Remote, file_and_others, files_below, remote_file
 
 TOGETHER = 8  # files copied at once
@@ -113,7 +114,7 @@ def _update(
     wanted: Callable[[str], bool],
 ) -> None:
     """Makes the folder `local` hold `remotes`, and nothing else that is wanted."""
-    known = _read(journal)
+    known = dict(entries(journal))
     there = {remote.name for remote in remotes}
     for path in sorted(local.rglob("*"), reverse=True) if local.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
@@ -263,31 +264,18 @@ def _is_there(local: Path, remote: Remote, known: Mapping[str, Mapping]) -> bool
     return remote.version == entry.get("version")
 
 
-def _read(journal: Path) -> dict[str, dict]:
-    """The last line of each file; half a line, of a killed process, counts for none."""
-    found = {}
-    if journal.is_file():
-        for line in journal.read_bytes().splitlines():
-            try:
-                entry = json.loads(line)
-                found[str(entry["name"])] = dict(entry)
-            except (ValueError, LookupError, TypeError):
-                continue
-    return found
-
-
 @contextmanager
 def _locked(folder: Path, url: str) -> Iterator[None]:
-    """Holds the lock of a copy; the system takes it back from a killed process."""
+    """Holds the lock of a copy."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"{url} is being copied by another process of this host: waits for it",
-                file=sys.stderr,
-                flush=True,
-            )
-            fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        held = lock(folder)
+    except BlockingIOError:
+        print(
+            f"{url} is being copied by another process of this host: waits for it",
+            file=sys.stderr,
+            flush=True,
+        )
+        held = lock(folder, wait=True)
+    with held:
         yield

@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from attunet_jax.files import write_text
+from attunet_jax.files import replacing, write_text
+from attunet_jax.storage.journal import entries
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,26 @@ class Sent:
     """The files by their names, and the journal they are kept in."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the journal: the last line of each file counts.
-
-        Half a line, of a killed process, counts for none.
-        """
+        """Reads the journal: the last line of each file counts."""
         self.path = path
         self.files: dict[str, Known] = {}
-        for line in path.read_bytes().splitlines() if path.is_file() else ():
+        for name, entry in entries(path):
+            self.files.pop(name, None)
             try:
-                entry = dict(json.loads(line))
-                name = str(entry.pop("name"))
-                self.files.pop(name, None)
                 if entry:
                     self.files[name] = Known(**entry)
-            except (ValueError, LookupError, TypeError):
+            except TypeError:  # not one of ours
                 continue
+
+    def make_stand_in(self, path: Path, name: str, size: int, version: str) -> None:
+        """Makes a file of this size that takes no room."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            with temporary.open("wb") as file:
+                file.truncate(size)
+            mtime_ns = temporary.stat().st_mtime_ns
+            # Known before it is there: its zeros are never taken for content.
+            self.note(name, Known(size, mtime_ns, version, stand_in=True))
 
     def note(self, name: str, known: Known | None) -> None:
         """Remembers a file; with None, that it is neither here nor there."""

@@ -18,7 +18,6 @@ machine cannot write to one URL at once. Two machines can, and are not kept apar
 file that both write, the last one stays.
 """
 
-import fcntl
 import os
 import shutil
 import sys
@@ -30,14 +29,16 @@ from pathlib import Path
 from typing import IO
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, one_line
-from attunet_jax.files import is_unfinished, is_url, replacing
-from attunet_jax.storage import names, transfer, urls
+from attunet_jax.files import is_unfinished, is_url
+from attunet_jax.storage import names, urls
 from attunet_jax.storage.cache import (
     check_room,
     default_cache,
     folder_name,
+    lock,
     written_in,
 )
+from attunet_jax.storage.objects import Objects
 from attunet_jax.storage.sent import Known, Sent
 
 TOGETHER = 8  # files brought in at once
@@ -78,27 +79,33 @@ class Staging:
         """
         self.url: str | None = None
         self.failed = False  # whether something could not be uploaded
+        self._lock: IO[str] | None = None
         self.folder = Path(place)
         if not is_url(place):
             return
         self.url = str(place).rstrip("/")
         urls.check_writable(self.url)
-        self._fs = urls.filesystem(self.url)
-        self._base = urls.within(self.url)
+        self._bucket = Objects(self.url)
         self._wanted, self._is_needed, self._flat = wanted, bring, flat
         self._cache = (cache_dir or default_cache()).absolute()
         home = f"staged-{folder_name(self.url)}" + (f"-{part}" if part else "")
         self._home = self._cache / home
-        self.folder = self._home / "files" / self._base.rpartition("/")[2]
+        self.folder = self._home / "files" / urls.within(self.url).rpartition("/")[2]
         names.stands_for(self.folder, self.url)
         self._changes = threading.Lock()
         with self._written():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._locked()
+            try:
+                self._lock = lock(self._home)
+            except BlockingIOError:
+                raise BadArguments(
+                    f"{self.url}: another program of this machine writes there: wait "
+                    "for its end"
+                ) from None
             try:
                 self._open()
             except BaseException:
-                self._lock.close()
+                self.release()
                 raise
 
     def send(self, *paths: Path) -> None:
@@ -131,10 +138,8 @@ class Staging:
             if known and known.version is not None:
                 self._remove(name)
                 if path.is_file():
-                    status = path.stat()
-                    self._sent.note(
-                        name, Known(status.st_size, status.st_mtime_ns, None)
-                    )
+                    now = path.stat()
+                    self._sent.note(name, Known(now.st_size, now.st_mtime_ns, None))
 
     def is_stand_in(self, path: Path) -> bool:
         """Whether a file has the size of the one in the bucket, and no content."""
@@ -158,7 +163,7 @@ class Staging:
             for path in paths:
                 known = self._sent.files.get(name := self._name(path))
                 if known and known.version is not None and known.is_still(path):
-                    self._stand_in(name, known.size, known.version)
+                    self._sent.make_stand_in(path, name, known.size, known.version)
 
     def refresh(self) -> None:
         """Brings in what other machines have written since, as at the start."""
@@ -180,7 +185,7 @@ class Staging:
 
     def release(self) -> None:
         """Lets another program of this machine write to the URL."""
-        if self.url is not None:
+        if self._lock:
             self._lock.close()
 
     # What follows is of URLs alone.
@@ -188,22 +193,21 @@ class Staging:
     def _open(self) -> None:
         """Compares what is here with the bucket, and makes it the same."""
         self._sent = Sent(self._home / "sent.jsonl")
-        self._there = self._listed()
+        there = self._bucket.listed(self._ours, self._flat)
         waiting = []
         for path in self.folder.rglob(".*"):
             if is_unfinished(path.name):
                 path.unlink()  # of a program that was killed
         for name in self._files():
             path, known = self.folder / name, self._sent.files.get(name)
-            there = self._there.get(name)
-            before = known.version if known else None
-            if (there.version if there else None) != before:
+            now = there[name].version if name in there else None
+            if now != (known.version if known else None):
                 path.unlink()  # another machine wrote or removed it
             elif known is None or not known.is_still(path):
                 waiting.append(name)
             elif known.version is None:
                 path.unlink()  # withdrawn, and not written again
-        for name in self._sent.files.keys() - self._there.keys() - set(waiting):
+        for name in self._sent.files.keys() - there.keys() - set(waiting):
             del self._sent.files[name]
         self._sent.save()
         if waiting:
@@ -214,30 +218,11 @@ class Staging:
             )
             for name in self._changed(waiting):
                 self._upload(name)
-        missing = [n for n in self._there if not (self.folder / n).is_file()]
-        for name in missing:
-            there = self._there[name]
-            self._stand_in(name, there.size, there.version)
+        for name, one in there.items():
+            if not (path := self.folder / name).is_file():
+                self._sent.make_stand_in(path, name, one.size, one.version)
         stand_ins = [n for n, known in self._sent.files.items() if known.stand_in]
         self._bring([name for name in stand_ins if self._is_needed(name)])
-
-    def _listed(self) -> dict[str, transfer.Object]:
-        """What is in the bucket and can be a file of the folder."""
-        assert self.url is not None
-        with urls.answering(self.url):
-            rows = transfer.listed(self._fs, self._base, self._flat)
-        found = {}
-        for path, row in sorted(rows.items()):
-            name = path[len(self._base) + 1 :]
-            if not name and row["size"]:
-                raise BadData(f"{self.url}: is a file, name a folder")
-            parts = name.split("/")
-            if {"", ".", ".."} & set(parts) or "\0" in name or not self._ours(name):
-                continue
-            parents = {"/".join(parts[:i]) for i in range(1, len(parts))}
-            if not parents & found.keys():
-                found[name] = transfer.object_of(row)
-        return found
 
     def _files(self) -> list[str]:
         """The finished files of the folder."""
@@ -267,13 +252,13 @@ class Staging:
         except FileNotFoundError:
             return
         with self._answering():
-            there = transfer.upload(self._fs, local, *self._place(name))
+            there = self._bucket.upload(name, local)
         # A journal may have grown meanwhile: then it has another size than this.
         self._sent.note(name, Known(there.size, before.st_mtime_ns, there.version))
 
     def _remove(self, name: str) -> None:
         with self._answering():
-            transfer.remove(self._fs, *self._place(name))
+            self._bucket.remove(name)
         self._sent.note(name, None)
 
     @contextmanager
@@ -290,47 +275,17 @@ class Staging:
         needed = sum(self._sent.files[name].size for name in chosen)
         check_room(self._cache, needed, f"{self.url}: what is there")
 
-        def get(name: str) -> None:
-            path, url = self._place(name)
+        def get(name: str) -> tuple[str, Known]:
             known, local = self._sent.files[name], self.folder / name
-            transfer.download(self._fs, path, known.size, local, url)
+            self._bucket.download(name, known.size, local)
+            return name, Known(known.size, local.stat().st_mtime_ns, known.version)
 
         with ThreadPoolExecutor(TOGETHER) as pool:
-            for name, _ in zip(chosen, pool.map(get, chosen), strict=True):
-                mtime_ns = (self.folder / name).stat().st_mtime_ns
-                known = self._sent.files[name]
-                self._sent.note(name, Known(known.size, mtime_ns, known.version))
-
-    def _stand_in(self, name: str, size: int, version: str) -> None:
-        """Makes a file of this size that takes no room."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            with temporary.open("wb") as file:
-                file.truncate(size)
-            mtime_ns = temporary.stat().st_mtime_ns
-            # Known before it is there: its zeros are never taken for content.
-            self._sent.note(name, Known(size, mtime_ns, version, stand_in=True))
+            for name, known in pool.map(get, chosen):
+                self._sent.note(name, known)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
-
-    def _place(self, name: str) -> tuple[str, str]:
-        """BUCKET/KEY and URL of a file."""
-        return f"{self._base}/{name}", f"{self.url}/{name}"
-
-    def _locked(self) -> IO[str]:
-        """Takes the lock; the system takes it back from a killed process."""
-        file = (self._home / "lock").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise BadArguments(
-                f"{self.url}: another program of this machine writes there: wait for "
-                "its end"
-            ) from None
-        return file
 
     def _written(self) -> AbstractContextManager[None]:
         return written_in(self._cache, f"files for {self.url}")

@@ -52,7 +52,7 @@ def test_a_folder_is_copied_once_and_only_what_changes_again(
     assert local.name == "data" and contents(local) == contents(folder)
     assert names.shown(local / "x") == f"{url}/x"
     assert "copied 5 files" in capsys.readouterr().err
-    times = {p.name: p.stat().st_mtime_ns for p in local.iterdir()}
+    times = {p.name: p.stat().st_ctime_ns for p in local.iterdir()}
     assert mirrored(url, cache) == local
     assert capsys.readouterr().err == ""
 
@@ -63,7 +63,7 @@ def test_a_folder_is_copied_once_and_only_what_changes_again(
     buckets.remove(f"{url}/more.txt")
     (local / "cases-1.array_record").write_bytes(b"other")  # of the same length
     assert contents(mirrored(url, cache)) == contents(folder)
-    again = {p.name for p in local.iterdir() if p.stat().st_mtime_ns != times[p.name]}
+    again = {p.name for p in local.iterdir() if p.stat().st_ctime_ns != times[p.name]}
     assert again - {"manifest.json"} == {"splits.json", "cases-1.array_record"}
 
 

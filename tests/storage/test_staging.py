@@ -10,7 +10,7 @@ import pytest
 
 from attunet_jax.errors import BadArguments, BadData, Interrupted, exit_status
 from attunet_jax.files import write_text
-from attunet_jax.storage import names, transfer
+from attunet_jax.storage import names, transfer, urls
 from attunet_jax.storage.staging import Staging, staged
 
 
@@ -64,21 +64,22 @@ def test_the_bucket_has_at_once_what_is_sent_and_all_at_the_end(buckets, tmp_pat
         assert not output.is_stand_in(output.folder / "x")
 
 
-def test_files_arrive_in_the_order_in_which_they_were_finished(s3, tmp_path):
+def test_files_arrive_in_the_order_in_which_they_were_finished(
+    s3, tmp_path, monkeypatch
+):
     url, sent = f"{s3.make()}/out", []
     with staged(url, tmp_path) as output:
         for number, name in enumerate("cab"):
             write_text(output.folder / name, name)
             os.utime(output.folder / name, ns=(number, number))
-        put = output._fs.pipe_file
-        output._fs.pipe_file = lambda path, content: (
-            sent.append(path[-1]),
-            put(path, content),
+        fs = urls.filesystem(url)
+        put = fs.pipe_file
+        monkeypatch.setattr(
+            fs, "pipe_file", lambda *args: (sent.append(args[0][-1]), put(*args))
         )
         output.send()
         write_text(output.folder / "a", "again")
         output.send()
-        output._fs.pipe_file = put
     assert sent == [*"caba"]
 
 
@@ -183,27 +184,25 @@ def test_a_failed_upload_is_a_line_and_the_same_command_finishes(s3, tmp_path, c
     assert len(lines) == 2 and "wrong" in lines[0] and "no bucket" in lines[1]
 
 
-def test_an_upload_is_tried_again_where_the_network_fails(gs, tmp_path):
+def test_an_upload_is_tried_again_where_the_network_fails(gs, tmp_path, monkeypatch):
     url, fails = f"{gs.make()}/out", [OSError("reset"), TimeoutError()]
     with staged(url, tmp_path) as output:
-        put = output._fs.pipe_file
+        fs = urls.filesystem(url)
+        put = fs.pipe_file
 
         def unsteady(path, content):
             if fails:
                 raise fails.pop()
             put(path, content)
 
-        output._fs.pipe_file = unsteady
-        try:
-            write_text(output.folder / "a", "a")
+        monkeypatch.setattr(fs, "pipe_file", unsteady)
+        write_text(output.folder / "a", "a")
+        output.send()
+        assert gs.contents(url) == {"a": b"a"} and not fails
+        fails[:] = [OSError("reset by peer")] * 4
+        write_text(output.folder / "a", "b")
+        with pytest.raises(Interrupted, match="/a: .*reset by peer"):
             output.send()
-            assert gs.contents(url) == {"a": b"a"} and not fails
-            fails[:] = [OSError("reset by peer")] * 4
-            write_text(output.folder / "a", "b")
-            with pytest.raises(Interrupted, match="/a: .*reset by peer"):
-                output.send()
-        finally:
-            output._fs.pipe_file = put
 
 
 def test_large_files_are_sent_in_pieces_and_read_again(buckets, tmp_path, monkeypatch):
