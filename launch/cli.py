@@ -315,16 +315,19 @@ def _config_word(words: list[str]) -> str | None:
 def print_programs(package: str) -> int:
     """Prints the programs of a folder with the first sentence of each docstring."""
     folder, rows = ROOT / package, {}
-    for file in sorted([*folder.glob("*.py"), *folder.glob("*/__main__.py")]):
+    patterns = ("*.py", "*/__main__.py", "cluster/*.py")
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
         text = file.read_text(encoding="utf-8")
-        name = file.parent.name if file.stem == "__main__" else file.stem
+        name = ".".join(file.relative_to(folder).with_suffix("").parts)
+        name = name.removesuffix(".__main__")
         if file != folder / "__main__.py" and "\nif __name__ ==" in text:
             first = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
             rows[f"python -m {package}.{name}"] = " ".join(first.split())
     width = max(map(len, rows))
     for command, line in rows.items():
         print(f"{command:<{width}}  {line}")
-    print("Each has --help.")
+    other = "data_prep" if package == "launch" else "launch"
+    print(f"Each has --help. python -m {other} lists more.")
     return 0
 
 

@@ -100,6 +100,8 @@ def test_help_lists_the_fields_that_the_config_has_with_its_defaults():
 def test_a_folder_of_programs_lists_them_with_what_they_do():
     for package, program, purpose in [
         ("launch", "launch.train", "Trains a network"),
+        ("launch", "launch.cluster.jobset", "JobSet"),
+        ("launch", "data_prep", "lists more"),
         ("data_prep", "data_prep.verify", "every scan and label map"),
     ]:
         done = python("-m", package)
