@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from attunet_jax import volume as volumes
 from attunet_jax.data.dataset import Dataset
 from attunet_jax.data.records import Case
 from attunet_jax.errors import BadArguments
+from attunet_jax.evaluate.case_files import CaseFiles
 from attunet_jax.evaluate.cases import (
     PREPARED,
     Scoring,
@@ -26,7 +26,6 @@ from attunet_jax.evaluate.cases import (
 from attunet_jax.evaluate.definitions import METRICS, definitions_text
 from attunet_jax.evaluate.evaluation_record import RECORD
 from attunet_jax.evaluate.journal import journal_of, rows_in
-from attunet_jax.evaluate.pictures import overlay_png
 from attunet_jax.evaluate.scoring import scoring_text
 from attunet_jax.evaluate.summary import markdown_summary, short_summary, summary
 from attunet_jax.files import make_folder, write_text
@@ -69,17 +68,49 @@ def evaluate_into_folder(
       BadData: the folder cannot be written.
     """
     organs_of(predictor, dataset)  # what does not fit leaves no folder
-    with _removed_unless_begun(folder):
-        return _evaluate_into(
-            predictor,
-            dataset,
-            case_ids,
-            folder,
-            pictures=pictures,
-            label_maps=label_maps,
-            replace=replace,
-            scoring=scoring,
+    kept, drawn = CaseFiles(folder, predictor, dataset), set(case_ids[:pictures])
+
+    def is_incomplete(case_id: str) -> bool:
+        return (case_id in drawn and not kept.picture(case_id).exists()) or (
+            label_maps and not kept.label_map(case_id).exists()
         )
+
+    with _removed_unless_begun(folder):
+        make_folder(folder / "label_maps" if label_maps else folder)
+        stamp = stamp_of(predictor, dataset, scoring)
+        maps_stay = _make_way(folder, stamp, case_ids, replace)
+        scored = scored_cases(folder / "cases.jsonl", stamp)
+        _refuse_other_cases(folder, scored, case_ids)
+        if label_maps:
+            write_labels(folder / "label_maps", predictor.names, [])
+        for name in SUMMARIES:  # of before; an interruption leaves none
+            (folder / name).unlink(missing_ok=True)
+        with tqdm(total=len(case_ids), unit="case", desc="evaluate") as bar:
+
+            def on_case(
+                case: Case, prediction: np.ndarray, rows: list[dict], is_new: bool
+            ) -> None:
+                bar.update()
+                if is_new:
+                    kept.picture(case.case_id).unlink(missing_ok=True)
+                    if not maps_stay:
+                        kept.label_map(case.case_id).unlink(missing_ok=True)
+                if case.case_id in drawn:
+                    kept.draw(case, prediction, rows)
+                if label_maps:
+                    kept.write_label_map(case, prediction)
+
+            rows = evaluate_cases(
+                predictor,
+                dataset,
+                case_ids,
+                folder / "cases.jsonl",
+                on_case=on_case,
+                is_incomplete=is_incomplete,
+                scoring=scoring,
+            )
+            bar.update(len(case_ids) - bar.n)
+    return rows, _write_summaries(folder, rows, predictor, dataset)
 
 
 @contextmanager
@@ -98,89 +129,10 @@ def _removed_unless_begun(folder: Path) -> Iterator[None]:
         raise
 
 
-def _evaluate_into(
-    predictor: Predictor,
-    dataset: Dataset,
-    case_ids: tuple[str, ...],
-    folder: Path,
-    *,
-    pictures: int,
-    label_maps: bool,
-    replace: bool,
-    scoring: Scoring,
-) -> tuple[list[dict], str]:
-    make_folder(folder / "label_maps" if label_maps else folder)
-    stamp = stamp_of(predictor, dataset, scoring)
-    maps_stay = _make_way(folder, stamp, case_ids, replace)
-    _refuse_other_cases(folder, scored_cases(folder / "cases.jsonl", stamp), case_ids)
-    if label_maps:
-        write_labels(folder / "label_maps", predictor.names, [])
-    for name in SUMMARIES:  # of before; an interruption leaves none
-        (folder / name).unlink(missing_ok=True)
-    drawn = set(case_ids[:pictures])
-
-    def picture_of(case_id: str) -> Path:
-        return folder / f"{case_id}.png"
-
-    def map_of(case_id: str) -> Path:
-        return folder / "label_maps" / f"{case_id}.nii.gz"
-
-    def draw(case: Case, prediction: np.ndarray, rows: list[dict]) -> None:
-        dice = ", ".join(
-            f"{row['organ']} {row['dice']:.2f}"
-            for row in rows
-            if row["dice"] is not None
-        )
-        overlay_png(
-            picture_of(case.case_id),
-            case.image_hu,
-            dataset.labels.relabel(case.label, predictor.classes),
-            prediction,
-            case.spacing_mm,
-            predictor.labels.values,
-            f"{case.case_id}: Dice {dice}",
-        )
-
-    def write_label_map(case: Case, prediction: np.ndarray) -> None:
-        depth, height, width = case.original_shape
-        placement = case.original_placement
-        if placement is not None:
-            placement = volumes.Placement.of_numbers(placement)
-        shape = (depth, height, width)
-        grid = volumes.Grid(shape, case.original_affine, placement)
-        on_grid = volumes.onto_grid(prediction, case.affine, grid, order="nearest")
-        volumes.write_on_grid(map_of(case.case_id), on_grid, grid)
-
-    def is_incomplete(case_id: str) -> bool:
-        return (case_id in drawn and not picture_of(case_id).exists()) or (
-            label_maps and not map_of(case_id).exists()
-        )
-
-    with tqdm(total=len(case_ids), unit="case", desc="evaluate") as bar:
-
-        def on_case(
-            case: Case, prediction: np.ndarray, rows: list[dict], is_new: bool
-        ) -> None:
-            bar.update()
-            if is_new:
-                picture_of(case.case_id).unlink(missing_ok=True)
-                if not maps_stay:
-                    map_of(case.case_id).unlink(missing_ok=True)
-            if case.case_id in drawn:
-                draw(case, prediction, rows)
-            if label_maps:
-                write_label_map(case, prediction)
-
-        rows = evaluate_cases(
-            predictor,
-            dataset,
-            case_ids,
-            folder / "cases.jsonl",
-            on_case=on_case,
-            is_incomplete=is_incomplete,
-            scoring=scoring,
-        )
-        bar.update(len(case_ids) - bar.n)
+def _write_summaries(
+    folder: Path, rows: list[dict], predictor: Predictor, dataset: Dataset
+) -> str:
+    """Writes summary.json and summary.md; returns a short one for a terminal."""
     numbers = summary(rows)
     write_text(folder / "summary.json", json.dumps(numbers, indent=2) + "\n")
     scored = f"\n{scoring_text(rows)}\n"
@@ -189,7 +141,7 @@ def _evaluate_into(
         scored += f"\nNot scored, not in {dataset.place}: {', '.join(unknown)}\n"
     text = f"{markdown_summary(numbers, rows)}{scored}\n{definitions_text(METRICS)}"
     write_text(folder / "summary.md", text)
-    return rows, (
+    return (
         f"{short_summary(numbers)}{scored}\n"
         f"all scores, with intervals and definitions: {folder / 'summary.md'}"
     )
