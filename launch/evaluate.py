@@ -85,9 +85,12 @@ def main(values: cli.Values) -> None:
     from attunet_jax.evaluate.report import evaluate_into_folder
     from attunet_jax.predict.predictor import load_predictor
     from attunet_jax.storage.mirror import mirrored
+    from attunet_jax.storage.urls import check_writable
 
-    dataset = open_dataset(data, values.cache_dir)
     with run_folder.read(values.workdir, values.cache_dir) as workdir:
+        # Before data are copied and scored for a place that takes no results.
+        check_writable(values.output or values.workdir)
+        dataset = open_dataset(data, values.cache_dir)
         predictor = load_predictor(workdir, values.predict_fields())
     name, split = values.part, None
     if values.part == "all":

@@ -86,12 +86,14 @@ def check_readable(url: str) -> None:
     listing(filesystem(url), url)
 
 
-def check_writable(url: str) -> None:
-    """Raises `BadData`, within seconds, where nothing can be written.
+def check_writable(place: str | os.PathLike) -> None:
+    """Raises `BadData`, within seconds, where a URL takes nothing; of a path nothing.
 
     Writes a small object of a random name below the URL and removes it.
     """
-    fs = filesystem(url)
+    if not is_url(place):
+        return
+    fs = filesystem(url := str(place))
     name = f"{within(url)}/.writable-{secrets.token_hex(8)}"
     with answering(url, "written"):
         _within_seconds(fs, fs._pipe_file, name, b"")
@@ -131,7 +133,7 @@ def is_final(error: BaseException) -> bool:
     """Whether the same request would fail again: nothing there, or not allowed."""
     if isinstance(error, BadArguments | BadData | FileNotFoundError | PermissionError):
         return True
-    return _is_refused(error) or "Credential" in type(error).__name__
+    return _is_refused(error) or _are_missing(error)
 
 
 @lru_cache(maxsize=4)
@@ -186,13 +188,20 @@ def _reason(url: str, error: Exception, done: str) -> str:
     kind = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return f"there is no bucket {within(url).partition('/')[0]}"
-    if "Credential" in kind or getattr(error, "code", None) in (401, "401"):
+    if _are_missing(error):
         return f"no credentials for it: {_CREDENTIALS[scheme]}"
     if isinstance(error, PermissionError) or _is_refused(error):
         return f"may not be {done} with these credentials ({said})"
     if "Timeout" in kind:
         return f"no answer in {ANSWER_S:.0f} s; is the network there?"
     return f"cannot be {done} ({said})"
+
+
+def _are_missing(error: BaseException) -> bool:
+    """Whether there are no credentials, or none that are still good."""
+    if re.search("Credential|Refresh|Reauth|SSOToken", type(error).__name__):
+        return True
+    return getattr(error, "code", None) in (401, "401")
 
 
 def _is_refused(error: BaseException) -> bool:

@@ -21,6 +21,19 @@ def start(workdir, config):
     return on_metrics
 """
 
+KILLED_ONCE = """
+import os, signal
+from pathlib import Path
+
+def start(workdir, config):
+    def on_metrics(step, metrics):
+        done = Path(__file__).with_suffix(".done")
+        if step == 5 and not done.exists():
+            done.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return on_metrics
+"""
+
 
 def without_clocks(content: bytes) -> list[dict]:
     rows = [json.loads(line) for line in content.decode().splitlines()]
@@ -28,13 +41,13 @@ def without_clocks(content: bytes) -> list[dict]:
     return [{k: v for k, v in r.items() if not k.startswith(CLOCKS)} for r in rows]
 
 
-def arrays_of(workdir: Path | str) -> list[np.ndarray]:
-    """All arrays of step 12, as Orbax alone reads them."""
+def arrays_of(workdir: Path | str, step: int = 12) -> list[np.ndarray]:
+    """All arrays of a step, as Orbax alone reads them."""
     import jax
     import orbax.checkpoint as ocp
     from etils import epath
 
-    place = epath.Path(workdir) / "checkpoints" / "12" / "state"
+    place = epath.Path(workdir) / "checkpoints" / str(step) / "state"
     with ocp.PyTreeCheckpointer() as reader:
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
         kinds = jax.tree.map(lambda _: as_numpy, reader.metadata(place).item_metadata)
@@ -91,12 +104,92 @@ def test_run_in_a_bucket_is_resumed_on_another_machine_and_equals_a_local_one(
         )
         assert status == 0, errors
     assert f"report: {url}/evaluation/test/report.html" in printed
+    assert str(tmp_path) not in printed
     scores = gs.contents(f"{url}/evaluation/test")
     assert {"evaluation.json", "summary.md", "report.html"} <= scores.keys()
     assert without_clocks(scores["cases.jsonl"]) == without_clocks(
         (tmp_path / "scores" / "cases.jsonl").read_bytes()
     )
     assert json.loads(scores["evaluation.json"])["workdir"] == url
+
+
+@pytest.mark.cluster
+def test_two_processes_one_of_them_killed_train_into_a_bucket_as_into_a_folder(
+    gs, trained, prepared, run_program, finish, tiny_flags, tmp_path
+):
+    bucket = gs.make()
+    gs.upload(prepared, f"{bucket}/data")
+    gs.upload(trained[0], f"{bucket}/first")  # a run that was copied there
+    (tmp_path / "hook.py").write_text(KILLED_ONCE)
+    local, url = tmp_path / "run", f"{bucket}/run"
+    for workdir, data, source, more in (
+        (local, prepared, trained[0], ()),
+        (url, f"{bucket}/data", f"{bucket}/first", ("--on_metrics",)),
+    ):
+        status, output, errors = finish(
+            run_program(
+                "launch.cluster.local",
+                *("2", "--cpu_devices=1", "--max_restarts=1", "--"),
+                f"--data={data}",
+                f"--workdir={workdir}",
+                f"--config.init_from={source}",
+                f"--cache_dir={tmp_path / 'cache'}",
+                *tiny_flags,
+                "--config.train.steps=6",
+                "--config.train.log_every_steps=1",
+                "--config.train.checkpoint_every_steps=2",
+                "--config.train.evaluate_every_steps=6",
+                *(f"{flag}={tmp_path / 'hook.py'}:start" for flag in more),
+            )
+        )
+        said = output + errors
+        assert status == 0, said
+        assert f"begins from {source}, step 12" in said
+    assert "process 0 was ended by SIGKILL" in said and "continuing at step" in said
+    assert str(tmp_path) not in said.replace(f"into {tmp_path}", "")
+    there = gs.contents(url)
+    assert {"logs/process_0.log", "logs/process_1.log"} <= there.keys()
+    assert without_clocks(there["metrics.jsonl"]) == without_clocks(
+        (local / "metrics.jsonl").read_bytes()
+    )
+    for ours, theirs in zip(arrays_of(url, 6), arrays_of(local, 6), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.cluster
+def test_imported_weights_and_figures_in_a_bucket_are_those_of_a_folder(
+    gs, gated, published_file, prepared, run_program, finish, scan_folder, tmp_path
+):
+    bucket = gs.make()
+    gs.upload(gated, f"{bucket}/gated")
+    gs.upload(prepared, f"{bucket}/data")
+
+    def run(program, *words):
+        cache = f"--cache_dir={tmp_path / 'cache'}"
+        status, output, errors = finish(run_program(program, *words, cache))
+        assert status == 0, errors
+        assert str(tmp_path / "cache") not in output
+        return output
+
+    local, url = tmp_path / "imported", f"{bucket}/imported"
+    scan = scan_folder / "images" / "ball_0.nii.gz"
+    for workdir in (local, url):
+        words = (f"--input={published_file}", f"--workdir={workdir}")
+        run("launch.import_weights", *words, "--spacing_mm=4")
+        maps = tmp_path / "maps" if workdir == local else f"{bucket}/maps"
+        words = (f"--workdir={workdir}", f"--input={scan}", f"--output={maps}")
+        run("launch.predict", *words)
+    there = gs.contents(bucket)
+    made = (tmp_path / "maps" / "ball_0.nii.gz").read_bytes()
+    assert there["maps/ball_0.nii.gz"] == made
+    assert there["imported/config.json"] == (local / "config.json").read_bytes()
+
+    words = (f"--workdir={bucket}/gated", f"--data={bucket}/data", "--figures=4")
+    printed = run("launch.figures", *words)
+    assert f"wrote {bucket}/gated/figures/figure_4.png" in printed
+    figures = gs.contents(f"{bucket}/gated/figures")
+    assert figures.keys() == {"figure_4.png", "figure_4.pdf"}
+    assert figures["figure_4.png"].startswith(b"\x89PNG")
 
 
 def test_checkpoints_of_a_bucket_are_whole_or_not_there(gs, tmp_path):

@@ -3,6 +3,7 @@
 Imported by tests/conftest.py: any test may ask for `gs` or `s3`.
 """
 
+import json
 import secrets
 import socket
 import subprocess
@@ -71,6 +72,31 @@ class Buckets:
         with warnings.catch_warnings():  # of aiohttp, about a megabyte in one piece
             warnings.simplefilter("ignore", ResourceWarning)
             self.fs.pipe_file(url.partition("://")[2], content)
+
+    def make_read_only(self, url: str) -> None:
+        """From now on the bucket takes no writes of anybody."""
+        bucket = url.split("/")[2]
+        if self.scheme == "gs":
+            self.write(f"gs://{bucket}/.read-only", b"")  # see gs_server.py
+            return
+        rule = {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["s3:PutObject", "s3:DeleteObject"],
+            "Resource": f"arn:aws:s3:::{bucket}/*",
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
+        self.fs.call_s3("put_bucket_policy", Bucket=bucket, Policy=policy)
+
+    def make_private(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on no program has credentials for the bucket."""
+        if self.scheme == "gs":
+            self.write(f"gs://{url.split('/')[2]}/.private", b"")
+            return
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            monkeypatch.setenv(name, "/dev/null")
 
     def remove(self, url: str) -> None:
         self.fs.rm_file(url.partition("://")[2])

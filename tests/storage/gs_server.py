@@ -2,11 +2,14 @@
 
 The emulator neither tells an object's generation with its content nor heeds a request
 that is for one generation alone: TensorStore's writers find out so that another one
-has written a database's manifest.
+has written a database's manifest. Nor does it refuse anything: here a bucket with an
+object `.read-only` takes no writes, and one with `.private` answers nobody.
 """
 
+import re
 from http import HTTPStatus
 
+from gcp_storage_emulator import server
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers import objects
 
@@ -49,7 +52,32 @@ def insert(request, response, storage, *args, **kwargs):
         _insert(request, response, storage, *args, **kwargs)
 
 
+class Router(server.Router):
+    def handle(self, method):
+        asked = self._request_handler
+        bucket = re.search(r"/b/([^/?]+)", asked.path)
+        if bucket and _generation(asked.storage, bucket[1], ".private") != "0":
+            self._refuse(401, "Anonymous caller does not have storage.objects access")
+        elif (
+            bucket
+            and method != server.GET
+            and _generation(asked.storage, bucket[1], ".read-only") != "0"
+        ):
+            self._refuse(403, "me@project does not have storage.objects.create access")
+        else:
+            super().handle(method)
+
+    def _refuse(self, code, message):
+        length = int(self._request_handler.headers.get("content-length", 0))
+        self._request_handler.rfile.read(length)
+        response = server.Response(self._request_handler)
+        response.status = HTTPStatus(code)
+        response.json({"error": {"code": code, "message": message}})
+        response.close()
+
+
 objects.download, objects.insert = download, insert
+server.Router = Router
 
 if __name__ == "__main__":
     from gcp_storage_emulator.__main__ import main  # late: it takes the two from there
