@@ -120,10 +120,11 @@ def test_a_second_training_in_the_same_folder_is_told_of_the_first(
 ):
     workdir = tmp_path / "run"
     words = (f"--data={prepared}", f"--workdir={workdir}", *tiny_flags)
-    first = run_program("launch.train", *words, "--config.train.steps=100000")
+    steps = ("--config.train.steps=100000", "--config.train.log_every_steps=1")
+    first = run_program("launch.train", *words, *steps)
     try:
         for line in first.stdout:
-            if "step 20/" in line:
+            if "step 2/" in line:
                 break
         # Without a lock this one would end at once, with status 0.
         status, line = refused("launch.train", *words, "--config.train.steps=1")
