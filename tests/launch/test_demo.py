@@ -4,6 +4,8 @@ import csv
 import json
 import re
 
+import pytest
+
 
 def test_the_demo_ends_with_table_1_of_both_networks_without_the_papers_numbers(demo):
     output, _, printed = demo
@@ -51,7 +53,9 @@ def test_the_demo_ends_with_its_report_and_what_its_cases_support(demo):
     assert len(figures) >= 4 and all(n in printed for n in figures if n[-1] == "g")
 
 
+@pytest.mark.cluster
 def test_a_second_demo_reuses_what_is_there(run_program, finish, demo):
+    """Nine programs again; that each keeps what it made, its own tests say."""
     output, words, _ = demo
     kept = [
         *output.glob("scans/*/*.nii.gz"),

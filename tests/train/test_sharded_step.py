@@ -31,6 +31,10 @@ def run(tiny, deep_host_batch, step_key):
     """Runs steps on a mesh in a type; returns metrics and states of each as NumPy."""
     results = {}
     network, _, step, create = tiny(crop_shape=(32, 8, 8))
+    one = make_mesh(1, 1)
+    with jax.set_mesh(one):
+        begun = init_state(create, jax.random.key(0), replicated(one))
+    begun = jax.tree.map(np.asarray, begun)
 
     def on(data: int, spatial: int, dtype: Any, steps: int = STEPS):
         if (data, spatial, dtype) in results:
@@ -40,12 +44,11 @@ def run(tiny, deep_host_batch, step_key):
         in_dtype = partial(
             step.func, **step.keywords | {"network": network.clone(dtype=dtype)}
         )
-        with jax.set_mesh(mesh):
-            state = init_state(create, jax.random.key(0), everywhere)
         with jax.enable_x64(dtype == jnp.float64), jax.set_mesh(mesh):
             state = jax.tree.map(
-                lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state
+                lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, begun
             )
+            state = jax.device_put(state, everywhere)
             batch = to_global(deep_host_batch, mesh)
             lowered = jax.jit(
                 in_dtype,

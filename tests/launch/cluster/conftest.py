@@ -20,12 +20,20 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def train(environment, prepared, tiny_flags, tmp_path_factory):
+def train(environment, quick_program, prepared, tiny_flags, tmp_path_factory):
     """Starts a run: how many processes, devices of each, its folder, more words."""
     outputs = tmp_path_factory.mktemp("outputs")
 
     def start(
-        processes, devices, workdir, *more, own=(), profile=None, depth=8, program=()
+        processes,
+        devices,
+        workdir,
+        *more,
+        own=(),
+        profile=None,
+        depth=8,
+        program=(),
+        quick=False,
     ):
         words = [
             str(processes),
@@ -50,6 +58,7 @@ def train(environment, prepared, tiny_flags, tmp_path_factory):
             *([f"--profile_steps={profile}"] if profile else []),
         ]
         output = outputs / f"{len(list(outputs.iterdir()))}.txt"
-        return Job(output, words, environment)
+        flags = {"XLA_FLAGS": quick_program["XLA_FLAGS"]} if quick else {}
+        return Job(output, words, environment | flags)
 
     return start

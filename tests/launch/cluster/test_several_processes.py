@@ -32,8 +32,8 @@ def finish(job):
 def test_two_processes_equal_one_with_two_devices(train, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     words = ("--config.train.steps=4", "--config.train.evaluate_every_steps=4")
-    finish(train(1, 2, one, *words))
-    printed = finish(train(2, 1, two, *words))
+    finish(train(1, 2, one, *words, quick=True))
+    printed = finish(train(2, 1, two, *words, quick=True))
     assert "2 processes" in printed
     assert not re.search(r"^\[1\] step", printed, re.M)  # only process 0 speaks
     assert_same_state(one, two, 4)
