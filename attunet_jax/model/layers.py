@@ -65,19 +65,30 @@ class Conv(nn.Module):
 
     def __call__(self, x: jax.Array | Deferred) -> Any:
         kernel, bias = self.kernel_and_bias(x.shape[-1])
-        kernel = kernel.astype(self.dtype)
-        if self.size == 3:
-            y = dispatch.conv3x3x3(x, kernel, convolution=self.convolution)
-        elif self.size == 2:
-            y = conv_2x2x2_stride_2(array_of(x), kernel)
-        else:
-            y = conv_1x1x1(array_of(x), kernel)
+        y = self._without_bias(x, kernel)
         if bias is None:
             return y
         if self.defer_bias:
             return Biased(y, bias)
         # In float32, as its gradient then is: a sum over all voxels.
         return (y + bias).astype(self.dtype)
+
+    def and_norm(self, x: jax.Array | Deferred, norm: "BatchNorm") -> jax.Array:
+        """The convolution and `norm` by its running statistics, as one convolution.
+
+        For GPUs: cuDNN adds the bias, and takes a ReLU, as it convolves, but only where
+        the bias is in the convolution's own type.
+        """
+        kernel, bias = norm.folded(*self.kernel_and_bias(x.shape[-1]))
+        return self._without_bias(x, kernel) + bias.astype(self.dtype)
+
+    def _without_bias(self, x: jax.Array | Deferred, kernel: jax.Array) -> jax.Array:
+        kernel = kernel.astype(self.dtype)
+        if self.size == 3:
+            return dispatch.conv3x3x3(x, kernel, convolution=self.convolution)
+        if self.size == 2:
+            return conv_2x2x2_stride_2(array_of(x), kernel)
+        return conv_1x1x1(array_of(x), kernel)
 
     @nn.compact
     def kernel_and_bias(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
@@ -131,6 +142,17 @@ class BatchNorm(nn.Module):
             mean, var = stored_mean.value - shift, stored_var.value
         return volume, mean, scale * jax.lax.rsqrt(var + EPSILON), bias
 
+    def folded(
+        self, kernel: jax.Array, bias: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Kernel and bias of a convolution followed by this norm, as one convolution.
+
+        By the running statistics the norm is a factor and a summand for each channel.
+        """
+        with_bias = kernel if bias is None else Biased(kernel, bias)
+        _, mean, factor, shift = self.normalise_arguments(with_bias, False)
+        return kernel * factor, shift - mean * factor
+
 
 class BatchNormRelu(BatchNorm):
     """BatchNorm, then negative values to zero: deferred to where it is needed."""
@@ -149,16 +171,29 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array | Deferred, train: bool) -> jax.Array:
         for i in (1, 2):
-            y = Conv(
+            conv = Conv(
                 self.features,
                 3,
                 self.dtype,
                 defer_bias=True,
                 convolution=self.convolution,
                 name=f"conv_{i}",
-            )(x)
-            x = BatchNormRelu(name=f"norm_{i}")(y, train)
+            )
+            norm = BatchNormRelu(name=f"norm_{i}")
+            if not train and self._takes_biases_exactly:
+                x = jax.nn.relu(conv.and_norm(x, norm))
+            else:
+                x = norm(conv(x), train)
         return array_of(x)
+
+    @property
+    def _takes_biases_exactly(self) -> bool:
+        """Whether cuDNN adds a bias as it convolves, and without rounding it.
+
+        In bfloat16 it would round what stands for a norm's mean: docs/benchmarks.md.
+        """
+        single = jnp.dtype(self.dtype) == jnp.float32
+        return single and self.convolution == dispatch.CHANNELS_LAST
 
 
 class PointwiseBlock(nn.Module):

@@ -19,6 +19,7 @@ from attunet_jax.data.batch import batch_schema
 from attunet_jax.data.labels import LabelMap
 from attunet_jax.distributed.mesh import batch_shardings, replicated
 from attunet_jax.errors import BadArguments
+from attunet_jax.ops import dispatch
 from attunet_jax.train.config_checks import Config, check_config, check_fits_mesh
 from attunet_jax.train.experiment import Training, compile_step, make_training
 from attunet_jax.train.hlo_types import arrays_of, bits_of
@@ -60,7 +61,9 @@ def compile_forward(
         return training.network.apply(variables, images, train=False)
 
     with jax.set_mesh(mesh):
-        return jax.jit(forward).lower(state.variables, images).compile(), state
+        lowered = jax.jit(forward).lower(state.variables, images)
+        options = dispatch.compiler_options(training.network.convolution)
+        return lowered.compile(compiler_options=options), state
 
 
 def training_shapes(config: Config, mesh: Mesh) -> tuple[Training, TrainState, Shapes]:

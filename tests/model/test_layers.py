@@ -81,15 +81,29 @@ def test_kernels_begin_normal_with_variance_2_over_fan_in_and_biases_uniform(siz
     assert abs(bias.std() / (bound / np.sqrt(3)) - 1) < 0.1
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_a_block_is_twice_convolution_norm_and_relu_in_that_order(train):
-    block = ConvBlock(4, jnp.float32, "compiler")
+@pytest.mark.parametrize(
+    "convolution, train",
+    [("compiler", False), ("compiler", True), ("channels_last", False)],
+)
+def test_a_block_is_twice_convolution_norm_and_relu_in_that_order(convolution, train):
+    block = ConvBlock(4, jnp.float32, convolution)
     _check_against_numpy(block, train, "twice")
 
 
 @pytest.mark.parametrize("train", [False, True])
 def test_a_pointwise_block_is_convolution_norm_and_relu(train):
     _check_against_numpy(PointwiseBlock(4, jnp.float32), train, "pointwise")
+
+
+def test_on_gpus_a_norm_costs_no_pass_over_the_volume_outside_of_training():
+    block = ConvBlock(4, jnp.float32, "channels_last")
+    variables = jax.eval_shape(partial(block.init, train=False), jax.random.key(0), X)
+    program = jax.jit(partial(block.apply, train=False)).lower(variables, X).as_text()
+    lines = [line for line in program.splitlines() if "stablehlo." in line]
+    of_volume = [line for line in lines if "2x4x4x6x4x" in line]
+    assert sum("stablehlo.convolution" in line for line in of_volume) == 2
+    for operation in ("multiply", "subtract", "convert"):
+        assert not any(operation in line for line in of_volume)
 
 
 def _check_against_numpy(block: Any, train: bool, kind: str):

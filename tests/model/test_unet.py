@@ -21,7 +21,11 @@ FIELDS: dict[str, Any] = base.get_config().model.to_dict() | {
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "corners aligned, no signal": {"align_corners": True, "gating_channels": 0},
+    "corners aligned, no signal, the form for GPUs": {
+        "align_corners": True,
+        "gating_channels": 0,
+        "convolution": "channels_last",
+    },
     "every other switch": {
         "sub_gates": 1,
         "gate_source": "bottleneck",
