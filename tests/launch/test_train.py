@@ -116,7 +116,7 @@ def test_a_checkpoint_of_another_architecture_names_the_field(
 
 
 def test_a_second_training_in_the_same_folder_is_told_of_the_first(
-    refused, run_program, prepared, tiny_flags, tmp_path
+    refused_here, run_program, prepared, tiny_flags, tmp_path
 ):
     workdir = tmp_path / "run"
     words = (f"--data={prepared}", f"--workdir={workdir}", *tiny_flags)
@@ -127,7 +127,7 @@ def test_a_second_training_in_the_same_folder_is_told_of_the_first(
             if "step 2/" in line:
                 break
         # Without a lock this one would end at once, with status 0.
-        status, line = refused("launch.train", *words, "--config.train.steps=1")
+        status, line = refused_here("launch.train", *words, "--config.train.steps=1")
         assert status == 2
         assert f"{workdir}: process {first.pid} on " in line
         assert "is training here" in line
