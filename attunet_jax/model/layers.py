@@ -76,8 +76,8 @@ class Conv(nn.Module):
     def and_norm(self, x: jax.Array | Deferred, norm: "BatchNorm") -> jax.Array:
         """The convolution and `norm` by its running statistics, as one convolution.
 
-        For GPUs: cuDNN adds the bias, and takes a ReLU, as it convolves, but only where
-        the bias is in the convolution's own type.
+        For GPUs: cuDNN adds the bias, and takes a ReLU, as it convolves, where the bias
+        is in the convolution's own type (docs/benchmarks.md: what bfloat16 costs).
         """
         kernel, bias = norm.folded(*self.kernel_and_bias(x.shape[-1]))
         return self._without_bias(x, kernel) + bias.astype(self.dtype)
@@ -180,20 +180,11 @@ class ConvBlock(nn.Module):
                 name=f"conv_{i}",
             )
             norm = BatchNormRelu(name=f"norm_{i}")
-            if not train and self._takes_biases_exactly:
-                x = jax.nn.relu(conv.and_norm(x, norm))
+            if not train and self.convolution == dispatch.CHANNELS_LAST:
+                x = jax.nn.relu(conv.and_norm(x, norm))  # cuDNN does it all at once
             else:
                 x = norm(conv(x), train)
         return array_of(x)
-
-    @property
-    def _takes_biases_exactly(self) -> bool:
-        """Whether cuDNN adds a bias as it convolves, and without rounding it.
-
-        In bfloat16 it would round what stands for a norm's mean: docs/benchmarks.md.
-        """
-        single = jnp.dtype(self.dtype) == jnp.float32
-        return single and self.convolution == dispatch.CHANNELS_LAST
 
 
 class PointwiseBlock(nn.Module):

@@ -96,14 +96,16 @@ def test_a_pointwise_block_is_convolution_norm_and_relu(train):
 
 
 def test_on_gpus_a_norm_costs_no_pass_over_the_volume_outside_of_training():
-    block = ConvBlock(4, jnp.float32, "channels_last")
-    variables = jax.eval_shape(partial(block.init, train=False), jax.random.key(0), X)
-    program = jax.jit(partial(block.apply, train=False)).lower(variables, X).as_text()
-    lines = [line for line in program.splitlines() if "stablehlo." in line]
-    of_volume = [line for line in lines if "2x4x4x6x4x" in line]
-    assert sum("stablehlo.convolution" in line for line in of_volume) == 2
-    for operation in ("multiply", "subtract", "convert"):
-        assert not any(operation in line for line in of_volume)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        block, x = ConvBlock(4, dtype, "channels_last"), jnp.asarray(X, dtype)
+        apply = partial(block.apply, train=False)
+        shapes = jax.eval_shape(partial(block.init, train=False), jax.random.key(0), x)
+        program = jax.jit(apply).lower(shapes, x).as_text()
+        lines = [line for line in program.splitlines() if "stablehlo." in line]
+        of_volume = [line for line in lines if "2x4x4x6x4x" in line]
+        assert sum("stablehlo.convolution" in line for line in of_volume) == 2
+        for operation in ("multiply", "subtract", "convert"):
+            assert not any(operation in line for line in of_volume)
 
 
 def _check_against_numpy(block: Any, train: bool, kind: str):
