@@ -41,6 +41,7 @@ def every_step() -> list[str]:
     return [step.partition(":")[0] for step in listed.split()]
 
 
+@pytest.mark.cluster
 def test_a_dry_run_times_a_step_and_packs_its_results(quick_program, tmp_path):
     quick = {"XLA_FLAGS": quick_program["XLA_FLAGS"]}
     status, printed = check(tmp_path, "about", "att_bf16", **quick)

@@ -1,12 +1,16 @@
 """Killed and resumed runs against one left alone: real processes, real signals."""
 
 import json
+import re
 import signal
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax.traverse_util import flatten_dict
+
+import launch.train
+from attunet_jax.errors import BadArguments
 
 STEPS = 14
 STEPS_FLAGS = (
@@ -18,19 +22,21 @@ STEPS_FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def train(run_program, prepared, tiny_flags):
-    def start(workdir, *more):
-        return run_program(
-            "launch.train",
-            "--config=configs/attention_unet.py",
-            f"--data={prepared}",
-            f"--workdir={workdir}",
-            *tiny_flags,
-            *STEPS_FLAGS,
-            *more,
-        )
+def train_words(prepared, tiny_flags):
+    return lambda workdir: [
+        "--config=configs/attention_unet.py",
+        f"--data={prepared}",
+        f"--workdir={workdir}",
+        *tiny_flags,
+        *STEPS_FLAGS,
+    ]
 
-    return start
+
+@pytest.fixture(scope="module")
+def train(run_program, train_words):
+    return lambda workdir, *more: run_program(
+        "launch.train", *train_words(workdir), *more
+    )
 
 
 def stop_after(process, step, number):
@@ -73,7 +79,9 @@ def losses(workdir):
 # 2026-11-23: Orbax warns when no target is given; here the point is to read whatever
 # was written, by itself, on the same machine.
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
-def test_resumed_run_equals_uninterrupted_run(train, tmp_path, read_events):
+def test_resumed_run_equals_uninterrupted_run(
+    train, train_words, tmp_path, read_events
+):
     alone, broken = tmp_path / "alone", tmp_path / "broken"
     output = finish(train(alone))
     assert "new run" in output and "held-out dice" in output
@@ -109,15 +117,12 @@ def test_resumed_run_equals_uninterrupted_run(train, tmp_path, read_events):
     run = json.loads((broken / "config.json").read_text())
     assert run["config"]["predict"]["average_flips"] is False
 
-    # Steps to record that this run does not have are refused.
-    process = train(broken, "--profile_steps=3:4")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "--profile_steps=3:4: this run has no more steps" in errors
-
-    # Another network in the same folder is refused, and the field named.
-    process = train(broken, "--config.model.sub_gates=1")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "model.sub_gates (2 there, 1 here)" in errors
-    assert errors.count("\n") == 1
+    # Steps to record that this run does not have are refused, and another network,
+    # whose field is named.
+    for word, said in (
+        ("--profile_steps=3:4", "--profile_steps=3:4: this run has no more steps"),
+        ("--config.model.sub_gates=1", "model.sub_gates (2 there, 1 here)"),
+    ):
+        words = [*train_words(broken), "--config.mesh.data=1", word]
+        with pytest.raises(BadArguments, match=re.escape(said)):
+            launch.train.main(launch.train.FLAGS.parse(words))

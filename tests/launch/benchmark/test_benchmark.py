@@ -168,6 +168,7 @@ def test_the_gain_of_a_cpu_form_is_the_ratio_within_each_round():
     ]
 
 
+@pytest.mark.cluster  # 50 s, mostly of compiling: nobody's results depend on it
 def test_the_program_measures_everything_and_writes_what_it_prints(
     quick_program, tmp_path
 ):
