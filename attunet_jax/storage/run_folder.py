@@ -17,6 +17,7 @@ from attunet_jax.errors import Interrupted
 from attunet_jax.files import is_url
 from attunet_jax.storage import names, transfer, urls
 from attunet_jax.storage.cache import default_cache
+from attunet_jax.storage.objects import Objects
 from attunet_jax.storage.staging import Staging, staged
 
 CHECKPOINTS = "checkpoints"
@@ -86,27 +87,22 @@ def read(
 
 def _fetch(url: str, folder: Path, files: Sequence[str]) -> None:
     """Makes the files of these names be here as they are in the bucket, and no more."""
-    fs, base = urls.filesystem(url), urls.within(url)
-    depth = max(name.count("/") for name in files) + 1
-    with urls.answering(url):
-        rows = transfer.again(lambda: fs.find(base, maxdepth=depth, detail=True))
-    there = {path[len(base) + 1 :]: row for path, row in rows.items()}
+    bucket = Objects(url)
+    there = bucket.listed(
+        lambda name: any(_is_of(name, pattern) for pattern in files),
+        flat=not any("/" in pattern for pattern in files),
+    )
     for pattern in files:
         for local in folder.glob(pattern):
             if local.relative_to(folder).as_posix() not in there:
                 local.unlink()
-        for name, row in there.items():
-            if _is_of(name, pattern):
-                size = transfer.object_of(row).size
-                place = f"{base}/{name}"
-                transfer.download(fs, place, size, folder / name, f"{url}/{name}")
+    for name, found in there.items():
+        bucket.download(name, found.size, folder / name)
 
 
 def _is_of(name: str, pattern: str) -> bool:
     parts, wanted = name.split("/"), pattern.split("/")
-    if len(parts) != len(wanted) or {"", ".", ".."} & set(parts):
-        return False
-    return all(map(fnmatchcase, parts, wanted))
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 @contextmanager
