@@ -151,6 +151,12 @@ class Flags:
         """
         self._words = Words(name, shown, at_least, help)
 
+    def add_data(self) -> None:
+        """Declares --data, which is needed, and --cache_dir."""
+        words = "Prepared data set, here, on gs:// or s3://."
+        self.add("data", readable, None, words, required=True)
+        self.add_cache_dir()
+
     def add_cache_dir(self) -> None:
         """Declares --cache_dir, for programs that read from buckets."""
         self.add(

@@ -32,14 +32,7 @@ from launch.devices import check_devices
 
 FLAGS = cli.Flags(__doc__, config="base", group="predict.")
 FLAGS.add("workdir", cli.workdir, None, "A trained run, or gs://.", required=True)
-FLAGS.add(
-    "data",
-    cli.readable,
-    None,
-    "Prepared data set, here, on gs:// or s3://.",
-    required=True,
-)
-FLAGS.add_cache_dir()
+FLAGS.add_data()
 FLAGS.add("output", cli.writable, None, "Folder for the results, or gs://, s3://.")
 FLAGS.add("split", str, None, "Split of the data (default: the run's own).")
 FLAGS.add("part", str, "test", "train, validation, test, or all cases.")

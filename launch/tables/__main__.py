@@ -58,14 +58,7 @@ FLAGS.add(
     "Folder of all the table's runs, here or gs://.",
     required=True,
 )
-FLAGS.add(
-    "data",
-    cli.readable,
-    None,
-    "Prepared data set, here, on gs:// or s3://.",
-    required=True,
-)
-FLAGS.add_cache_dir()
+FLAGS.add_data()
 FLAGS.add(
     "splits", cli.names, None, "Train only these splits or stages (default: all)."
 )
